@@ -16,6 +16,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache
 from degla.evaluation.choice import Point, Sweep, choose
+from degla.evaluation.overlap import TrainingImages
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation, evaluate
 from degla.interpolate import Goal, interpolate
@@ -126,6 +127,18 @@ def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str
         assert torch.equal(value, loaded.state_dict()[name])
     assert load_encoder(str(folder)).fingerprint == load_result(sweep.chosen.file).model.fingerprint
     assert transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+
+
+def test_every_average_has_seen_what_the_tuned_model_has(
+    models: tuple[str, str], classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = next(path for path in sorted(classes.rglob("*")) if path.suffix in (".png", ".jpg"))
+    seen = TrainingImages((tmp_path / "c.json",), frozenset({image}))
+    monkeypatch.setattr("degla.interpolate.training_images", {models[0]: None, models[1]: seen}.get)
+    sweep = sweep_of(models, classes, tmp_path, benchmarks=["zeroshot"], gain="recognition", alphas=[0.5])
+    base, average = (load_result(point.file).leakage for point in sweep.points)
+    assert base is None and average is not None and average.overlaps[0].shared > 0
+    assert "the tuned model and its averages: " in " ".join(sweep.warnings)
 
 
 def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], classes: Path, tmp_path: Path) -> None:

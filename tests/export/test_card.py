@@ -17,7 +17,8 @@ from degla.cli import main
 from degla.config.fields import differences
 from degla.errors import InputError
 from degla.evaluation.comparison import compare
-from degla.evaluation.results import save_result
+from degla.evaluation.overlap import Leakage, Overlap
+from degla.evaluation.results import TracedResult, save_result
 from degla.export.card import CardFacts, card
 from degla.export.recipe_card import command
 from degla.shelf import BENCHMARKS
@@ -104,7 +105,8 @@ def test_results_are_printed_with_gains(run: Path, tiny_model: Path, tmp_path: P
     assert main([*out, str(tmp_path / "out"), "--results", *map(str, files), "--license", "cc-by-4.0"]) == 0
     text = (tmp_path / "out" / "README.md").read_text()
     assert _front(text)["license"] == "cc-by-4.0"
-    assert "**after** (this model)" in text and "points over before, with its 95 % interval" in " ".join(text.split())
+    assert "**after** (this model)" in text and text.count("(this model)") == 1
+    assert "points over before, with its 95 % interval" in " ".join(text.split())
     rows = [
         line
         for line in text.splitlines()
@@ -137,6 +139,20 @@ def test_a_mean_over_seeds_has_the_interval_that_a_report_gives_it(tmp_path: Pat
     assert cell.interval is not None
     half = 100 * (cell.interval.high - cell.interval.low) / 2
     assert f"| {100 * cell.mean:.1f} ± {half:.1f}; " in text and "After ±: half of the 95 % interval" in text
+
+
+@pytest.mark.parametrize(("shared", "told"), [(0, True), (3, False)])
+def test_no_image_was_seen_only_if_none_of_any_benchmark_was(tmp_path: Path, shared: int, told: bool) -> None:
+    drawn = draw_result("one", (0.6,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
+    overlaps = (
+        Overlap(benchmark="winoground", images=9, by_id=shared, by_content=0, examples=("a.jpg",)),
+        Overlap(benchmark="cola", images=9, by_id=0, by_content=0),
+    )
+    leakage = Leakage(captions=("c.json",), images=50, overlaps=overlaps)
+    save_result(TracedResult(**drawn.model_dump(), items=drawn.items, leakage=leakage), tmp_path / "r.json")
+    text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
+    assert ("no image of winoground, cola is among" in text) is told
+    assert ("3 of 9 benchmark images are in the training data" in text) is not told
 
 
 def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:

@@ -560,6 +560,17 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert [row.label for row in line] == [BASE, "good", "forgets"], "worse gains less and loses more than good"
 
 
+def test_bars_of_the_frontier_are_those_of_their_axis(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    monkeypatch.setattr("degla.study.page.svg.label_points", lambda *args: bars.extend(args[-1]))
+    frontier(study.table, gain="composition", kept="recognition", price=1.0)
+    row = study.table.of("good")
+    x, y = 100 * row.lost.mean, 100 * row.gained.mean
+    wide, high = 100 * (row.lost.half_width or 0), 100 * (row.gained.half_width or 0)
+    ends = [abs(end[0] - x) + 1j * abs(end[1] - y) for end, middle in bars if middle == pytest.approx((x, y))]
+    assert wide != pytest.approx(high) and ends == pytest.approx([wide, wide, 1j * high, 1j * high])
+
+
 def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     """At a price of 0, the joint score equals the gained score, including its interval and doubts."""
 
