@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,10 @@ def test_layouts_of_sun397_caltech101_and_imagenet(tmp_path: Path) -> None:
         "yin and yang symbol",
     ]
     assert len(caltech.images) == 9
+    folder = tmp_path / "zeroshot/caltech101/caltech101/101_ObjectCategories/Faces"
+    names = [path.name for path in folder.iterdir()]
+    left = sorted(names, key=lambda name: hashlib.sha256(f"Faces/{name}".encode()).hexdigest())[30:]
+    assert {Path(image.path).name for image in caltech.images if "/Faces/" in image.path} == set(left)
     again = read(tmp_path)[1]
     assert again == caltech
     (tmp_path / "zeroshot/caltech101/caltech101/test.txt").write_text("Faces/image_0001.jpg\nyin_yang/image_0002.jpg\n")

@@ -96,6 +96,9 @@ def test_equals_a_literal_reading(tmp_path: Path) -> None:
     by_metric = {row.metric: row for row in result.benchmarks[0].parts[0].scores}
     brittle_items = [right[3] for name, right in expected.items() if "/replace_att/" in name]
     assert by_metric["brittleness"].value == pytest.approx(np.mean(brittle_items))
+    for place, metric in enumerate(("augmented", "original", "paraphrase")):
+        right = [row[place] for name, row in expected.items() if "/replace_att/" in name]
+        assert by_metric[metric].value == pytest.approx(np.mean(right))
     assert by_metric["brittleness"].lower and not by_metric["augmented"].lower
     assert by_metric["brittleness"].chance == pytest.approx(1 / 3)
     assert by_metric["brittleness"].ceiling is None and by_metric["augmented"].ceiling is not None

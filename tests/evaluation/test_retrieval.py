@@ -11,6 +11,7 @@ from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
+from degla.evaluation.questions import ask
 from degla.records import CaptionRecord, write_jsonl
 from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import literal_image, literal_text, paint, score, tiny_encoder, values_of
@@ -158,6 +159,24 @@ def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:
         ("image_to_text@1", 1.0, 0),
         ("text_to_image@1", 1.0, 2),
     ]
+
+
+def test_captions_of_missing_images_go_and_those_of_the_others_keep_their_own(tmp_path: Path) -> None:
+    (tmp_path / "retrieval").mkdir()
+    for name, first in (("own", 0), ("gone", 8)):
+        rows = [
+            CaptionRecord(id=f"{number}", image=f"{number}.png", image_id=f"{number}", text=f"text of {number}")
+            for number in range(first, first + 4)
+        ]
+        write_jsonl(tmp_path / "retrieval" / f"{name}.jsonl", rows)
+    for number in (1, 2, 3):  # Neither the first image nor any of the second file.
+        (tmp_path / f"{number}.png").touch()
+    asked = ask(BENCHMARK, tmp_path, allow_missing=True)
+    (question,) = asked.entries
+    assert isinstance(question, Retrieval)
+    shown = {question.images[owner].path: text for text, (owner,) in zip(question.texts, question.owners, strict=True)}
+    assert shown == {f"{number}.png": f"text of {number}" for number in (1, 2, 3)}
+    assert asked.missing == {"captions/gone": 4, "captions/own": 1} and len(asked.absent) == 5
 
 
 def test_captions_in_any_form(tmp_path: Path) -> None:

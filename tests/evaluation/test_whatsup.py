@@ -100,7 +100,11 @@ def test_groups_come_from_the_names_of_files(tmp_path: Path) -> None:
     assert groups["whatsup/controlled_b/beer-bottle_in-front_of_armchair.jpeg"] == {
         "set": "beer-bottle|armchair", "pair": "beer-bottle|armchair|other", "preposition": "in-front of",
     }  # fmt: skip
-    assert groups["whatsup/controlled_a/dog_left_of_chair.jpeg"]["pair"] == "dog|chair|side"
+    axes = {where: groups[f"whatsup/controlled_a/dog_{where}_chair.jpeg"]["pair"]
+            for where in ("left_of", "right_of", "on", "under")}  # fmt: skip
+    assert axes == dict.fromkeys(("left_of", "right_of"), "dog|chair|side") | dict.fromkeys(
+        ("on", "under"), "dog|chair|other"
+    )
     assert groups["whatsup/coco_one/0"] == {"preposition": "top"}
 
 
