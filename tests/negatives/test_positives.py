@@ -32,6 +32,9 @@ MADE = {
         ("Man and dog on a beach", []),
         ("A cup and a plate and a fork.", []),
         ("A small black and white dog", []),
+        ("A woman wearing tiara and floral dress", []),  # no adjective
+        ("Mr. and Mrs. Luvernis Lee", []),
+        ("Broccoli and artichoke bake", []),  # one bake
     ],
     "front_place": [
         ("A farmer is carrying a basket in a field.", ["In a field, a farmer is carrying a basket."]),
@@ -57,6 +60,7 @@ MADE = {
     ],
     "replace_by_hypernym": [
         ("A woman holds an umbrella", ["A person holds an umbrella"]),
+        ("A group of livestock in a field", []),  # no group of animal
         ("A poodle near a fence", ["An animal near a fence", "A dog near a fence"]),
         ("A woman and a man", []),  # either may be meant
         ("A little girl holds an umbrella", []),  # no little person
@@ -93,6 +97,7 @@ MADE = {
         ("A little dog on a bed.", []),
         ("A black and a brown dog.", []),
         ("A multicolored kite.", []),
+        ("A colorful kite.", []),
         ("A dog licks its black nose.", []),
         ("A little girl squats on a tree stump in the woods.", []),  # "squats" is no noun
         ("A little girl with blond hair is smiling.", []),  # a girl that is not big with blond hair

@@ -6,13 +6,13 @@ A measure or container joins the phrase that it measures: "a group of people" an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known
 
-NounRole = Literal["thing", "frame", "where", "pronoun"]
+NounRole = Literal["thing", "frame", "where", "pronoun", "technique"]
 Number = Literal["one", "many", "any"]
 
 _DETERMINERS: Final = frozenset({"DT", "PDT", "PRP$", "WP$"})
@@ -117,7 +117,7 @@ class Chunk:
         start: index of its first token.
         end: index after its last token, which is its head noun.
         core: start of the part with the head: after "a bowl of" in "a bowl of hot soup", else `start`.
-        role: "thing", or a role that is never changed: image frame, place word or pronoun.
+        role: "thing", or a role that is never changed: image frame, place word, pronoun, or technique of a work of art.
         source: all tokens of the text.
     """
 
@@ -286,7 +286,18 @@ def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
             chunk = Chunk(last.start, end, place, chunk.role, tokens)
         chunks.append(chunk)
         place = end
-    return tuple(chunks)
+    technique = _technique(chunks)
+    return (*chunks[:technique], *(replace(chunk, role="technique") for chunk in chunks[technique:]))
+
+
+def _technique(chunks: Sequence[Chunk]) -> int:
+    """Return at which phrase a title's technique begins ("Two women on a beach, ink on paper"); the end if none."""
+    media, marks = lexicon().words["media"], (",", ";", ".")
+    for place, chunk in enumerate(chunks):
+        begun = chunk.before.lower in media and token_at(chunk.source, chunk.start - 2).text in marks
+        if begun or (chunk.before.text in marks and any(token.lemma in media for token in chunk.tokens)):
+            return place
+    return len(chunks)
 
 
 def _end(tokens: Sequence[Token], start: int) -> int:

@@ -143,11 +143,11 @@ def upper_first(text: str) -> str:
 
 def agreeing_verbs(caption: Caption, head: int) -> list[int]:
     """Return the indices of the finite verbs whose subject is the noun at `head`, or that state its existence."""
-    return [verb for verb, own in _subjects_of_verbs(caption) if head in own]
+    return [verb for verb, own in subjects_of_verbs(caption) if head in own]
 
 
 @lru_cache(maxsize=64)
-def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Return every finite verb with its subjects; cached because it is needed for every noun."""
     tokens = caption.tokens
     verbs = []

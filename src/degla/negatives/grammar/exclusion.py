@@ -16,6 +16,7 @@ from degla.negatives.grammar.lexicon import ADDITIONS_NAME, Relation, lexicon, r
 from degla.negatives.grammar.phrases import Caption
 
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
+_LACKING: Final = frozenset({"absence", "lack"})
 _ABSENT: Final = frozenset({"no", "not", "n't", "never", "without", "missing", "lacking"})
 _HAVING: Final = frozenset({"wear", "have", "in", "under"})
 """Verbs and prepositions for what a person wears or has."""
@@ -40,6 +41,8 @@ def noun_relation(word: str, other: str) -> Relation:
         return "compatible"
     if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
         return "hypernym"
+    if not tables.is_in_group(word, "shape") and (tables.is_a(word, other) or tables.is_a(other, word)):
+        return "hypernym"  # "boat" of a canoe; in drawings no circle is an oval
     if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
         return ""  # WordNet's rarer senses would make a boy a man and a bus a car
     if tables.senses(word) & tables.senses(other):
@@ -93,15 +96,18 @@ def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
 
 
 @cache
-def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
+def noun_choices(word: str, *, mass: bool, but: str = "") -> tuple[str, ...]:
     """Return everyday nouns that may replace a noun: from another cluster of its group and unrelated in WordNet.
 
     Args:
         word: the noun to replace.
         mass: whether the place takes a mass noun ("covered with _").
+        but: a group to which the noun does not belong here.
     """
     tables = lexicon()
     for group in tables.noun_groups(word):
+        if group.name == but:
+            continue
         cluster = group.cluster(word)
         choices = tuple(
             draw
@@ -195,6 +201,9 @@ def is_absent(chunk: Chunk) -> bool:
     """Whether a phrase names something absent: "where a door should be", "without a door", "not wearing a hat"."""
     earlier = chunk.before if not chunk.before.is_verb else token_at(chunk.source, chunk.start - 2)
     denied = earlier.lower in _ABSENT or any(token.lower == "no" for token in chunk.tokens)
+    if chunk.before.lower == "of":  # "absence of a lesion", "no sign of a lesion"
+        denied |= token_at(chunk.source, chunk.start - 2).lower in _LACKING
+        denied |= token_at(chunk.source, chunk.start - 3).lower == "no"
     after = " ".join(token.lower for token in chunk.source[chunk.end : chunk.end + 2])
     return denied or after in ("should be", "would be", "used to", "is missing")
 

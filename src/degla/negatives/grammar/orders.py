@@ -96,7 +96,6 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
     tokens, chunks = caption.tokens, caption.chunks
     result: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
-    technique = _technique(caption)
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
         connector, verbs = connect(gap)
@@ -109,7 +108,7 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         likened = bool(_LIKENESS & {token.lower for token in gap}) or (likened and connector in JOINERS)
         stays = (
             likened
-            or chunk.start >= technique
+            or chunk.role == "technique"
             or bool(_FIXED_BY & set(connector.split()))
             or _completes_adjective(gap)
             or any(shares_article(*pair) or makes_compound(*pair) for pair in pairs)
@@ -120,15 +119,6 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         plain = not bare and chunk.determiner is None
         result[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
     return result
-
-
-def _technique(caption: Caption) -> int:
-    """Return where a title's technique begins, as in "Two women on a beach, ink on paper"; the end if it has none."""
-    media = relations().words["media"]
-    for chunk in caption.chunks:
-        if chunk.before.text in (",", ";", ".") and any(token.lemma in media for token in chunk.tokens):
-            return chunk.start
-    return len(caption.tokens)
 
 
 def _completes_adjective(gap: Sequence[Token]) -> bool:

@@ -48,7 +48,7 @@ class DenyOther(TrueRule):
             shared = chunk.before.tag == "CC" and token_at(tokens, chunk.start - 2).is_adjective
             if not alone or not closed or shared or chunk.noun.tag.startswith("NNP"):
                 continue  # shared: "a black and a brown dog"
-            if chunk.first.tag == "PRP$" or "multi" in tokens[place].lower:
+            if chunk.first.tag == "PRP$" or tokens[place].lower in tables.adjectives["colour"].cluster("colorful"):
                 continue  # "its nose that is not orange"; what has many colours may have any
             word, lemma = tokens[place].lower, chunk.noun.lemma
             living = tables.is_living(lemma)

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from degla.negatives.grammar.chunks import Chunk, Token, is_bare, shares_article, token_at
 from degla.negatives.grammar.edits import exchange
+from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.words import WordUsage
 from degla.negatives.rule import TrueRule
@@ -40,7 +41,8 @@ class ExchangeConjuncts(TrueRule):
             for place in range(chunk.core, chunk.head - 2):
                 one, joint, other = tokens[place : place + 3]
                 alone = not token_at(tokens, place - 1).is_adjective and not tokens[place + 3].is_adjective
-                if one.is_adjective and other.is_adjective and joint.lower == "and" and alone:
+                describing = all(word.is_adjective and lexicon().is_adjective(word.lower) for word in (one, other))
+                if describing and joint.lower == "and" and alone:
                     yield exchange(tokens, (place, place + 1), (place + 2, place + 3))
 
 
@@ -59,10 +61,11 @@ def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
         return False  # "a group of boys and girls": of both
     if is_bare(first) or is_bare(second) or first.before.text in (",", "and", "."):
         return False
-    if (first.determiner or second.determiner) is None and not first.noun.is_plural and tokens[second.head - 1].is_noun:
+    single = not first.noun.is_plural or lexicon().is_mass(first.noun.lemma)
+    if (first.determiner or second.determiner) is None and single and tokens[second.head - 1].is_noun:
         return False  # "corn and egg soup" may be of corn
-    if len(second.noun.text) == 1:
-        return False  # "Tom B. Smith"
+    if 1 in (len(first.noun.text), len(second.noun.text)):
+        return False  # "Mr. and Mrs. Smith", "Tom B. Smith"
     after, before = second.after, first.before
     closed = after.text in ("", ".") or (after.is_finite and before.text == "")
     return closed and before.lower != "of"

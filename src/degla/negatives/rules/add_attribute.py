@@ -1,4 +1,4 @@
-"""Add an adjective to a noun: "a dog on a sofa" -> "a spotted dog on a sofa".
+"""Add an adjective to a noun: "a dog on a sofa" -> "a striped dog on a sofa".
 
 Only conspicuous and rarely true adjectives, which `lexicon_data/additions.toml` lists for the noun's sort, are used.
 Whatever an image may show without its caption saying so ("white", "wooden", "roasted") is refused, whatever proposes

@@ -14,8 +14,8 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, governed, shares_article
-from degla.negatives.grammar.edits import agree, inflect, write
+from degla.negatives.grammar.chunks import Chunk, Token, governed, shares_article, token_at
+from degla.negatives.grammar.edits import agree, inflect, subjects_of_verbs, write
 from degla.negatives.grammar.exclusion import is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -35,6 +35,8 @@ _TWO_OR_MORE: Final = frozenset({"some", "few", "multiple", "various"})
 """Vague words that may also be said of two things."""
 _OF_ONE: Final = frozenset({"his", "her", "its", "he", "she", "it", "him", "himself", "herself", "itself"})
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves", "both", "each", "other"})
+_BETWEEN: Final = frozenset({"-", "–", "&", "x", "×"})
+"""Marks between two numbers."""
 _MOUNTING: Final = frozenset({"ride", "drive", "wear", "sit", "fly", "of"})
 _FARTHEST: Final = 3
 """Maximum difference between the grammar's new number and the old one."""
@@ -63,7 +65,7 @@ class ChangeNumber(NegativeRule):
         return any(True for _ in _countable_chunks(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Return captions with another, close number: each phrase once before any twice, places and mounts last."""
+        """Return captions with another, close number: each phrase once before any twice, settings last."""
         queues: list[Iterator[str]] = []
         chunks = list(_countable_chunks(caption))
         rng.shuffle(chunks)
@@ -132,8 +134,11 @@ def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
             continue
         if first.lower not in _COUNTS and first.lower not in _VAGUE:
             continue
-        if chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
+        ranged = chunk.before.text in _BETWEEN and token_at(tokens, chunk.start - 2).tag == "CD"  # "3-4 rooms"
+        if ranged or chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
             continue  # "a a foggy road", "a dog's running"
+        if not tables.noun_groups(head.lemma) and words.conjugate(words.verb(head.lower), "VBG") == head.lower:
+            continue  # "a man standing": a verb that the tagger took for a noun
         if shares_article(chunk, following) or is_absent(chunk):
             continue  # "a fork and knife" has no plural; "without a fork" is also "without two forks"
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
@@ -150,10 +155,15 @@ def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
 
 
 def _is_setting(chunk: Chunk) -> bool:
-    """Whether the phrase is a place, or is ridden or worn: its number rarely differs from the caption's."""
+    """Whether the phrase is a place, is ridden or worn, or no thing: its number seldom differs from the caption's."""
     before = chunk.before
     placed = lexicon().group_names(chunk.noun.lemma) & {"room", "place"}
-    return bool(placed) or (before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING
+    return (
+        bool(placed)
+        or not lexicon().is_concrete(chunk.holder_noun.lemma)
+        or (before.tag == "IN" and before.lower != "with")
+        or before.lemma in _MOUNTING
+    )
 
 
 def _with_numbers(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator[str]:
@@ -187,6 +197,8 @@ def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...]
         return caption.tokens
     if any(token.lower in (_OF_ONE if many else _OF_MANY) for token in caption.tokens[chunk.end :]):
         return None  # a pronoun that would have to change with it
+    if not chunk.start and any(not own for _, own in subjects_of_verbs(caption)):
+        return None  # a verb whose subject the parser did not find may be this phrase's
     if head.role == "attr" and any(
         caption.tokens[at].tag in ("PRP", "NN", "NNP") and caption.tokens[at].lower != "it"
         for at in governed(caption.tokens, head.governor, "nsubj")

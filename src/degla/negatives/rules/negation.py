@@ -234,7 +234,7 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         return  # what follows describes the first thing: "a hat without a man sits"
     if between[0].lower == "in" and tables.is_person(one.noun.lemma) and _is_worn(other.noun):
         return
-    if tables.is_person(other.noun.lemma) or one.number == "any":
+    if tables.is_person(other.noun.lemma) or one.number == "any" or not one.determiner_fits:
         return
     base = [*other.tokens, *tokens[: one.end], *tokens[other.end :]]
     yield "thing", insert(caption, base, other.end - other.start, ["without"], tag="IN")

@@ -48,19 +48,26 @@ class ReplaceAdjectives(ReplacingRule):
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Whether the word is not yet in the caption, and does not give "dark white"."""
         shaded = token_at(caption.tokens, place[0] - 1).lower in _SHADES
-        return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
+        bad = (shaded and word in ("black", "white", "gray")) or _is_misplaced(caption, place, word)
+        return word not in caption.vocabulary and not bad
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed adjective, whose replacement excludes it and is not in the caption."""
         change = self.single_change(caption, content)
         if change is None or len(change[2]) != 1:
             return "not_rule"
-        _, (old,), (word,) = change
+        place, (old,), (word,) = change
         if not lexicon().is_adjective(word):
             return "unknown_word"
         if word in caption.vocabulary:
             return "already_in_caption"
-        return lexicon().adjective_relation(old, word)
+        reason = lexicon().adjective_relation(old, word)
+        return reason or ("word_order" if _is_misplaced(caption, place, word) else "")
+
+
+def _is_misplaced(caption: Caption, place: Place, word: str) -> bool:
+    """Whether an adjective that stands behind a verb only would stand before its noun: "an alive tree"."""
+    return place[0] in caption.inside and word in lexicon().words["predicative"]
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
@@ -79,7 +86,7 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     for place, token in enumerate(tokens):
         if place in caption.inside or not token.is_adjective or token.role != "acomp":
             continue
-        if token.lower in tables.words["pointing"] or token.lower in ("left", "right"):
+        if token.lower in tables.words["pointing"] | tables.words["unseen"] or token.lower in ("left", "right"):
             continue
         if token_at(tokens, place - 1).lower in ("not", "n't", "never"):
             continue

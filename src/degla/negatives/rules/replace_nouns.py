@@ -158,8 +158,17 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     mass = not token.is_many and tables.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and tables.noun_groups(name) else token.lemma
-    choices = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
+    if is_inventory(caption, place):
+        choices = additions().objects(token.lemma)
+    else:
+        choices = noun_choices(sort, mass=mass, but="drink" if _is_ground(caption, place) else "")
     return choices if token.is_many else _single(choices, mass=mass)
+
+
+def _is_ground(caption: Caption, place: Place) -> bool:
+    """Whether "water" is what someone is in: not what is drunk, or in a glass."""
+    chunk = caption.chunk_at(place[0])
+    return chunk.core == chunk.start and chunk.before.tag in ("IN", "TO") and chunk.before.lower != "with"
 
 
 @lru_cache(maxsize=4_096)

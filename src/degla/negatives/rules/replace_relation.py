@@ -75,7 +75,9 @@ class ReplaceRelation(ReplacingRule):
         resultative = tables.words["resultative"]
         if token.tag in ("VBG", "VBN") and (lemma in resultative or token.lemma in resultative | {"seat"}):
             return words.conjugate(lemma, "VBN" if lemma in resultative else "VBG")
-        return None if lemma in resultative else words.conjugate(lemma, token.tag)
+        if lemma in resultative:
+            return None
+        return words.conjugate(lemma, "VBG" if _is_state(caption, place[0]) else token.tag)
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one changed verb or preposition, whose replacement excludes it; a verb keeps its form."""
@@ -100,6 +102,13 @@ class ReplaceRelation(ReplacingRule):
         objects = landmark(caption.chunk_at(place[1]).noun)
         reason = relations().relation("prepositions", " ".join(old_words), new, objects=objects)
         return reason or _objection(caption, place, new)
+
+
+def _is_state(caption: Caption, place: int) -> bool:
+    """Whether a participle without object says how someone is: "a man crouched" is "a man sitting", not "sat"."""
+    tokens = caption.tokens
+    perfect = any(tokens[at].lemma == "have" for at in governed(tokens, place, "aux"))
+    return tokens[place].tag == "VBN" and not perfect and caption.chunk_from(place + 1) is None
 
 
 def _is_mounted(caption: Caption, place: int) -> bool:
@@ -148,7 +157,7 @@ def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     tables, tokens = relations(), caption.tokens
     lower = [token.lower for token in tokens]
     starts = {chunk.start: chunk for chunk in caption.chunks if chunk.role == "thing"}
-    place = 1
+    place = max(1, tables.match(lower, 0))
     while place < len(tokens):
         end = tables.match(lower, place)
         chunk = starts.get(end)
@@ -163,8 +172,20 @@ def _is_bound(caption: Caption, place: int) -> bool:
     before, token = caption.tokens[place - 1], caption.tokens[place]
     if before.lower in ("of", ",") or token.is_verb:
         return before.lower == "of"
-    by_maker = token.lower == "by" and (before.tag == "VBN" or _is_named(caption, place + 1))
-    return by_maker or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
+    by_maker = token.lower == "by" and (_is_passive(caption, place) or _is_named(caption, place + 1))
+    return (
+        by_maker
+        or (before.is_verb and before.lemma in relations().words["bound"])
+        or before.tag in ("IN", "TO", "DT", "PRP$")  # "the inside of a box"
+        or before.tag == token_at(caption.tokens, place + 1).tag == "CD"  # "4 by 6 cm"
+    )
+
+
+def _is_passive(caption: Caption, place: int) -> bool:
+    """Whether "by" follows a participle, perhaps with a particle: "rounded up by a dog"."""
+    tokens = caption.tokens
+    before = place - 1 - (tokens[place - 1].tag in ("RP", "RB"))
+    return token_at(tokens, before).tag == "VBN"
 
 
 def _is_named(caption: Caption, place: int) -> bool:
@@ -184,7 +205,7 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
         following = token_at(tokens, place + 1).lower
         if token.tag == "VB" and place > 1 and tokens[place - 1].lower == "to" and tokens[place - 2].is_noun:
             continue  # "places to sit"
-        if following == "for" or (following in _PARTICLES and caption.chunk_from(place + 2) is None):
+        if following in ("for", "about") or (following in _PARTICLES and caption.chunk_from(place + 2) is None):
             continue
         objects, subjects = _surroundings(caption, place)
         unclear = caption.chunk_from(place + 1) is not None and not objects
