@@ -17,7 +17,7 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.words import WordUsage, is_frequent
 from degla.negatives.rule import TrueRule
 
-_SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
+_SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "elevation", "opening", "wetness"})
 _LIVING_SORTS: Final = frozenset({"colour", "coat", "wetness", "age_living"})
 _PLACED: Final = frozenset({"on", "at", "near", "behind", "beside", "under", "outside"})
 """Prepositions that open a new phrase after the negation."""
