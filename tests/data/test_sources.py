@@ -116,18 +116,47 @@ def test_named_columns_and_numbered_captions(name: str, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["jsonl", "parquet", "datasets"])
+@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv", "parquet", "datasets"])
 def test_a_list_of_captions_becomes_one_record_each(name: str, tmp_path: Path) -> None:
-    rows = [{"id": 7, "image": "a.jpg", "text": ["A dog.", "A pet."]}]
+    rows: list[dict[str, object]] = [{"id": 7, "image": "a.jpg", "text": ["A dog.", "A pet."]}]
     path = tmp_path / f"captions.{name}"
     if name == "jsonl":
         path.write_text(json.dumps(rows[0]), encoding="utf-8")
+    elif name in ("csv", "tsv"):
+        write_table(path, rows, "," if name == "csv" else "\t")
     elif name == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
         pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
     records = [(record.id, record.text, record.image_id) for record in read_captions(path)]
     assert records == [("7-0", "A dog.", "a.jpg"), ("7-1", "A pet.", "a.jpg")]
+
+
+def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
+    cells = [
+        (json.dumps(["A dog \U0001f600", "A pet."]), "['A hound.']"),
+        ("[A dog] by [1]", ""),
+        ('["Stop"] says a sign [1]', "[]"),
+    ]
+    rows: list[dict[str, object]] = [{"image": "a.jpg", "text": text, "positives": more} for text, more in cells]
+    path = write_table(tmp_path / "captions.csv", rows, ",")
+    records = read_captions(path, columns=Columns(optional=("positives",)))
+    assert [(record.text, record.positives) for record in records] == [
+        ("A dog \U0001f600", ("A hound.",)), ("A pet.", ("A hound.",)), ("[A dog] by [1]", ()),
+        ('["Stop"] says a sign [1]', ()),
+    ]  # fmt: skip
+
+
+def test_parquet_with_paths_of_images_instead_of_their_bytes(tmp_path: Path) -> None:
+    """As `datasets` writes a column of images that are files."""
+    paths = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}]
+    for images in (paths, [{"path": "a.jpg"}, {"path": "b.jpg"}]):
+        table = pyarrow.table({"image": images, "text": ["A dog.", "A cat."]})
+        if "bytes" in images[0]:
+            kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+            table = table.set_column(0, "image", pyarrow.array(images, kind))
+        pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", row_group_size=1)
+        assert [record.image for record in read_captions(tmp_path / "captions.parquet")] == ["a.jpg", "b.jpg"]
 
 
 def test_published_file_holds_captions_and_negatives(tmp_path: Path) -> None:
@@ -295,6 +324,8 @@ WRONG = {
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
     "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and double the quotes inside it."),
     "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: the header has only one cell, 'image;text'. Cells"),
+    "semicolons and commas": ("c.csv", "image;text\na.jpg;A dog, a cat\n", "line 1: the header has only one cell"),
+    "numpy": ("c.csv", "image,text\na.jpg,\"['A'\n 'B']\"\n", "line 3: column 'text' holds texts without commas"),
     "parquet": ("c.parquet", "no", "c.parquet: not a valid Parquet file"),
     "parquet again": ("c.parquet", "no", ". Download or generate it again."),
     "unknown": ("c.txt", "A dog.", "cannot detect the format of its captions. Set the format (--format"),

@@ -163,8 +163,8 @@ def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> It
 def _option(value: object, *, option: str) -> object:
     """Convert an optional field for its record: a missing list becomes empty, a class number becomes text."""
     if option in ("positives", "units", "concepts", "masked_words"):
-        return () if value is None else value
-    if value == "":  # an empty cell of a table
+        return () if value in (None, "") else value  # "": an empty cell of a table
+    if value == "":
         return None
     return str(value) if option == "label" and isinstance(value, int) and not isinstance(value, bool) else value
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import json
+import re
+import tokenize
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from degla.data.sources import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
@@ -20,10 +25,14 @@ from degla.shelf import did_you_mean
 ENDINGS = (".csv",)
 Item = TypeVar("Item", str, int)
 _TEXTS, _RULES = "neg_caption", "neg_rule"
+_LIST = re.compile(r"""\[\s*(['"{].*)?\]""", re.DOTALL)
+_APART = re.compile(r"""['"]\s+['"]""")
 
 
 def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Placed]:
     """Read the captions of a text table with a header line and RFC 4180 quotes, one per row.
+
+    The text, and each optional field that is a list, may be a list in JSON or Python notation.
 
     Raises:
         InputError: the header lacks a column, or a row has the wrong number of cells or an empty one; names the file,
@@ -32,11 +41,11 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
     for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if number == 0:
             if len(row) == 1:
-                raise InputError(
-                    f"{path} line 1: the header has only one cell, {', '.join(row)!r}. Cells are separated by commas "
-                    "in .csv and by tabs in .tsv. Save the table as one of these."
-                )
+                raise _one_cell(path, *row)
             columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
+        for name in (columns.text, *columns.optional):
+            if _LIST.fullmatch(row.get(name, "")):
+                row[name] = _parsed(row[name], column=name, where=where)
         yield from captions_of_row(row, columns=columns, where=where, number=number)
 
 
@@ -76,14 +85,41 @@ def list_in_cell(cell: str, *, column: str, where: str, kind: type[Item] = str) 
     Raises:
         InputError: the cell is anything else.
     """
-    try:
-        texts = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        texts = None
+    texts = _parsed(cell, column=column, where=where)
     if not isinstance(texts, list) or not all(type(text) is kind for text in texts):
         what = "texts" if kind is str else "whole numbers"
         raise InputError(f"{where}: column {column!r} must be a Python list of {what}, found {cell[:60]!r}.")
     return texts
+
+
+def _parsed(cell: str, *, column: str, where: str) -> Any:
+    """Return the value that a cell holds in JSON or Python notation, or the cell itself.
+
+    Raises:
+        InputError: texts are not separated by commas, as NumPy prints them; Python would join them.
+    """
+    with suppress(ValueError, RecursionError):
+        return json.loads(cell)
+    try:
+        value = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    if _APART.search(cell):
+        read = tokenize.generate_tokens(io.StringIO(cell).readline)
+        kinds = [token.type for token in read if token.type != tokenize.NL]
+        if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+            raise InputError(
+                f"{where}: column {column!r} holds texts without commas between them, as NumPy prints an array: "
+                f"{cell[:60]!r}. Write a list: in pandas, column.map(list) before to_csv."
+            )
+    return value
+
+
+def _one_cell(path: Path, header: str) -> InputError:
+    return InputError(
+        f"{path} line 1: the header has only one cell, {header!r}. Cells are separated by commas in .csv and by tabs "
+        "in .tsv. Save the table as one of these."
+    )
 
 
 def _kind(delimiter: str) -> str:
@@ -113,6 +149,8 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
                 if not cells:
                     continue
                 where = f"{path} line {reader.line_num}"
+                if len(cells) != len(header) == 1:
+                    raise _one_cell(path, *header)
                 if len(cells) != len(header):
                     raise InputError(
                         f"{where}: has {counted(len(cells), 'cell')}, but the header has {len(header)}. Put text that "

@@ -42,7 +42,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             raise InputError(f"{shown}: two columns are named {twice!r}. Give each its own name.")
         own = columns.settle(schema.names, where=shown)
         names = own.read_from(schema.names)
-        inside = holds_images(schema.field(own.image).type)
+        paths = _holds_paths(file, own.image)
+        inside = not paths and holds_images(schema.field(own.image).type)
         if inside:
             if each.suffix.lower() not in ENDINGS:
                 raise InputError(f"{shown}: contains images, so its name must end in .parquet. Rename it.")
@@ -52,6 +53,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         for place, row in enumerate(_rows(file, names, path=shown)):
             if inside:
                 row[own.image] = cell_place(str(each.relative_to(base)), column=own.image, row=place)
+            elif paths and row[own.image] is not None:
+                row[own.image] = row[own.image]["path"]
             yield from captions_of_row(row, columns=own, where=f"{shown} row {place}", number=number)
             number += 1
 
@@ -68,6 +71,19 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
         names = [name for name in names if name in NegativeRecord.model_fields]
     for number, row in enumerate(_rows(file, names, path=path)):
         yield validate(NegativeRecord, row, where=f"{path} row {number}")
+
+
+def _holds_paths(file: Any, column: str) -> bool:
+    """Whether a column is a struct with paths and no bytes, as `datasets` writes images that are files."""
+    from pyarrow import types
+
+    kind = file.schema_arrow.field(column).type
+    if not types.is_struct(kind) or "path" not in [each.name for each in kind]:
+        return False
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    parts = (group.column(number) for group in groups for number in range(group.num_columns))
+    stored = (part for part in parts if part.path_in_schema == f"{column}.bytes")
+    return all(part.statistics is not None and part.statistics.null_count == part.num_values for part in stored)
 
 
 def _rows(file: Any, names: list[str] | None, *, path: Path | str) -> Iterator[dict[str, Any]]:
