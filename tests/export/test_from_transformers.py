@@ -248,7 +248,7 @@ def _broken(folder: Path, how: str) -> None:
         ("image tower", r"the weights have no text tower"),
         ("classifier", r"the weights include a classifier \(classifier\.weight\)"),
         ("classifier's name", r"'architectures' names CLIPForImageClassification, a classifier"),
-        ("no preprocessing", r"cannot be loaded by transformers"),
+        ("no preprocessing", r"has no image processor .*AutoProcessor\.from_pretrained\('BASE'\)"),
         ("no tokenizer", r"cannot be loaded by transformers|has no tokenizer"),
         ("no end token", r"config\.json: field 'text_config\.eos_token_id' is None, but must be one number"),
         ("clip_vision_model", r"'clip_vision_model'.*only one tower"),

@@ -272,6 +272,62 @@ def test_weights_of_another_architecture_tell_theirs(
         load_encoder(f"tiny:{weights}")
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
+def test_weights_of_a_wrapped_model_come_with_the_command_that_unwraps_them(
+    name: str, prefix: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("open_clip.list_models", lambda: ["tiny"])
+    for place in ("get_model_config", "factory.get_model_config"):
+        monkeypatch.setattr(f"open_clip.{place}", {"tiny": CONFIG}.__getitem__)
+    state = load_file(tiny_model / "open_clip_model.safetensors")
+    state = {prefix + key: value for key, value in state.items()} | {"head.weight": torch.zeros(2)}
+    if name == "last.ckpt":
+        torch.save({"state_dict": state, "epoch": 1}, tmp_path / name)
+    else:
+        save_file(state, tmp_path / name)
+    with pytest.raises(InputError, match=rf"For the weights in {name}, give their architecture too: ARCH"):
+        load_encoder(str(tmp_path))
+    with pytest.raises(InputError, match=r"names begin with '(model|(module\.)?_orig_mod)\.'") as caught:
+        load_encoder(f"tiny:{tmp_path / name}")
+    assert "\n" not in str(caught.value)
+    exec(str(caught.value).partition('python -c "')[2].partition('"')[0], {})
+    made = load_file(tmp_path / "open_clip_model.safetensors")
+    assert made.keys() == load_file(tiny_model / "open_clip_model.safetensors").keys()
+
+
+def test_what_other_trainers_left_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
+    def message(model: str) -> str:
+        with pytest.raises(InputError) as caught:
+            load_encoder(model)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    for name in (
+        "adapter/adapter_config.json",
+        "run/checkpoint-9/a",
+        "run/checkpoint-10/a",
+        "log/checkpoints/epoch_2.pt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    assert "merge_and_unload().save_pretrained('OUT')" in message(str(tmp_path / "adapter"))
+    assert message(str(tmp_path / "run")).endswith(
+        f"Give a checkpoint in it, such as {tmp_path / 'run/checkpoint-10'}."
+    )
+    assert f"ARCHITECTURE:{tmp_path / 'log/checkpoints/epoch_2.pt'}" in message(str(tmp_path / "log"))
+    assert "is a folder. Give it without ViT-B-32: before it" in message(f"ViT-B-32:{tmp_path / 'log'}")
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = tmp_path / "model" / "open_clip_model.safetensors"
+    torch.save(load_file(weights), tmp_path / "model" / "epoch_1.pt")
+    weights.unlink()
+    assert "its weights are in epoch_1.pt. If you trust it, convert it: python -c" in message(str(tmp_path / "model"))
+    torch.save({"model": {"a": torch.zeros(1)}, "epoch": torch.zeros(1)}, tmp_path / "nested.pt")
+    assert "torch.save(torch.load(FILE)['model'], NEW)" in message(f"ViT-S-32-alt:{tmp_path / 'nested.pt'}")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pt")
+    assert "save only the weights: torch.save(" in message(f"ViT-S-32-alt:{tmp_path / 'whole.pt'}")
+
+
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])
 def test_a_pickle_of_weights_is_refused_and_the_suggested_command_converts_it(
     name: str, tiny_model: Path, tmp_path: Path

@@ -32,7 +32,14 @@ from degla.model.transformers_files import (
     transformers_snapshot,
 )
 from degla.model.transformers_map import LAYOUTS, three_channels
-from degla.model.weights_file import Undrawn, first_lines, require_floats, require_weights, what_does_not_fit
+from degla.model.weights_file import (
+    Undrawn,
+    first_lines,
+    require_floats,
+    require_weights,
+    what_does_not_fit,
+    what_trainers_left,
+)
 from degla.parse import read_json_object
 from degla.progress import only_errors
 from degla.shelf import did_you_mean
@@ -100,7 +107,7 @@ def _checkpoint_folder(folder: Path) -> Path:
     if checkpoint is None:
         raise InputError(
             f"{folder}: not a model ({CONFIG_NAME} is missing), not a run with a complete checkpoint (step-N) and "
-            "not a transformers folder (config.json with 'model_type')."
+            f"not a transformers folder (config.json with 'model_type').{what_trainers_left(folder)}"
         )
     return checkpoint
 
@@ -193,6 +200,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             torch.manual_seed(seed)
             return _from_hub(architecture, pretrained=None, name=name)
     path = Path(source)
+    if path.is_dir():
+        raise InputError(f"{name}: {source} is a folder. Give it without {architecture}: before it.")
     if path.exists():
         recorded = _check_recorded_activation(path, quick_gelu=quick_gelu)
         if not (recorded or quick_gelu) and "openai" in open_clip.list_pretrained_tags_by_model(twin):

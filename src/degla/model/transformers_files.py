@@ -23,6 +23,7 @@ from degla.progress import only_errors, quiet_transformers
 INSTALL = "Install it: pip install 'degla[export]'."
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _OTHERS = {
     "siglip2": "SigLIP 2 for images of any shape has no fixed size; use one of fixed resolution, such as "
     "hf-hub:google/siglip2-base-patch16-224",
@@ -131,6 +132,13 @@ def check_files(folder: Path) -> None:
             "and texts that it was made from."
         )
     _check_weights(folder, _weight_files(folder))
+    if not any((folder / name).is_file() for name in _PROCESSORS):
+        raise InputError(
+            f"{folder}: has no image processor ({' or '.join(_PROCESSORS)}). A Trainer saves it, and the tokenizer, "
+            "only if it is given as processing_class. Add those of the model that it started from: python -c "
+            '"from transformers import AutoProcessor; '
+            f"AutoProcessor.from_pretrained('BASE').save_pretrained('{folder}')\""
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -199,7 +207,7 @@ def stored_type(folder: Path) -> str:
     return str(content.get("dtype") or content.get("torch_dtype") or "float32")
 
 
-_FILES = (CONFIG, "preprocessor_config.json", "processor_config.json", WEIGHTS, INDEX, "model-*.safetensors",
+_FILES = (CONFIG, *_PROCESSORS, WEIGHTS, INDEX, "model-*.safetensors",
           *TOKENIZER_FILES)  # fmt: skip
 PREFIX = "hf-hub:"
 

@@ -25,6 +25,8 @@ _READ_FIRST = (*SAFE, PICKLED, "open_clip_pytorch_model.pth", "model.safetensors
 """Names of weights files in the order in which open_clip looks for them; others come last."""
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _QUOTED = re.compile(r'"([^"]+)"')
+_OF_TRAINERS = ("*.safetensors", "*.ckpt", "checkpoints/*.ckpt", "epoch_*.pt", "checkpoints/epoch_*.pt")
+"""Weights that other programs leave behind, in a folder without a configuration."""
 _HEADS = ("classifier.", "head.", "fc.")
 
 
@@ -36,6 +38,10 @@ def require_weights(folder: Path) -> Path:
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
     if not files:
+        if made := _of_trainers(folder):
+            raise InputError(
+                f"{folder}: its weights are in {made.name}. If you trust it, convert it: {conversion(made)}"
+            )
         raise InputError(
             f"{folder}: has no weights (open_clip_model.safetensors). Fetch the folder again; for a model with random "
             "weights use ARCHITECTURE:random."
@@ -50,14 +56,43 @@ def require_weights(folder: Path) -> Path:
     return weights
 
 
-def conversion(pickled: Path) -> str:
-    """Return the command that converts pickled weights to open_clip_model.safetensors without running their code."""
+def conversion(file: Path, *, prefix: str = "") -> str:
+    """Return the command that converts weights to open_clip_model.safetensors without running any code in them.
+
+    Args:
+        file: of weights, pickled or not.
+        prefix: what their names begin with, besides the "module." of DDP.
+    """
+    prefix = prefix.removeprefix("module.")
+    read = f"torch.load('{file}', map_location='cpu', weights_only=True)"
+    if file.suffix == ".safetensors":
+        read = f"load_file('{file}')"
+    name = f"k.removeprefix('module.').removeprefix('{prefix}')" if prefix else "k.removeprefix('module.')"
+    own = f" if '{prefix}' in k" if prefix else ""
     return (
-        'python -c "import torch; from safetensors.torch import save_file; '
-        f"w = torch.load('{pickled}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
-        "save_file({k.removeprefix('module.'): v.contiguous().clone() for k, v in w.items()}, "
-        f"'{pickled.parent / SAFE[0]}')\""
+        'python -c "import torch; from safetensors.torch import load_file, save_file; '
+        f"w = {read}; w = w.get('state_dict', w); "
+        f"save_file({{{name}: v.contiguous().clone() for k, v in w.items(){own}}}, "
+        f"'{file.parent / SAFE[0]}')\""
     )
+
+
+def what_trainers_left(folder: Path) -> str:
+    """Return what to do with a folder that another program's training left, if it is one: a sentence, or ""."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            " It is an adapter of peft. Save the model with it: PeftModel.from_pretrained(BASE, "
+            f"'{folder}').merge_and_unload().save_pretrained('OUT'), and BASE's tokenizer and image processor to OUT."
+        )
+    if steps := sorted(folder.glob("checkpoint-*/"), key=lambda path: (len(path.name), path.name)):
+        return f" Give a checkpoint in it, such as {steps[-1]}."
+    made = _of_trainers(folder)
+    return "" if made is None else f" For the weights in {made.name}, give their architecture too: ARCHITECTURE:{made}"
+
+
+def _of_trainers(folder: Path) -> Path | None:
+    files = (path for pattern in _OF_TRAINERS for path in folder.glob(pattern))
+    return max(files, key=lambda path: (len(path.name), path.name), default=None)
 
 
 def require_floats(path: Path, clip: nn.Module) -> None:
@@ -107,6 +142,11 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
         config: of the architecture that they do not fit.
     """
     text = str(error)
+    if "Weights only load failed" in text:
+        return (
+            "it pickles more than weights, such as a whole model, which can run code when loaded. If you trust it, "
+            f"save only the weights: torch.save(torch.load('{weights}', weights_only=False).state_dict(), NEW)."
+        )
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
         return (
             f"the installed timm has no image tower {unknown[1]!r} (vision_cfg.timm_model_name). A newer one may have "
@@ -163,10 +203,25 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
+def _common_prefix(lacking: list[str], more: list[str]) -> str:
+    """Return what precedes every name that is lacking, or ""."""
+    likely = [name.removesuffix(lacking[0]) for name in more if lacking and name.endswith(lacking[0])]
+    return next((each for each in likely if {each + name for name in lacking} <= set(more)), "")
+
+
 def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[str, Any]) -> str:
     tower = {name.startswith("visual.") for name in lacking}
     if not more and len(tower) == 1:
         return "A single tower is not enough; both towers are needed."
+    if prefix := _common_prefix(lacking, more):
+        return (
+            f"Their names begin with {prefix!r}, as Lightning or torch.compile writes them. If you trust the file, "
+            f"convert it: {conversion(weights, prefix=prefix)}, and give {SAFE[0]}."
+        )
+    if lacking and more and not any("." in name for name in more):
+        return f"The file holds more than the weights. Save them alone: torch.save(torch.load(FILE)[{more[0]!r}], NEW)."
+    if any(name.startswith("text_model.") for name in more):
+        return "They are of transformers: give the folder with them and config.json, without an architecture."
     if more and not lacking and all(name.startswith(_HEADS) for name in more):
         return "This is a classifier with its own classes instead of texts. Use the model that it was made from."
     if likely := _architectures_of(weights, config):
