@@ -87,7 +87,12 @@ def what_trainers_left(folder: Path) -> str:
     if steps := sorted(folder.glob("checkpoint-*/"), key=lambda path: (len(path.name), path.name)):
         return f" Give a checkpoint in it, such as {steps[-1]}."
     made = _of_trainers(folder)
-    return "" if made is None else f" For the weights in {made.name}, give their architecture too: ARCHITECTURE:{made}"
+    if made is None:
+        return ""
+    return (
+        f" If {made.name} holds weights of open_clip, give ARCHITECTURE:{made}; if of transformers, add their "
+        "config.json, tokenizer and image processor."
+    )
 
 
 def _of_trainers(folder: Path) -> Path | None:
@@ -219,7 +224,8 @@ def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[
             f"convert it: {conversion(weights, prefix=prefix)}, and give {SAFE[0]}."
         )
     if lacking and more and not any("." in name for name in more):
-        return f"The file holds more than the weights. Save them alone: torch.save(torch.load(FILE)[{more[0]!r}], NEW)."
+        inner = f"torch.load('{weights}')[{more[0]!r}]"
+        return f"The file holds more than weights. Save those alone: torch.save({inner}, NEW)."
     if any(name.startswith("text_model.") for name in more):
         return "They are of transformers: give the folder with them and config.json, without an architecture."
     if more and not lacking and all(name.startswith(_HEADS) for name in more):
