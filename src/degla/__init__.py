@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from degla import shelf as _shelf  # noqa: F401 - finds the user's own parts
 from degla.version import __version__
 
 if TYPE_CHECKING:

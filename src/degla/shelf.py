@@ -1,17 +1,22 @@
 """Shelves: registries in which each file (or folder) of a folder is a member, named after the file.
 
 A shelf is listed from the file system, so nothing is imported to list its members, and adding a file is enough to add a
-member.
+member. Users add members of their own in folders that `DEGLA_PARTS` names, each with subfolders such as `losses`.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
+import keyword
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +24,27 @@ from typing import Any
 from degla.errors import InputError
 
 _PACKAGE = Path(__file__).parent
+PARTS = "DEGLA_PARTS"
+"""Environment variable that names folders of a user's own parts, separated as in PATH."""
+IF_OWN = f"If it is your own, set {PARTS} to its folder."
+"""Remedy for an unknown name."""
+
+
+def part_folders() -> list[Path]:
+    """Return the folders that `DEGLA_PARTS` names.
+
+    Raises:
+        InputError: one does not exist or has no subfolder for parts.
+    """
+    named = os.environ.get(PARTS)
+    folders = list(dict.fromkeys(Path(each).expanduser().resolve() for each in (named or "").split(os.pathsep) if each))
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{PARTS}: {folder}: no such folder.")
+        names = [shelf.folder.name for shelf in SHELVES.values() if shelf.extensible]
+        if not any((folder / name).is_dir() for name in names):
+            raise InputError(f"{PARTS}: {folder}: has no folder {', '.join(names[:-1])} or {names[-1]} with parts.")
+    return folders
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -46,32 +72,83 @@ class Shelf:
         package: dotted name of the folder, for example ``degla.losses``.
         noun: word for a member in messages, for example ``loss``.
         folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
+        extensible: whether users can add members of their own, see `own`.
     """
 
     package: str
     noun: str
     folders: bool = False
+    extensible: bool = False
 
     @property
     def folder(self) -> Path:
         """Folder of the members' files."""
         return _PACKAGE.joinpath(*self.package.split(".")[1:])
 
+    def own(self) -> dict[str, Path]:
+        """Return the files of the user's own members by name, without importing anything.
+
+        Raises:
+            InputError: see `part_folders`; or a name is not an identifier, or exists twice.
+        """
+        files: dict[str, Path] = {}
+        for folder in part_folders() if self.extensible else ():
+            for file in sorted((folder / self.folder.name).glob("[!_.]*.py")):
+                name = file.stem
+                if not name.isidentifier() or keyword.iskeyword(name):
+                    raise InputError(f"{file}: a {self.noun}'s name must be a Python identifier. Rename the file.")
+                taken = [each for each in (files.get(name), self.folder / name, self._packaged(name)) if each]
+                if other := next((each for each in taken if each.exists()), None):
+                    raise InputError(f"{file}: the name {name!r} is taken by {other}. Rename the file.")
+                files[name] = file
+        return files
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the first 32 digits of the sha256 of those named members' files that are the user's own.
+
+        The digest includes the files beside it whose names begin with `_`, which it may import.
+
+        Returns:
+            Digests by file, for example ``losses/my_margin.py``.
+        """
+        own, digests = self.own(), {}
+        for name in sorted(own.keys() & set(names)):
+            state = hashlib.sha256()
+            for file in (own[name], *sorted(own[name].parent.glob("_*.py"))):
+                state.update(file.read_bytes())
+            digests[f"{self.folder.name}/{name}.py"] = state.hexdigest()[:32]
+        return digests
+
     def names(self) -> list[str]:
-        """Return the sorted names of all members, without importing anything."""
+        """Return the sorted names of all members, without importing anything; raises as `own`."""
         names = [entry.name for entry in os.scandir(self.folder)]  # Called often, and `Path` is slow.
         if self.folders:
             return sorted(name for name in names if (self.folder / name / "__init__.py").is_file())
-        return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
+        files = (name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
+        return sorted([*files, *self.own()])
+
+    def file(self, name: str) -> Path:
+        """Return the file of a member."""
+        return self.own().get(name) or self._packaged(name)
+
+    def _packaged(self, name: str) -> Path:
+        return self.folder / name / "__init__.py" if self.folders else self.folder / f"{name}.py"
 
     def source(self, name: str) -> str:
         """Return the source code of a member."""
-        file = self.folder / name / "__init__.py" if self.folders else self.folder / f"{name}.py"
-        return file.read_text(encoding="utf-8")
+        return self.file(name).read_text(encoding="utf-8")
+
+    def _parsed(self, name: str) -> ast.Module:
+        """Raises InputError if a member of the user's own is not valid Python."""
+        file = self.file(name)
+        try:
+            return ast.parse(file.read_bytes(), filename=str(file))
+        except (SyntaxError, ValueError) as error:
+            raise InputError(_told(error, file)) from None
 
     def docstrings(self, name: str) -> list[str]:
         """Return the docstrings of a member's module and of the function or class with its name, without importing."""
-        module = ast.parse(self.source(name))
+        module = self._parsed(name)
         called = (name, class_name(name))
         owners = [
             node for node in module.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in called
@@ -80,17 +157,22 @@ class Shelf:
 
     def summary(self, name: str) -> str:
         """Return the first line of a member's module docstring."""
-        lines = (ast.get_docstring(ast.parse(self.source(name))) or "").splitlines()
+        lines = (ast.get_docstring(self._parsed(name)) or "").splitlines()
         return lines[0] if lines else ""
 
     def load(self, name: str) -> ModuleType:
         """Import the member called `name`.
 
         Raises:
-            InputError: see `require`.
+            InputError: see `require`; or it is the user's own and fails when it is imported.
         """
         self.require(name)
-        return importlib.import_module(f"{self.package}.{name}")
+        try:
+            return importlib.import_module(f"{self.package}.{name}")
+        except Exception as error:
+            if (file := self.own().get(name)) is None:
+                raise
+            raise InputError(_told(error, file)) from error
 
     def member(self, name: str, attribute: str) -> Any:
         """Return the object with a given name from a member's module.
@@ -115,15 +197,45 @@ class Shelf:
         names = self.names()
         if name not in names:
             hint = " Separate names with spaces." if "," in name else did_you_mean(name, names)
-            raise InputError(f"unknown {self.noun} {name!r}.{hint} Known: {', '.join(names)}.")
+            own = f" {IF_OWN}" if self.extensible else ""
+            raise InputError(f"unknown {self.noun} {name!r}.{hint} Known: {', '.join(names)}.{own}")
 
 
-LOSSES = Shelf("degla.losses", "loss")
-RULES = Shelf("degla.negatives.rules", "rule")
-POSITIVES = Shelf("degla.negatives.positives", "rule for positives")
-BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
-RECIPES = Shelf("degla.recipes", "recipe")
-DRAWS = Shelf("degla.data.draws", "draw of negatives")
+def _told(error: Exception, file: Path) -> str:
+    """Return one line about an error in a user's own file, with the place in the user's code."""
+    import traceback
+
+    folders = tuple(f"{folder}{os.sep}" for folder in part_folders())
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    path, line = next((place for place in reversed(places) if place[0].startswith(folders)), (str(file), None))
+    where = path if line is None else f"{path} line {line}"
+    return f"{where}: {type(error).__name__}: {getattr(error, 'msg', error)}"
+
+
+class _OwnParts(MetaPathFinder):
+    """Finds a user's own members where the package has none: `import degla.losses.my_margin`."""
+
+    @staticmethod
+    def find_spec(
+        fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, _ = fullname.rpartition(".")
+        shelf = next((each for each in SHELVES.values() if each.extensible and each.package == package), None)
+        if shelf is None:
+            return None
+        return PathFinder.find_spec(fullname, [str(folder / shelf.folder.name) for folder in part_folders()])
+
+
+sys.meta_path.append(_OwnParts())
+
+LOSSES = Shelf("degla.losses", "loss", extensible=True)
+RULES = Shelf("degla.negatives.rules", "rule", extensible=True)
+POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True)
+BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True)
+RECIPES = Shelf("degla.recipes", "recipe", extensible=True)
+DRAWS = Shelf("degla.data.draws", "draw of negatives", extensible=True)
 SYSTEMS = Shelf("degla.systems", "system", folders=True)
 VERBS = Shelf("degla.verbs", "command")
 

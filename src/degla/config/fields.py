@@ -27,7 +27,7 @@ from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, check_address, display_path
-from degla.shelf import did_you_mean
+from degla.shelf import IF_OWN, LOSSES, did_you_mean
 
 
 def to_plain(config: Any) -> Any:
@@ -39,6 +39,15 @@ def to_plain(config: Any) -> Any:
     if isinstance(config, tuple | list):
         return [to_plain(value) for value in config]
     return display_path(config) if isinstance(config, Path) else config
+
+
+def to_record(config: TrainConfig) -> dict[str, Any]:
+    """Return a run's configuration as JSON values, without the user's own losses that it does not use."""
+    plain, own = to_plain(config), LOSSES.own()
+    for owner in (plain, plain["replay"]):
+        kept = {name: loss for name, loss in owner["objective"].items() if name not in own or loss["weight"]}
+        owner["objective"] = kept
+    return cast(dict[str, Any], plain)
 
 
 def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:
@@ -111,6 +120,11 @@ def check_field(name: str, *, where: str) -> None:
     """
     fields = known_fields()
     if name not in fields:
+        section, _, rest = name.removeprefix("replay.").partition(".")
+        loss, losses = rest.partition(".")[0], LOSSES.names()
+        if section == "objective" and loss and loss not in losses:
+            near = did_you_mean(loss, losses) and did_you_mean(name, fields)
+            raise InputError(f"{where}: unknown loss {loss!r}.{near} {IF_OWN} See degla ls losses.")
         inside = sorted(field for field in fields if field.startswith(name + "."))
         section = name if inside else name.rpartition(".")[0]
         same = inside or sorted(field for field in fields if section and field.startswith(section + "."))
@@ -289,7 +303,7 @@ def to_yaml(config: TrainConfig) -> str:
 
     placed = place(flat(to_plain(config)), Path.cwd())
     whole = change(config, {name: placed[name] for name in path_fields()}, where="")
-    return str(yaml.safe_dump(to_plain(whole), sort_keys=False, allow_unicode=True, width=120))
+    return str(yaml.safe_dump(to_record(whole), sort_keys=False, allow_unicode=True, width=120))
 
 
 FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "replay.data.workers", "train.strategy")

@@ -27,7 +27,7 @@ from degla.model.teacher import TeacherConfig
 from degla.model.token_mask import ViewsConfig
 from degla.model.trained_along import PredictorConfig
 from degla.ranges import AtLeastOne, Checked, Count
-from degla.shelf import DRAWS, RECIPES
+from degla.shelf import BENCHMARKS, DRAWS, LOSSES, RECIPES
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ class StreamConfig:
     def needs(self) -> frozenset[TeacherPart]:
         """Parts of the teacher's embeddings that the losses with a weight read."""
         return frozenset[TeacherPart]().union(*(loss.needs for loss in self.objective.values() if loss.weight > 0))
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """Digests of the user's own files that its batches and losses depend on, by name."""
+        active = [name for name, loss in self.objective.items() if loss.weight > 0]
+        # A model with a bias takes a loss's sigmoid form.
+        return LOSSES.digests([*active, *map("sigmoid_{}".format, active)]) | DRAWS.digests([self.data.draw])
 
     def check(self) -> None:
         """Check that captions are given and that the data settings are valid."""
@@ -139,6 +146,14 @@ class TrainConfig(Checked, section=""):
         size = self.replay.batch_size or self.train.batch_size
         replay = self.replay
         return StreamConfig(replay.data, replay.objective, size, "--replay.batch-size") if replay.active else None
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """Digests of the user's own files that the run depends on, by name; see `degla.shelf`."""
+        digests = BENCHMARKS.digests(self.validation.benchmarks)
+        for stream in self.streams:
+            digests |= stream.own_parts
+        return digests
 
     @property
     def reads_base(self) -> bool:

@@ -270,7 +270,7 @@ def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairIt
         return []
     entries: list[Entry] = []
     try:
-        entries.extend(BENCHMARKS.load(name).BENCHMARK.items(root))
+        entries.extend(BENCHMARKS.member(name, "BENCHMARK").items(root))
         if digest not in digests_of(entries, root):
             logger.warning(
                 "The report shows no texts of %s: the files under %s differ from those evaluated. Evaluate again.",

@@ -144,7 +144,7 @@ def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
     """Column of a published table to the measured row that answers the same questions."""
     if name not in BENCHMARKS.names():
         return {}
-    benchmark = BENCHMARKS.load(name).BENCHMARK
+    benchmark = BENCHMARKS.member(name, "BENCHMARK")
     parts = [part for entry in entries_of(comparison.methods, name) for part in entry.parts]
     broken = {part.name for part in parts if not _is_published(benchmark, part)}
     columns: dict[str, Row] = {}

@@ -124,7 +124,7 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
 
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
     """Return the benchmark of a result from the shelf, with the neutral averages of the result's floors."""
-    benchmark: Benchmark = BENCHMARKS.load(result.name).BENCHMARK
+    benchmark: Benchmark = BENCHMARKS.member(result.name, "BENCHMARK")
     return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
 
 

@@ -268,7 +268,7 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Give the folder of the benchmarks' data.")
     chosen = BENCHMARKS.names() if names is None else names
-    return [_look(BENCHMARKS.load(name).BENCHMARK, root) for name in chosen]
+    return [_look(BENCHMARKS.member(name, "BENCHMARK"), root) for name in chosen]
 
 
 def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:

@@ -60,7 +60,7 @@ def ask_all(
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
     if address_of(root) is not None:
         raise InputError(f"{display_path(root)}: benchmarks are read from a local folder. Copy their files to one.")
-    chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
+    chosen: list[Benchmark] = [BENCHMARKS.member(name, "BENCHMARK") for name in dict.fromkeys(benchmarks)]
     # One process prepares generated benchmarks while the others wait.
     (processes or EvaluationProcesses()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
@@ -207,6 +207,7 @@ class Evaluation:
                 "python": platform.python_version(),
                 "torch": installed_version("torch"),
                 "open_clip": installed_version("open_clip_torch"),
+                **BENCHMARKS.digests(questions.benchmark.name for questions in self.all_questions),
             },
             benchmarks=tuple(result for result, _ in scored),
             items=items,

@@ -64,14 +64,18 @@ _CORE = {
     "Target": "degla.losses.core.embeddings",
     "losses_by_name": "degla.losses.core.objective",
 }
-_LOSSES = {class_name(name): f"degla.losses.{name}" for name in LOSSES.names()}
 
-__all__ = [*_CORE, *_LOSSES]
+
+def _losses() -> dict[str, str]:
+    return {class_name(name): f"degla.losses.{name}" for name in LOSSES.names()}
+
+
+__all__ = [*_CORE, *_losses()]
 
 
 def __getattr__(name: str) -> Any:
     """Import a loss on first access, so that listing the losses does not need torch."""
-    place = (_CORE | _LOSSES).get(name)
+    place = (_CORE | _losses()).get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(place), name)

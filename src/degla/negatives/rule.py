@@ -17,6 +17,7 @@ from itertools import islice, zip_longest
 from random import Random
 from typing import Final, TypeVar, cast
 
+from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Verdict, check_text, refused
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token
@@ -128,6 +129,8 @@ def load_rule(name: str) -> NegativeRule:
         InputError: there is no such rule; the message lists the existing ones.
     """
     shelf = POSITIVES if name in POSITIVES.names() else RULES
+    if shelf is POSITIVES and name in RULES.names():
+        raise InputError(f"{RULES.file(name)}: the name {name!r} is taken by {POSITIVES.file(name)}. Rename one.")
     return cast(NegativeRule, shelf.member(name, class_name(name))())
 
 

@@ -214,8 +214,9 @@ def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
 
 
 def digests_of_files(config: TrainConfig, digests: dict[Path, str]) -> dict[str, str]:
-    """Return digests of the files that pairs are read from, by field, without images, of which there may be many."""
-    return {
+    """Return digests of the files that pairs are read from, by field, without images, of which there may be many; and
+    those of the user's own parts."""
+    return config.own_parts | {
         prefix + field.name: digest_of(value, digests)
         for prefix, data in streams_of(config).items()
         for field in fields(data)
@@ -258,9 +259,9 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
     """Return the digest of the annotation files of benchmarks."""
     digest = hashlib.sha256()
     for name in names:
-        annotations = BENCHMARKS.load(name).BENCHMARK.annotations
+        annotations = BENCHMARKS.member(name, "BENCHMARK").annotations
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
-        digest.update(f"{name} {sha256_of_files(files, root)}\n".encode())
+        digest.update(f"{name} {sha256_of_files(files, root)}{''.join(BENCHMARKS.digests([name]).values())}\n".encode())
     return digest.hexdigest()
 
 
@@ -328,7 +329,7 @@ def _read_questions(questions: StudyQuestions) -> tuple[dict[str, str], list[tup
     """Digests and image paths by benchmark, and names of scores."""
     digests, images, scores = {}, [], list[str]()
     for name in questions.benchmarks:
-        of_benchmark = ask(BENCHMARKS.load(name).BENCHMARK, questions.root, allow_missing=True)
+        of_benchmark = ask(BENCHMARKS.member(name, "BENCHMARK"), questions.root, allow_missing=True)
         # Without allow_missing, a result has all of them, even if images were deleted since.
         digests[name] = questions_digest(of_benchmark.entries if questions.allow_missing else of_benchmark.kept)
         images.append(of_benchmark.shown)

@@ -336,6 +336,6 @@ def _cell(
 def _kind(rehearsal: RehearsalRecord, benchmark: str, column: str) -> RehearsedKind:
     """How the parts behind a column were rehearsed; the worst kind if they differ."""
     kinds = {part.part: part.kind for part in rehearsal.parts if part.benchmark == benchmark}
-    about = BENCHMARKS.load(benchmark).BENCHMARK
+    about = BENCHMARKS.member(benchmark, "BENCHMARK")
     member_kinds = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]
     return max(member_kinds or kinds.values(), key=_ORDER.index)

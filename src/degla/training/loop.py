@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from degla.config.fields import flat, to_plain
+from degla.config.fields import flat, to_plain, to_record
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
@@ -233,7 +233,7 @@ def _batches(
 def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
     """Write the configuration to the run's folder and to the trackers."""
     if accelerator.is_main_process:
-        write_json(run / "config.json", to_plain(config))
+        write_json(run / "config.json", to_record(config))
     fields = flat(to_plain(config)).items()
     shown = {name: value if isinstance(value, int | float) else str(value) for name, value in fields}
     accelerator.init_trackers("degla", config=shown)
@@ -247,8 +247,9 @@ def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start:
 
 
 def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:
-    """Return digests of all columns and classes trained on ("replay " before replayed ones), and of a decoder."""
-    digests: dict[str, str] = {}
+    """Return digests of all columns and classes trained on ("replay " before replayed ones), of a decoder, and of the
+    user's own files."""
+    digests = config.own_parts
     for stream, each in (("", pairs), *(("replay ", replay) for replay in replays)):
         own = data_digests(each.dataset, each.neighbours)
         if classes := each.dataset.extras.wanted.classes:

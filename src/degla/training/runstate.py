@@ -17,7 +17,7 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
-from degla.config.fields import to_plain
+from degla.config.fields import to_record
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
@@ -30,6 +30,7 @@ from degla.model.integrity import amend_state
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.pages.words import counted
+from degla.shelf import PARTS, RECIPES
 from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
 from degla.training.step import Trainer
@@ -149,9 +150,9 @@ class RunState:
                         "start": self._start,
                         "base": self._base,
                         "linear_layers": linear_kernel.used_on(self.trainer.accelerator.device),
-                        "versions": _versions(),
+                        "versions": _versions() | RECIPES.digests([self.config.recipe]),
                     },
-                    config=to_plain(self.config),
+                    config=to_record(self.config),
                     model=None if model is encoder else model,
                 )
                 try_checkpoint_card(folder)
@@ -239,6 +240,11 @@ class RunState:
 
     def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
         changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
+        if parts := [name for name in changed if name.endswith(".py")]:
+            raise InputError(
+                f"{folder}: {' and '.join(parts)} in {PARTS} has changed since this checkpoint. Restore the old file, "
+                f"or start a new run from this checkpoint with --model {folder}."
+            )
         if changed:
             configs = [stream.data for stream in self.config.streams]
             paths = [(data.captions, data.negatives, data.classes) for data in configs]

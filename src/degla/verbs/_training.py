@@ -155,10 +155,10 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
     if name is None:
         raise InputError(f"{file}: no recipe. Add 'recipe: NAME' to it, or use degla train NAME {CONFIG} {file}.")
     try:
-        start = recipe_config(name)
+        RECIPES.require(name)
     except InputError as error:
         raise InputError(f"{file}: field 'recipe': {error}") from None
-    return change(start, fields, where=str(file))
+    return change(recipe_config(name), fields, where=str(file))
 
 
 def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:

@@ -83,7 +83,7 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
 
 def _member(kind: str, name: str) -> str:
     texts = KINDS[kind].docstrings(name)
-    if kind == "benchmark":
+    if kind == "benchmark" and texts:
         texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in one form for all benchmarks.
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
@@ -100,7 +100,7 @@ def _member(kind: str, name: str) -> str:
         )
     if kind == "benchmark":
         paragraphs.append(_benchmark(name))
-    if kind == "rule":
+    if kind == "rule" and name not in RULES.own():
         from degla.negatives.examples import SHIPPED, load_examples
 
         paragraphs.append(f"Examples: {len(load_examples(name))} in {SHIPPED / name}.yaml")
@@ -110,7 +110,7 @@ def _member(kind: str, name: str) -> str:
 
 
 def _benchmark(name: str) -> str:
-    data = BENCHMARKS.load(name).BENCHMARK
+    data = BENCHMARKS.member(name, "BENCHMARK")
     parts = [part.name + (f" ({part.n:,})" if part.n is not None else "") for part in data.parts]
     layout = data.layout.replace("\n", "\n          ")
     return (

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     files: dict[str, FileSource] = {}
     for name in arguments.names:
         if name not in sources.sets and name in BENCHMARKS.names():
-            about = BENCHMARKS.load(name).BENCHMARK
+            about = BENCHMARKS.member(name, "BENCHMARK")
             start = f"{name}: cannot be downloaded by degla. Get it from {about.source}\nPut the files here:\n"
             raise InputError(start + about.layout)
         files |= sources.of(name)

@@ -17,7 +17,7 @@ from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherP
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
 from degla.ranges import Checked, Factor
-from degla.shelf import LOSSES, class_name, did_you_mean
+from degla.shelf import LOSSES, class_name
 
 
 class AnyLoss(Checked, ABC, section="objective"):
@@ -143,7 +143,7 @@ def loss_class(name: str) -> type[Any]:
     if bare or "weight" not in (each.name for each in fields):
         lacking = f". Fields without a default: {', '.join(bare)}" if bare else ""
         raise InputError(
-            f"{LOSSES.folder / name}.py: {loss.__name__} must be a frozen dataclass with a field `weight` and a "
+            f"{LOSSES.file(name)}: {loss.__name__} must be a frozen dataclass with a field `weight` and a "
             f"default for each field, because every recipe has every loss{lacking}."
         )
     return loss
@@ -155,11 +155,9 @@ def losses_by_name(**losses: AnyLoss) -> LossesByName:
     Raises:
         InputError: a name is not that of a loss.
     """
-    names = LOSSES.names()
     for name in losses:
-        if name not in names:
-            raise InputError(f"unknown loss {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
-    return {name: losses.get(name) or dataclasses.replace(loss_class(name)(), weight=0.0) for name in names}
+        LOSSES.require(name)
+    return {name: losses.get(name) or dataclasses.replace(loss_class(name)(), weight=0.0) for name in LOSSES.names()}
 
 
 class Objective:

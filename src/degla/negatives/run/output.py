@@ -28,6 +28,7 @@ from degla.negatives.run.summary import Summary
 from degla.parse import parse_json, read_json_object
 from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.remote import refuse_address
+from degla.shelf import POSITIVES, RULES
 from degla.version import __version__
 
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
@@ -248,6 +249,8 @@ def manifest(
         "tagger": tagger_version(),
         **description,
     }
+    if own := RULES.digests(rules) | POSITIVES.digests(rules):
+        settings["own"] = own
     values: dict[str, Any] = json.loads(json.dumps(settings))
     return values
 

@@ -166,7 +166,7 @@ MADE: Final[Mapping[str, Mapping[str, Writer]]] = {
 def part_of_file(benchmark: str, file: str) -> str:
     """Return the part whose questions an annotation file holds; `file` is a key of `MADE`."""
     stem = Path(file).stem
-    names = [part.name for part in BENCHMARKS.load(benchmark).BENCHMARK.parts]
+    names = [part.name for part in BENCHMARKS.member(benchmark, "BENCHMARK").parts]
     order = "_order" if benchmark == "aro" else ""
     parts = {"visual_genome_relation": "vg_relation", "visual_genome_attribution": "vg_attribution",
              "coco_karpathy_test": f"coco{order}", "flickr30k_test": f"flickr30k{order}"}  # fmt: skip

@@ -77,7 +77,7 @@ def _with_few_prompts(entry: Entry) -> Entry:
 def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
     generated = {part_of_file(name, file) for file in _lay_annotations(name, at_hand, root)}
     by_part: dict[str, list[Entry]] = {}
-    for entry in passing_entries(BENCHMARKS.load(name).BENCHMARK.items(root)):
+    for entry in passing_entries(BENCHMARKS.member(name, "BENCHMARK").items(root)):
         by_part.setdefault(entry.part, []).append(entry)
     for part, rows in by_part.items():
         there = [entry for entry in rows if all(has_image(at_hand, path) for path in _paths([entry]))]
@@ -97,7 +97,7 @@ def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
 
 def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
     """Link available annotation files and generate the others; return the paths of the generated ones."""
-    benchmark = BENCHMARKS.load(name).BENCHMARK
+    benchmark = BENCHMARKS.member(name, "BENCHMARK")
     if benchmark.prepare is not None:
         raise InputError(
             f"{benchmark.title}: it is drawn, not read from official files, so it cannot be rehearsed. Remove {name} "

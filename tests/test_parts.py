@@ -1,0 +1,258 @@
+"""A user's own parts: every command knows them by `DEGLA_PARTS`, results name them, and what is wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from degla.errors import InputError
+from degla.shelf import DRAWS, LOSSES, PARTS, RECIPES, RULES
+from tests.tiny import write_classes, write_small_world
+
+_GIVEN = Path(__file__).parent / "fixtures" / "parts"
+_COMMANDS = """
+import json, sys
+from degla.cli import main
+for words in json.loads(sys.argv[1]):
+    try:
+        status = main(words)
+    except SystemExit as end:  # after --help
+        status = end.code
+    print(f"\\0{status}\\0", flush=True)
+    print("\\0", file=sys.stderr, flush=True)
+"""
+_OWN = {"draws/last.py", "losses/my_margin.py"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+def _degla(*commands: Sequence[object], parts: Path | None) -> list[Outcome]:
+    """Run commands one after the other in one new interpreter."""
+    environment = {name: value for name, value in os.environ.items() if name != PARTS}
+    if parts is not None:
+        environment[PARTS] = str(parts)
+    words = json.dumps([list(map(str, command)) for command in commands])
+    done = subprocess.run([sys.executable, "-c", _COMMANDS, words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    pieces = done.stdout.split("\0")[:-1]
+    return [Outcome(int(status), out, err) for out, status, err in
+            zip(pieces[::2], pieces[1::2], done.stderr.split("\0\n"), strict=False)]  # fmt: skip
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_GIVEN, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_world(tmp_path_factory.mktemp("base") / "small")
+
+
+def _train(base: Path, pairs: dict[str, Path], out: Path) -> list[object]:
+    given = [word for name in ("captions", "images", "negatives") for word in (f"--data.{name}", pairs[name])]
+    return ["train", "mine", "--model", base, *given, "--data.negatives-per-caption", 2, "--train.batch-size", 4,
+            "--train.steps", 4, "--train.seed", 3, "--checkpoint.every-steps", 2, "--checkpoint.keep", 0, "--data.draw",
+            "last", "--out", out]  # fmt: skip
+
+
+def _questions(pairs: dict[str, Path], root: Path) -> Path:
+    shutil.copytree(pairs["images"], root)
+    (root / "colours").mkdir()
+    rows = [{"image": f"00{number}.png", "true": "a red square", "false": "a blue star"} for number in range(4)]
+    (root / "colours" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def _state(run: Path) -> dict[str, dict[str, str]]:
+    state: dict[str, dict[str, str]] = json.loads((run / "step-4" / "state.json").read_text())
+    return state
+
+
+def test_parts_are_listed_explained_and_flags_and_nothing_of_them_runs_for_that(parts: Path) -> None:
+    (parts / "losses" / "raising.py").write_text('"""Nothing."""\n\nraise RuntimeError("imported")\n')
+    ls, one, none = _degla(["ls", "--json"], ["explain", "say_no"], ["train", "mine", "--help"], parts=parts)
+    members = json.loads(ls.out)
+    assert members["losses"]["my_margin"] == "A margin between captions and negatives."
+    assert members["losses"]["raising"] == "Nothing." and "_margins" not in members["losses"]
+    found = {shelf: set(members[shelf]) & {"mine", "last", "say_no", "colours"} for shelf in members}
+    assert found == {"recipes": {"mine"}, "losses": set(), "rules": {"say_no"}, "positives": set(), "draws": {"last"},
+                     "benchmarks": {"colours"}, "systems": set()}  # fmt: skip
+    assert one.status == 0 and 'Put "no" before the caption.' in one.out and "Examples" not in one.out
+    file = parts / "losses" / "raising.py"
+    assert (none.status, none.err) == (2, f"degla: {file} line 3: RuntimeError: imported\n")
+    file.unlink()
+
+    texts = _degla(["explain", "my_margin"], ["explain", "colours"], ["explain", "objective.my_margin.margin"],
+                   ["train", "mine", "--help", "objective.my-margin"], ["train", "clip", "--print-config"],
+                   parts=parts)  # fmt: skip
+    assert [text.status for text in texts] == [0] * 5
+    loss, benchmark, field, flag, config = (text.out for text in texts)
+    assert "Recipes:  mine, and" in loss and "Licence:  ours" in benchmark
+    assert "Margin in cosine similarity" in field and "--objective.my-margin.weight" in flag and "Here: 0.5." in flag
+    assert "my_margin" not in config, "a loss without a weight is no setting of the run"
+
+
+def test_a_run_with_parts_says_so_and_resumes_only_with_them(
+    parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    run, plain, file = tmp_path / "run", tmp_path / "plain", parts / "losses" / "my_margin.py"
+    data = _questions(tiny_pairs, tmp_path / "data")
+    others = ["--objective.my-margin.weight", 0, "--data.draw", "random"]
+    first, _, scored = _degla(
+        _train(base, tiny_pairs, run),
+        [*_train(base, tiny_pairs, plain), *others],
+        ["evaluate", run, "--benchmarks", "colours", "--root", data, "--out", tmp_path / "result.json"],
+        parts=parts,
+    )
+    assert first.status == scored.status == 0, first.err + scored.err
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [0 < row["my_margin"] < 2 for row in metrics] == [True] * len(metrics)
+    assert {name for name in _state(run)["data"] if name.endswith(".py")} == _OWN
+    assert "recipes/mine.py" in _state(run)["versions"]
+    assert not {name for name in _state(plain)["data"] if name.endswith(".py")}
+    assert "benchmarks/colours.py" in json.loads((tmp_path / "result.json").read_text())["versions"]
+
+    whole = load_file(run / "step-4" / "open_clip_model.safetensors")
+    shutil.rmtree(run / "step-4")
+    helper = file.with_name("_margins.py")
+    for changed in (file, helper):
+        text = changed.read_text()
+        changed.write_text(text + "# another\n")
+        (refused,) = _degla(["train", "--resume", run], parts=parts)
+        told = f"degla: {run / 'step-2'}: losses/my_margin.py in DEGLA_PARTS has changed since this checkpoint."
+        assert refused.status == 2 and refused.err.splitlines()[-1].startswith(told), refused.err
+        changed.write_text(text)
+    (unknown,) = _degla(["train", "--resume", run], parts=None)
+    assert unknown.status == 2
+    assert unknown.err.startswith(f"degla: {run / 'step-2' / 'config.json'}: unknown loss 'my_margin'.")
+    assert "If it is your own, set DEGLA_PARTS to its folder." in unknown.err and unknown.err.count("\n") == 1
+    (resumed,) = _degla(["train", "--resume", run], parts=parts)
+    assert resumed.status == 0, resumed.err
+    again = load_file(run / "step-4" / "open_clip_model.safetensors")
+    assert all(value.equal(again[name]) for name, value in whole.items())
+    # Whoever does not have the parts reads a run that used none of them.
+    shutil.rmtree(plain / "step-4")
+    (resumed,) = _degla(["train", "--resume", plain], parts=None)
+    assert resumed.status == 0, resumed.err
+
+
+def test_processes_of_torchrun_know_the_parts(
+    parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    words = [str(word) for word in _train(base, tiny_pairs, tmp_path / "run")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "degla"]
+    # With spawned processes that read the rows, and so the draw.
+    done = subprocess.run([*torchrun, *words, "--data.workers", "1"], env={**os.environ, PARTS: str(parts)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {name for name in _state(tmp_path / "run")["data"] if name.endswith(".py")} == _OWN
+
+
+def test_negatives_of_a_rule_name_its_file(parts: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    out, file = tmp_path / "negatives.jsonl", parts / "rules" / "say_no.py"
+    make = ["negatives", tiny_pairs["captions"], "--rules", "say_no", "replace_nouns", "--workers", 2, "--out", out]
+    (made,) = _degla(make, parts=parts)
+    assert made.status == 0, made.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["text"] for row in rows[:1]] == ["There is no a red square above a blue circle"]
+    manifest = json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())
+    assert manifest["own"].keys() == {"rules/say_no.py"}
+    file.write_text(file.read_text() + "# another\n")
+    (refused,) = _degla(make, parts=parts)
+    assert refused.status == 2 and "made with other settings or captions (own: was {'rules/say_no.py'" in refused.err
+
+
+def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
+    parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    data = {f"data.{name}": str(tiny_pairs[name]) for name in ("captions", "images", "negatives")}
+    data |= {"train.steps": 2, "train.batch_size": 4, "data.negatives_per_caption": 2}  # type: ignore[dict-item]
+    root = write_classes(_questions(tiny_pairs, tmp_path / "data"), images=4)
+    plan = {"title": "Mine", "base": str(base), "benchmarks": {"names": ["colours", "zeroshot"], "root": str(root)},
+            "set": data, "arms": [{"recipe": "mine"}, {"recipe": "clip", "objective.my_margin.weight": 1.0,
+            "data.draw": "last"}], "seeds": 1}  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    study = ["study", tmp_path / "plan.yaml", "--out", tmp_path / "out", "--processes", 2]
+    first, again = _degla(study, study, parts=parts)
+    assert first.status == again.status == 0, first.err[-3000:] + again.err[-3000:]
+    record = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [model["label"] for model in record["models"]] == ["base", "mine", "clip"]
+    assert "benchmarks/colours.py" in record["versions"]
+    runs = [next(tmp_path.glob(f"out/runs/{name}*/step-2/state.json")) for name in ("mine", "clip")]
+    times = [run.stat().st_mtime_ns for run in runs]
+    file = parts / "draws" / "last.py"
+    file.write_text(file.read_text() + "# another\n")
+    (changed,) = _degla(study, parts=parts)
+    assert changed.status == 0, changed.err[-3000:]
+    now = [next(tmp_path.glob(f"out/runs/{name}*/step-2/state.json")).stat().st_mtime_ns for name in ("mine", "clip")]
+    assert [before == after for before, after in zip(times, now, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"DEGLA_PARTS: .*mine: no such folder\."),
+        ({"my_margin.py": ""}, r"DEGLA_PARTS: .*mine: has no folder recipes, losses, .* or benchmarks with parts\."),
+        ({"losses/my-margin.py": ""}, r".*my-margin\.py: a loss's name must be a Python identifier\. .*"),
+        ({"losses/class.py": ""}, r".*class\.py: a loss's name must be a Python identifier\. Rename the file\."),
+        ({"losses/contrastive.py": ""}, r".*contrastive\.py: the name 'contrastive' is taken by .*contrastive\.py\..*"),
+        ({"losses/core.py": ""}, r".*core\.py: the name 'core' is taken by .*core\. Rename the file\."),
+        ({"losses/one.py": "a = 1\nb = (\n"}, r".*losses/one\.py line 2: SyntaxError: '\(' was never closed"),
+        ({"losses/one.py": "import nothing_of_this_name\n"}, r".*one\.py line 1: ModuleNotFoundError: No module.*"),
+        ({"losses/one.py": "x = 1\n"}, r".*losses/one\.py: must define One for the loss 'one'\..*"),
+        ({"losses/one.py": "from degla.losses._two import y\n", "losses/_two.py": "x = 1\n\ny = x / 0\n"},
+         r".*losses/_two\.py line 3: ZeroDivisionError: division by zero"),
+        ({"recipes/clip2.py": "from degla.losses import Nothing\n"}, r".*clip2\.py line 1: ImportError: cannot.*"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line(
+    files: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setenv(PARTS, str(folder))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with pytest.raises(InputError, match=rf"\A{message}\Z"):
+        for shelf in (LOSSES, RECIPES):
+            for name in shelf.own():
+                shelf.member(name, name.capitalize())
+
+
+def test_a_name_of_two_folders_or_of_a_rule_and_a_positive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from degla.negatives.rule import load_rule
+
+    for name in ("one", "two"):
+        (tmp_path / name / "draws").mkdir(parents=True)
+        (tmp_path / name / "draws" / "same.py").write_text("")
+    monkeypatch.setenv(PARTS, f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'one'}")
+    assert "same" in DRAWS.names(), "a folder that is named twice is one"
+    monkeypatch.setenv(PARTS, f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}")
+    with pytest.raises(InputError, match=r"two/draws/same\.py: the name 'same' is taken by .*one/draws/same\.py\."):
+        DRAWS.names()
+    shutil.rmtree(tmp_path / "two")
+    (tmp_path / "one" / "rules").mkdir()
+    (tmp_path / "one" / "rules" / "front_place.py").write_text("")
+    monkeypatch.setenv(PARTS, str(tmp_path / "one"))
+    assert "front_place" in RULES.names()
+    with pytest.raises(InputError, match=r"rules/front_place\.py: the name .* is taken by .*positives/front_"):
+        load_rule("front_place")
