@@ -1,4 +1,7 @@
-"""Use your own images with true and false captions as a benchmark: a table in a folder, and the name `own`."""
+"""Use your own images with true and false captions as a benchmark: a table in a folder, and the name `own`.
+
+Another layout or protocol is one file in a folder of your own: docs/losses.md, "Parts of your own".
+"""
 
 import json
 import tempfile

@@ -1,7 +1,7 @@
 """Two custom losses, one of them with its own input. They need no change to the package.
 
 A loss is a frozen dataclass with its settings as fields and one method. To use it in every recipe and as a flag of
-`degla train`, put the class into `src/degla/losses/my_margin.py` and its input's entry into `src/degla/inputs.py`.
+`degla train`, put the class into `mine/losses/my_margin.py` and set `DEGLA_PARTS=mine` (docs/losses.md, "Parts of your own").
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import normalize
 
-from degla.inputs import INPUTS, Input
+from degla.inputs import Input
 from degla.losses import Contrastive, Embeddings, Loss, Objective, Target
 from degla.losses.core import Processes
 
@@ -31,19 +31,15 @@ class MyMargin(Loss):
         return processes.mean(torch.relu(self.margin + wrong - right), student.valid)
 
 
-# A second text per pair, encoded by the text tower. In training it comes from the captions' column "paraphrase"
-# (a field of `CaptionRecord` in `src/degla/records.py`); pairs without one are masked.
-INPUTS["paraphrase"] = Input("BD", "text", part="paraphrase", mask="paraphrase_valid", column="paraphrase")
-INPUTS["paraphrase_valid"] = Input("B", "value", part="paraphrase")
-
-
 @dataclass(frozen=True)
 class MyParaphrase(Loss):
     """Pull each paraphrase towards its caption: mean over valid pairs of 1 - <t, p>."""
 
     weight: float = 1.0
     scaled = False
-    reads = frozenset({"paraphrase"})
+    # A second text per pair, encoded by the text tower. In training it comes from the captions' column "paraphrase", and
+    # pairs without one are masked. A number per pair would be Input("B", "value", column="...").
+    inputs = {"paraphrase": Input("BD", "text", column="paraphrase", mask="paraphrase_valid")}  # noqa: RUF012
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
         near = (student.caption * student.require("paraphrase")).sum(-1)

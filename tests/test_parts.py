@@ -8,28 +8,51 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
+import pyarrow as arrow
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from degla.errors import InputError
+from degla.inputs import INPUTS
+from degla.losses.core import Processes
+from degla.model.load import load_encoder
 from degla.shelf import DRAWS, LOSSES, PARTS, RECIPES, RULES
+from degla.training.pairs import open_pairs
 from tests.tiny import write_classes, write_small_world
+from tests.training.configs import tiny_config
 
 _GIVEN = Path(__file__).parent / "fixtures" / "parts"
 _COMMANDS = """
-import json, sys
+import json, pathlib, shutil, sys
 from degla.cli import main
 for words in json.loads(sys.argv[1]):
+    if words[0] == "write":
+        pathlib.Path(words[1]).write_text(words[2])
+        continue
+    if words[0] == "remove":
+        shutil.rmtree(words[1])
+        continue
     try:
         status = main(words)
     except SystemExit as end:  # after --help
         status = end.code
     print(f"\\0{status}\\0", flush=True)
     print("\\0", file=sys.stderr, flush=True)
+"""
+_LOSS = """from degla.inputs import Input
+from degla.losses import Loss
+
+
+class One(Loss):
+    inputs = {{"{name}": {input}}}
 """
 _OWN = {"draws/last.py", "losses/my_margin.py"}
 
@@ -42,7 +65,7 @@ class Outcome:
 
 
 def _degla(*commands: Sequence[object], parts: Path | None) -> list[Outcome]:
-    """Run commands one after the other in one new interpreter."""
+    """Run commands one after the other in one new interpreter; `write PATH TEXT` and `remove PATH` are no commands."""
     environment = {name: value for name, value in os.environ.items() if name != PARTS}
     if parts is not None:
         environment[PARTS] = str(parts)
@@ -114,13 +137,27 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
     run, plain, file = tmp_path / "run", tmp_path / "plain", parts / "losses" / "my_margin.py"
     data = _questions(tiny_pairs, tmp_path / "data")
     others = ["--objective.my-margin.weight", 0, "--data.draw", "random"]
-    first, _, scored = _degla(
+    text, helper = file.read_text(), file.with_name("_margins.py")
+    resume, words = ["train", "--resume", run], helper.read_text()
+    first, other, scored, refused, also, resumed = _degla(
         _train(base, tiny_pairs, run),
         [*_train(base, tiny_pairs, plain), *others],
         ["evaluate", run, "--benchmarks", "colours", "--root", data, "--out", tmp_path / "result.json"],
+        ["remove", run / "step-4"],
+        ["write", file, text + "# another\n"],
+        resume,
+        ["write", file, text],
+        ["write", helper, words + "# another\n"],
+        resume,
+        ["write", helper, words],
+        resume,
         parts=parts,
     )
-    assert first.status == scored.status == 0, first.err + scored.err
+    assert first.status == other.status == scored.status == 0, first.err + scored.err
+    told = f"degla: {run / 'step-2'}: losses/my_margin.py in DEGLA_PARTS has changed since this checkpoint."
+    for each in (refused, also):
+        assert each.status == 2 and each.err.splitlines()[-1].startswith(told), each.err
+    assert resumed.status == 0, resumed.err
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [0 < row["my_margin"] < 2 for row in metrics] == [True] * len(metrics)
     assert {name for name in _state(run)["data"] if name.endswith(".py")} == _OWN
@@ -128,28 +165,13 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
     assert not {name for name in _state(plain)["data"] if name.endswith(".py")}
     assert "benchmarks/colours.py" in json.loads((tmp_path / "result.json").read_text())["versions"]
 
-    whole = load_file(run / "step-4" / "open_clip_model.safetensors")
     shutil.rmtree(run / "step-4")
-    helper = file.with_name("_margins.py")
-    for changed in (file, helper):
-        text = changed.read_text()
-        changed.write_text(text + "# another\n")
-        (refused,) = _degla(["train", "--resume", run], parts=parts)
-        told = f"degla: {run / 'step-2'}: losses/my_margin.py in DEGLA_PARTS has changed since this checkpoint."
-        assert refused.status == 2 and refused.err.splitlines()[-1].startswith(told), refused.err
-        changed.write_text(text)
-    (unknown,) = _degla(["train", "--resume", run], parts=None)
+    shutil.rmtree(plain / "step-4")
+    unknown, resumed = _degla(resume, ["train", "--resume", plain], parts=None)
     assert unknown.status == 2
     assert unknown.err.startswith(f"degla: {run / 'step-2' / 'config.json'}: unknown loss 'my_margin'.")
     assert "If it is your own, set DEGLA_PARTS to its folder." in unknown.err and unknown.err.count("\n") == 1
-    (resumed,) = _degla(["train", "--resume", run], parts=parts)
-    assert resumed.status == 0, resumed.err
-    again = load_file(run / "step-4" / "open_clip_model.safetensors")
-    assert all(value.equal(again[name]) for name, value in whole.items())
-    # Whoever does not have the parts reads a run that used none of them.
-    shutil.rmtree(plain / "step-4")
-    (resumed,) = _degla(["train", "--resume", plain], parts=None)
-    assert resumed.status == 0, resumed.err
+    assert resumed.status == 0, "whoever lacks the parts reads a run that uses none of them"
 
 
 def test_processes_of_torchrun_know_the_parts(
@@ -164,17 +186,92 @@ def test_processes_of_torchrun_know_the_parts(
     assert {name for name in _state(tmp_path / "run")["data"] if name.endswith(".py")} == _OWN
 
 
+def test_a_loss_reads_a_column_of_its_own(parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    rows = [{name: row[name] for name in ("id", "image", "text", "image_id")} for row in rows]
+    for number, row in enumerate(rows):
+        row |= {"trust": number / 8 if number % 3 else None, "said": f"one says {row['text']}"}
+    files = {ending: tmp_path / f"captions.{ending}" for ending in ("jsonl", "csv", "parquet")}
+    files["jsonl"].write_text("\n".join(json.dumps(row) for row in rows))
+    arrow.csv.write_csv(arrow.Table.from_pylist(rows), files["csv"])
+    arrow.parquet.write_table(arrow.Table.from_pylist(rows), files["parquet"])
+    bad = {"lacks": {"said": None}, "text": {"trust": "much"}, "infinite": {"trust": float("inf")}}
+    for name, change in bad.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, [*rows[:5], rows[5] | change, *rows[6:]])))
+
+    def words(captions: Path, name: str, *more: object) -> list[object]:
+        return ["train", "clip", "--model", base, "--data.captions", captions, "--data.images", tiny_pairs["images"],
+                "--objective.my-weighted.weight", 1, "--objective.my-paraphrase.weight", 1, "--train.batch-size", 8,
+                "--train.steps", 3, "--checkpoint.every-steps", 2, "--checkpoint.keep", 0, "--tracking.every-steps", 1,
+                "--out", tmp_path / name, *more]  # fmt: skip
+
+    *trained, lacks, text, infinite, none = _degla(
+        *(words(file, ending) for ending, file in files.items()),
+        words(files["jsonl"], "chunks", "--train.chunk-size", 2),
+        ["remove", tmp_path / "csv" / "step-3"],
+        ["train", "--resume", tmp_path / "csv"],
+        *(words(tmp_path / f"{name}.jsonl", name) for name in bad),
+        words(tiny_pairs["captions"], "none", "--objective.my-paraphrase.weight", 0),
+        parts=parts,
+    )
+    assert [each.status for each in trained] == [0] * 5, "".join(each.err for each in trained)
+    ends = [json.loads((tmp_path / name / "step-3" / "state.json").read_text())["data"] for name in (*files, "chunks")]
+    assert {"trust", "said"} <= ends[0].keys() and ends == [ends[0]] * 4
+    losses = {name: [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+              for name in (*files, "chunks")}  # fmt: skip
+    for name in losses:
+        for row, first in zip(losses[name], losses["jsonl"], strict=True):
+            for loss in ("my_weighted", "my_paraphrase"):
+                assert first[loss] > 0 and row[loss] == pytest.approx(first[loss], rel=1e-5)
+    weights = [load_file(tmp_path / name / "step-3" / "open_clip_model.safetensors") for name in ("jsonl", "csv")]
+    assert all(value.equal(weights[1][name]) for name, value in weights[0].items()), "resumed, it is the whole run"
+    assert f"caption {rows[5]['id']!r} has no field said, but a loss of this recipe reads it for every" in lacks.err
+    assert "text.jsonl line 6: field 'trust': Input should be a valid number" in text.err
+    assert "infinite.jsonl line 6" in infinite.err
+    assert "no caption has the field trust, but a loss of this recipe reads it." in none.err
+
+
+def test_a_number_of_its_own_reaches_the_loss_at_its_pair(
+    parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARTS, str(parts))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    trust = {row["id"]: number / 8 if number % 3 else None for number, row in enumerate(rows)}
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("\n".join(json.dumps(row | {"trust": trust[row["id"]]}) for row in rows))
+    with patch.dict(INPUTS):
+        loss = LOSSES.member("my_weighted", "MyWeighted")()
+        pairs = tiny_pairs | {"captions": captions}
+        config = tiny_config("clip", model=base, pairs=pairs, out=tmp_path / "run", batch_size=24)
+        config = replace(config, objective=config.objective | {"my_weighted": loss})
+        encoder = load_encoder(str(base))
+        opened = open_pairs(config, encoder=encoder, processes=Processes())
+        batch = next(opened.batches(0, start=0, device=encoder.device))
+        assert batch.extra["trust"].dtype == torch.float32
+        there = [number if valid else None for number, valid in
+                 zip(batch.extra["trust"].tolist(), batch.extra["trust_valid"].tolist(), strict=True)]  # fmt: skip
+        assert dict(zip(batch.ids, there, strict=True)) == trust
+        image, caption = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)).unbind()
+        apart = 1 - torch.cosine_similarity(image, caption)
+        numbers, kept = torch.tensor([0.5, 2.0, torch.nan, 1.0]), torch.tensor([True, True, False, True])
+        expected = (numbers * apart)[kept].mean()
+        torch.testing.assert_close(loss(image=image, caption=caption, trust=numbers, trust_valid=kept), expected)
+        whole = loss(image=image, caption=caption, trust=torch.ones(4))
+        torch.testing.assert_close(whole, apart.mean())
+        with pytest.raises(InputError, match=r"MyWeighted: missing trust \[B\], trust_valid \[B\]\."):
+            loss(image=image, caption=caption)
+
+
 def test_negatives_of_a_rule_name_its_file(parts: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     out, file = tmp_path / "negatives.jsonl", parts / "rules" / "say_no.py"
     make = ["negatives", tiny_pairs["captions"], "--rules", "say_no", "replace_nouns", "--workers", 2, "--out", out]
-    (made,) = _degla(make, parts=parts)
+    made, refused = _degla(make, ["write", file, file.read_text() + "# another\n"], make, parts=parts)
     assert made.status == 0, made.err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["text"] for row in rows[:1]] == ["There is no a red square above a blue circle"]
     manifest = json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())
     assert manifest["own"].keys() == {"rules/say_no.py"}
-    file.write_text(file.read_text() + "# another\n")
-    (refused,) = _degla(make, parts=parts)
     assert refused.status == 2 and "made with other settings or captions (own: was {'rules/say_no.py'" in refused.err
 
 
@@ -218,6 +315,10 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
         ({"losses/one.py": "x = 1\n"}, r".*losses/one\.py: must define One for the loss 'one'\..*"),
         ({"losses/one.py": "from degla.losses._two import y\n", "losses/_two.py": "x = 1\n\ny = x / 0\n"},
          r".*losses/_two\.py line 3: ZeroDivisionError: division by zero"),
+        ({"losses/one.py": _LOSS.format(name="label", input='Input("B", "value", column="mine")')},
+         r".*one\.py line 5: TypeError: One\.inputs: the name 'label' is taken by another input"),
+        ({"losses/one.py": _LOSS.format(name="mine", input='Input("BK", "value", column="mine")')},
+         r".*one\.py line 5: TypeError: One\.inputs: mine: must have a column and be a .*"),
         ({"recipes/clip2.py": "from degla.losses import Nothing\n"}, r".*clip2\.py line 1: ImportError: cannot.*"),
     ],
 )  # fmt: skip

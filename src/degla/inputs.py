@@ -6,13 +6,14 @@ therefore one entry of `LossTensors`, plus a field of `CaptionRecord` if it come
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Required, TypedDict, get_type_hints
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from degla.records import CaptionRecord
 from degla.shelf import did_you_mean
 
 ImageInput = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
@@ -35,7 +36,8 @@ class Input:
         mask: input that says where it exists; elsewhere it is zero, without gradient.
         column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
             caption, and its mask is False. "" for images that a training step derives from others, and for texts made
-            from the caption.
+            from the caption. Any other field is a column of the captions with one number or text per pair; pairs
+            without it are refused if the input has no mask.
         may_repeat: whether a text may equal the caption; otherwise its mask is False if it does.
     """
 
@@ -163,7 +165,25 @@ class LossTensors(TypedDict, total=False):
 INPUTS: dict[str, Input] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(LossTensors, include_extras=True).items()
 }
-"""All inputs by name, in order. A program may add its own before it defines the loss that reads it."""
+"""All inputs by name, in order, with those of a user's own losses once these are imported."""
+
+
+def add_inputs(inputs: Mapping[str, Input], *, loss: str) -> frozenset[str]:
+    """Add the inputs of a user's own loss, each with its mask, to the table; return their parts.
+
+    Raises:
+        TypeError: an input is none that a column can hold, or its name is taken by another one.
+    """
+    parts = set()
+    for name, each in inputs.items():
+        if not each.column or (each.shape, each.kind) not in (("B", "value"), ("BD", "text")):
+            raise TypeError(f'{loss}.inputs: {name}: must have a column and be a "BD", "text" or a "B", "value"')
+        each = replace(each, part=each.part or name)
+        parts.add(each.part)
+        for key, value in {name: each, each.mask: Input("B", "value", each.part)}.items():
+            if key and INPUTS.setdefault(key, value) != value:
+                raise TypeError(f"{loss}.inputs: the name {key!r} is taken by another input")
+    return frozenset(parts)
 
 
 MADE_OF: dict[str, frozenset[str]] = {
@@ -197,6 +217,18 @@ def inputs_of(reads: Iterable[str], **wanted: Any) -> dict[str, Input]:
 def images_of_columns(reads: Iterable[str]) -> dict[str, Input]:
     """Return the images of some optional parts that are read from a column; a training step derives the others."""
     return {name: each for name, each in inputs_of(reads, kind="image").items() if each.column}
+
+
+def own_columns(reads: Iterable[str]) -> tuple[tuple[str, bool], ...]:
+    """Return the columns that only a user's own losses read, and whether each holds numbers."""
+    columns = {each.column: each.kind == "value" for each in inputs_of(reads).values() if each.column}
+    return tuple((name, numeric) for name, numeric in columns.items() if name not in CaptionRecord.model_fields)
+
+
+def numbers_of_columns(reads: Iterable[str]) -> dict[str, Input]:
+    """Return the numbers of some optional parts that are read from a column of a user's own."""
+    own = {name for name, numeric in own_columns(reads) if numeric}
+    return {name: each for name, each in inputs_of(reads, kind="value").items() if each.column in own}
 
 
 def check_reads(reads: frozenset[str], *, loss: str) -> None:

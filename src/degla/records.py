@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    create_model,
     model_serializer,
     model_validator,
 )
@@ -107,6 +109,16 @@ class CaptionRecord(Record):
 
 OPTIONAL_FIELDS = tuple(name for name, field in CaptionRecord.model_fields.items() if not field.is_required())
 """Fields of `CaptionRecord` that only some recipes read."""
+
+
+@cache
+def wider_captions(own: tuple[tuple[str, bool], ...]) -> type[CaptionRecord]:
+    """Return `CaptionRecord` with fields that own losses read: the name of each, and whether it is a number."""
+    if not own:
+        return CaptionRecord
+    text, number = Annotated[str | None, Field(min_length=1, max_length=LONGEST_TEXT)], float | None
+    fields: dict[str, Any] = {name: (number if numeric else text, None) for name, numeric in own}
+    return create_model("CaptionRecord", __base__=CaptionRecord, **fields)
 
 
 class Original(Record):

@@ -19,7 +19,7 @@ from degla.data.randomness import stream
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
 from degla.data.units import draw_units, mask_words, text_number
 from degla.errors import InputError
-from degla.inputs import Input, images_of_columns, inputs_of
+from degla.inputs import Input, images_of_columns, inputs_of, numbers_of_columns
 from degla.pages.words import counted
 from degla.parse import describe_json, read_json, read_text
 from degla.prefixes import Tokenize
@@ -73,6 +73,7 @@ class RowExtras:
         """The inputs that are images, by name."""
         self.texts = _texts_read(wanted)
         """The inputs that are texts, one or several per row."""
+        self.own_numbers = numbers_of_columns(wanted.reads)
         self._most_concepts = 0
         if file is not None and "concept" in file.names:
             self._most_concepts = max(
@@ -128,6 +129,11 @@ class RowExtras:
         tensors: dict[str, Tensor | int] = {
             name: self.at(name, index) for name in inputs_of(self.wanted.reads) if name in ("label", "text_group")
         }
+        for name, each in self.own_numbers.items():
+            value = self.at(name, index)
+            tensors[name] = torch.tensor(0.0 if value is None else value)
+            if each.mask:
+                tensors[each.mask] = value is not None
         for name in ("unit", "concept"):
             if name in further:
                 numbers = [text_number(text) for text in further[name] if text is not None]
@@ -155,9 +161,9 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
     for name, each in (images_of_columns(wanted.reads) | _texts_read(wanted)).items():
         if each.part not in ("unit", "concept"):
             several = each.shape == "BPD"
-            columns[name] = (
-                _further_texts(rows, wanted, each.column) if several else _unchanged(rows, wanted, each.column)
-            )
+            columns[name] = _further_texts(rows, wanted, each.column) if several else _of_own(rows, wanted, each)
+    for name, each in numbers_of_columns(wanted.reads).items():
+        columns[name] = _of_own(rows, wanted, each)
     if "concept" in wanted.reads:
         columns["concept"] = _concepts(rows, wanted)
     if "unit" in wanted.reads:
@@ -188,6 +194,17 @@ def _unchanged(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]
             f"{wanted.where}: no caption has the field {column}, but a loss of this recipe reads it. Add it to as "
             "many records as you can (docs/losses.md says what it holds and how to make it)."
         )
+
+
+def _of_own(rows: PairTable, wanted: ExtraData, each: Input) -> Iterator[Any]:
+    """A column unchanged; each row must have it unless the input has a mask."""
+    for values, ids in zip(_unchanged(rows, wanted, each.column), rows.chunks("id"), strict=True):
+        if values.null_count and not each.mask:
+            raise InputError(
+                f"{wanted.where}: caption {ids.filter(values.is_null())[0].as_py()!r} has no field {each.column}, but "
+                "a loss of this recipe reads it for every caption. Add it, or give the loss's input a mask."
+            )
+        yield values
 
 
 def _concepts(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -126,6 +126,7 @@ def join_and_report(
     *,
     folder: Path,
     optional: Sequence[str] = OPTIONAL_FIELDS,
+    numbers: Collection[str] = (),
     advance: Advance = lambda steps: None,
 ) -> JoinReport:
     """Join every caption with its accepted negatives, by caption id, in the order of the captions.
@@ -136,13 +137,14 @@ def join_and_report(
         captions: at least one, with unique ids.
         negatives: in any order; None if training uses none (every row then has none).
         folder: receives the table, a file `TABLE_NAME`; nothing else is left there.
-        optional: fields of `CaptionRecord` that also become columns.
+        optional: fields of the captions that also become columns.
+        numbers: those of them that are numbers.
         advance: called with the number of steps just done: 1 per caption, 2 per negative.
 
     Raises:
         InputError: there are no captions, no negative belongs to any caption, or no negative is usable.
     """
-    schema = caption_schema(optional)
+    schema = caption_schema(optional, numbers)
     scratch = folder / "parts"
     scratch.mkdir()
     try:

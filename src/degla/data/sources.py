@@ -15,7 +15,7 @@ from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, check_regular, describe_json, in_one_line, shorten
-from degla.records import CaptionRecord, NegativeRecord, validate
+from degla.records import CaptionRecord, NegativeRecord, validate, wider_captions
 from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf, did_you_mean
 
@@ -35,6 +35,7 @@ class Columns:
             If a file lacks the default "id" or "image_id", None is used; any other name must exist.
         image_pattern: template of the image's path from its number, for the published DeGLA file, which has no paths.
         optional: the optional fields of `CaptionRecord` to read as well; records may lack them.
+        own: those optional fields that only a user's own losses read, and whether each is a number.
         absent: fields that the first record lacks, so no other record may have them (see `settle`).
     """
 
@@ -44,6 +45,7 @@ class Columns:
     image_id: str | None = "image_id"
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
     optional: tuple[str, ...] = ()
+    own: tuple[tuple[str, bool], ...] = ()
     absent: tuple[str, ...] = ()
 
     def read_from(self, names: Sequence[str]) -> list[str]:
@@ -140,10 +142,10 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
             raise InputError(f"{where}: field {columns.text!r} is an empty list. Remove the record.")
         for position, text in enumerate(texts):
             fields = {"id": f"{name}-{position}", "image": image, "text": text, "image_id": image_id, **optional}
-            yield where, caption(fields, where=where, text_field=f"{columns.text}.{position}")
+            yield where, caption(fields, where=where, text_field=f"{columns.text}.{position}", own=columns.own)
     else:
         fields = {"id": name, "image": image, "text": texts, "image_id": image_id, **optional}
-        yield where, caption(fields, where=where, text_field=columns.text)
+        yield where, caption(fields, where=where, text_field=columns.text, own=columns.own)
 
 
 def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> Iterator[Placed]:
@@ -180,7 +182,9 @@ def as_name(value: object, *, field: str, where: str) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def caption(fields: Mapping[str, object], *, where: str, text_field: str) -> CaptionRecord:
+def caption(
+    fields: Mapping[str, object], *, where: str, text_field: str, own: tuple[tuple[str, bool], ...] = ()
+) -> CaptionRecord:
     """Validate one caption and strip white space around its text.
 
     Raises:
@@ -194,7 +198,7 @@ def caption(fields: Mapping[str, object], *, where: str, text_field: str) -> Cap
                 f"{where}: field {text_field!r} (caption id {fields['id']!r}) has no text. "
                 "Remove the record or write its caption."
             )
-    return validate(CaptionRecord, {**fields, "text": text}, where=where)
+    return validate(wider_captions(own), {**fields, "text": text}, where=where)
 
 
 def published_negative(text: str, *, caption_id: str, draw: int, rule: str = "published") -> NegativeRecord:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -188,9 +188,10 @@ def encoded(column: Any) -> Any:
     return arrow.array([], column.type).dictionary_encode()  # pyarrow < 25 cannot combine a column without chunks.
 
 
-def caption_schema(optional: Iterable[str]) -> Any:
-    """Return the Arrow schema of captions with some of their optional fields."""
-    return arrow.schema([(name, _SEVERAL.get(name, _TEXT)) for name in (*CAPTION_FIELDS, *optional)])
+def caption_schema(optional: Iterable[str], numbers: Collection[str] = ()) -> Any:
+    """Return the Arrow schema of captions with some of their optional fields, of which some are numbers."""
+    kinds = {**_SEVERAL, **dict.fromkeys(numbers, arrow.float64())}
+    return arrow.schema([(name, kinds.get(name, _TEXT)) for name in (*CAPTION_FIELDS, *optional)])
 
 
 def caption_batch(captions: Sequence[CaptionRecord], schema: Any) -> Any:

@@ -25,7 +25,7 @@ from degla.data.shards import reader_of
 from degla.data.sources import read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
-from degla.inputs import images_of_columns, inputs_of
+from degla.inputs import images_of_columns, inputs_of, own_columns
 from degla.losses.core import Processes
 from degla.pages.words import counted
 from degla.progress import TaskProgress
@@ -78,7 +78,7 @@ def _joined(
         raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Omit one of them.")
     distractors = bool(count) and data.distractor_negative
     negatives = data.negatives if count and not distractors else None
-    columns = dataclasses.replace(data.columns, optional=_optional_columns(data, reads))
+    columns = dataclasses.replace(data.columns, optional=_optional_columns(data, reads), own=own_columns(reads))
     # The readers report a wrong path before the file is opened for its digest.
     read_captions(file, format=data.format)
     for path in (negatives, positives):
@@ -108,7 +108,10 @@ def _joined(
             false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
         with TaskProgress(True).task("rows", steps) as advance:
-            report = join_and_report(records, false, folder=folder, optional=columns.optional, advance=advance)
+            numbers = [name for name, numeric in columns.own if numeric]
+            report = join_and_report(
+                records, false, folder=folder, optional=columns.optional, numbers=numbers, advance=advance
+            )
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
                 raise InputError(f"{path}: the file changed while it was read. Start again when it is complete.")

@@ -64,7 +64,7 @@ class Embeddings:
         object.__setattr__(self, "negative", self.negative.masked_fill(~self.valid[..., None], 0.0))
         for name in extra:
             if mask := INPUTS[name].mask:
-                extra[name] = extra[name].masked_fill(~extra[mask][..., None], 0.0)
+                extra[name] = _zero_where_missing(extra[name], extra[mask])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all inputs by name, as `of` takes them."""
@@ -154,12 +154,16 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     # Before normalisation: a value that is not finite would still spoil the gradient.
     for name, value in rows.items():
         if mask := INPUTS[name].mask:
-            value = value.masked_fill(~rows[mask][..., None], 0.0)
+            value = _zero_where_missing(value, rows[mask])
         if INPUTS[name].kind in ("image", "text", "teacher") and name != "teacher_raw_image":
             value = normalize(value, dim=-1)
         rows[name] = value
     target = {name.removeprefix("teacher_"): rows.pop(name) for name in list(rows) if INPUTS[name].kind == "teacher"}
     return Embeddings.of(rows), Target(**target)
+
+
+def _zero_where_missing(value: Tensor, there: Tensor) -> Tensor:
+    return value.masked_fill(~there.reshape(there.shape + (1,) * (value.ndim - there.ndim)), 0.0)
 
 
 def _set_defaults(inputs: dict[str, Any], wanted: Wanted, processes: Processes) -> None:
@@ -178,7 +182,7 @@ def _set_defaults(inputs: dict[str, Any], wanted: Wanted, processes: Processes) 
     inputs.setdefault("rule", torch.where(inputs["valid"], 0, -1))
     inputs.setdefault("group", processes.places(image))
     for name in list(inputs):
-        if INPUTS[name].mask and INPUTS[name].kind in ("image", "text"):
+        if INPUTS[name].mask and INPUTS[name].kind in ("image", "text", "value"):
             places = inputs[name].shape[: len(INPUTS[INPUTS[name].mask].shape)]
             inputs.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
     for part in ("unit", "concept"):

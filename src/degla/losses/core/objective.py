@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.inputs import LossTensors, check_reads, inputs_of, with_sources
+from degla.inputs import Input, LossTensors, add_inputs, check_reads, inputs_of, with_sources
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
@@ -28,6 +28,7 @@ class AnyLoss(Checked, ABC, section="objective"):
             nor logged.
         needs: parts of the teacher's embeddings that it reads.
         reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
+        inputs: inputs of its own, each from a column of the captions; it reads their parts too.
         reads_captions: whether it reads the embeddings of captions or negatives, so that a call must pass them.
         scaled: whether it reads the model's scale, as its logits are similarities times the scale.
         same_width: whether it compares the teacher's embeddings with the student's, so that both need the same width.
@@ -37,6 +38,7 @@ class AnyLoss(Checked, ABC, section="objective"):
     weight: Factor
     needs: ClassVar[frozenset[TeacherPart]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset()
+    inputs: ClassVar[Mapping[str, Input]] = {}
     reads_captions: ClassVar[bool] = True
     scaled: ClassVar[bool] = True
     same_width: ClassVar[bool] = False
@@ -44,6 +46,7 @@ class AnyLoss(Checked, ABC, section="objective"):
 
     def __init_subclass__(cls, section: str | None = None) -> None:
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
+        cls.reads = cls.reads | add_inputs(cls.inputs, loss=cls.__name__)
         check_reads(cls.reads, loss=cls.__name__)
 
 

@@ -20,7 +20,7 @@ from degla.data import images
 from degla.data.sources import DEFAULT_COLUMNS, Columns, read_captions
 from degla.errors import InputError
 from degla.files import write_json
-from degla.inputs import inputs_of
+from degla.inputs import inputs_of, own_columns
 from degla.pages.words import counted
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.study.grid import Run, expand
@@ -75,16 +75,16 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     at_hand = plan.benchmarks.root
     laid: list[LaidPairs] = []
     runs = expand(plan, where=where)
-    columns = {
-        each.column for run in runs for stream in run.config.streams for each in inputs_of(stream.reads).values()
-    }
-    units = not columns.isdisjoint(_UNITS)
+    reads = frozenset[str]().union(*(stream.reads for run in runs for stream in run.config.streams))
+    further = own_columns(reads)
+    units = any(each.column in _UNITS for each in inputs_of(reads).values())
 
     @cache  # Once for arms that share their pairs.
     def lay(data: DataConfig) -> LaidPairs:
         assert data.captions is not None
         place = folder / (f"pairs-{len(laid)}" if laid else "pairs")
-        laid.append(lay_pairs(data.captions, data.image_folder, format=data.format, columns=data.columns,
+        columns = replace(data.columns, own=further)
+        laid.append(lay_pairs(data.captions, data.image_folder, format=data.format, columns=columns,
                               at_hand=at_hand, folder=place, units=units))  # fmt: skip
         return laid[-1]
 
@@ -181,7 +181,8 @@ def lay_pairs(
         InputError: an existing file is invalid.
     """
     if captions.exists() and images.is_dir():
-        own = read_captions(captions, format=format, columns=replace(columns, optional=OPTIONAL_FIELDS))
+        optional = (*OPTIONAL_FIELDS, *(name for name, _ in columns.own))
+        own = read_captions(captions, format=format, columns=replace(columns, optional=optional))
         rows = _with_images(own, images)
         if rows:
             write_jsonl(folder / "captions.jsonl", rows)
