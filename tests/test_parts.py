@@ -179,7 +179,7 @@ def test_processes_of_torchrun_know_the_parts(
 ) -> None:
     words = [str(word) for word in _train(base, tiny_pairs, tmp_path / "run")]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "degla"]
-    # With spawned processes that read the rows, and so the draw.
+    # With processes of a loader, which draw.
     done = subprocess.run([*torchrun, *words, "--data.workers", "1"], env={**os.environ, PARTS: str(parts)},
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
