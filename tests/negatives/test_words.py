@@ -92,3 +92,12 @@ def test_the_least_likely_words_come_in_no_order_of_their_own() -> None:
     orders = [usage.shuffle(*2 * [("ant", "dog", "zebra")], ("red", ""), Random(seed)) for seed in range(1000)]
     assert sum(order.index("ant") < order.index("zebra") for order in orders) == pytest.approx(500, abs=50)
     assert sum(order[0] == "dog" for order in orders) > 980
+
+
+def test_the_rarest_pairs_are_dropped_until_half_of_the_limit_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_MOST", 10)
+    counter = words.UsageCounter()
+    counter.add(["red", "dog"] * 4)
+    counter.add([*"abcdef"] * 2)
+    counter.add([*"ghijklm"] * 2)  # pairs seen twice are too many as well
+    assert counter.usage().pairs == {("red", "dog"): 4, ("dog", "red"): 3}

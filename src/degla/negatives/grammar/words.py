@@ -52,7 +52,7 @@ DETERMINERS_OF_MANY: Final = frozenset(
 COUNTING: Final = DETERMINERS_OF_ONE | DETERMINERS_OF_MANY
 
 _MOST: Final = 400_000
-"""Maximum different pairs in memory; beyond that, pairs seen once are dropped."""
+"""Maximum different pairs in memory; beyond that, the rarest are dropped until half remain."""
 _KEPT: Final = 50_000
 """Number of most frequent pairs kept in the end; they are sent to other processes with batches."""
 _UNSEEN: Final = 1.0
@@ -211,7 +211,10 @@ class UsageCounter:
         self._words.update(words)
         self._pairs.update(pairwise(words))
         if len(self._pairs) > _MOST:
-            self._pairs = Counter({pair: times for pair, times in self._pairs.items() if times > 1})
+            least = 1
+            while len(self._pairs) > _MOST // 2:  # else every further caption would drop pairs again
+                least += 1
+                self._pairs = Counter({pair: times for pair, times in self._pairs.items() if times >= least})
 
     def usage(self) -> WordUsage:
         """Return the counts; of equally frequent pairs, the alphabetically first are kept."""
