@@ -128,6 +128,8 @@ REFUSED = [
     ("add_attribute", "a man on a sofa", "a purple man on a sofa", "person_colour"),
     ("add_attribute", "a dog on a sofa", "a blorf dog on a sofa", "unknown_word"),
     ("add_attribute", "a dog on a sofa", "a spotted dog on a red sofa", "not_rule"),
+    ("add_attribute", "a dog on a sofa", "striped a dog on a sofa", "not_rule"),
+    ("add_attribute", "two dogs on a sofa", "two dogs on purple a sofa", "not_rule"),
     ("negation", "a dog on a sofa", "a cat on a sofa", "not_rule"),
     ("negation", "a dog on a sofa", "no dog not on a sofa", "not_rule"),
     ("negation", "a man without a hat", "a man not without a hat", "not_rule"),

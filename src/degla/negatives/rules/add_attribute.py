@@ -57,7 +57,11 @@ class AddAttribute(ReplacingRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Require exactly one added adjective, from the noun's list, before a noun with none of its sort."""
         change = find_change(caption.tokens, content)
-        chunks = [chunk for chunk in _places(caption).values() if chunk.core <= change.start <= chunk.head]
+        chunks = [
+            chunk
+            for chunk in _places(caption).values()
+            if chunk.core + (chunk.determiner is not None) <= change.start <= chunk.head
+        ]
         if change.end != change.start or len(change.words) != 1 or not chunks:
             return "not_rule"
         word = change.words[0]
