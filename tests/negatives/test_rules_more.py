@@ -227,6 +227,29 @@ def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, n
     assert never not in proposals(name, caption, seeds=20)
 
 
+@pytest.mark.parametrize(
+    ("caption", "adjectives"),
+    [
+        ("The man on the bench is old.", {"young"}),
+        ("A man who is old sits on a bench.", {"young"}),
+        ("The house by the lady is old.", {"new", "modern"}),
+        ("He is old.", {"young"}),
+        ("The group of men is old.", {"young"}),
+        ("The girl in the garden is young.", set()),
+        ("The man with a bag is white.", set()),
+        ("The river is not very wide.", set()),
+        ("The dog has never been big.", set()),
+        ("No dog is big.", set()),
+        ("The buildings are close to the river.", set()),
+    ],
+)
+def test_a_predicate_is_replaced_as_its_subject_requires(caption: str, adjectives: set[str]) -> None:
+    old = caption.rstrip(".").split()
+    texts = proposals("replace_adjectives", caption)
+    changed = {new for text in texts for new, own in zip(text.rstrip(".").split(), old, strict=True) if new != own}
+    assert changed == adjectives
+
+
 def test_numbers_of_places_come_last() -> None:
     rule, caption = load_rule("change_number"), parse_one("a boy is on a wooden ramp beside a white house")
     for seed in range(6):

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from degla.negatives.grammar.chunks import token_at
+from degla.negatives.grammar.chunks import Chunk, governed, token_at
+from degla.negatives.grammar.edits import SUBJECTS
 from degla.negatives.grammar.exclusion import adjective_choices, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
 from degla.negatives.rule import Place, ReplacingRule
 
+_DENIALS: Final = frozenset({"not", "n't", "never"})
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
 
 _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", "infant", "teenager"})
@@ -88,7 +90,24 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
             continue
         if token.lower in tables.words["pointing"] | tables.words["unseen"] or token.lower in ("left", "right"):
             continue
-        if token_at(tokens, place - 1).lower in ("not", "n't", "never"):
-            continue
-        subject = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place), None)
-        yield place, subject is not None and subject.is_living
+        denied = governed(tokens, token.governor, "neg")
+        if denied or not _DENIALS.isdisjoint(one.lower for one in tokens[max(token.governor, 0) : place]):
+            continue  # what is "not very wide" need not be wide if it is "not very narrow"
+        if token.lower in ("close", "near") and token_at(tokens, place + 1).lower == "to":
+            continue  # a preposition: nothing is "distant to" a thing
+        subject = _subject(caption, place)
+        noun = subject.noun.lemma if subject else ""
+        grown = noun in _CHILDREN and tables.is_in_group(token.lower, "age_living")
+        coloured = tables.is_person(noun) and tables.is_in_group(token.lower, "colour")
+        if not (grown or coloured or (subject and is_absent(subject))):
+            yield place, subject is not None and (subject.is_living or noun in ("he", "she"))
+
+
+def _subject(caption: Caption, place: int) -> Chunk | None:
+    """Return the phrase that a predicate describes: the verb's subject, or the nearest phrase before if it has none."""
+    tokens, verb = caption.tokens, caption.tokens[place].governor
+    own = next(iter(governed(tokens, verb, *SUBJECTS)), place)
+    if tokens[own].tag in ("WDT", "WP"):
+        own = tokens[verb].governor  # "a man who is old"
+    found = next((one for one in caption.chunks if one.start <= own < one.end), None)
+    return found or next((one for one in reversed(caption.chunks) if one.end <= place), None)
