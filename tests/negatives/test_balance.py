@@ -307,6 +307,12 @@ def test_a_name_in_square_brackets_is_shown_as_it_is() -> None:
         assert {"[/b]", "[red]"} <= {each.strip("a,") for each in shown.getvalue().split()}
 
 
+@pytest.mark.parametrize("cue", ["words", "length", "likelihood", "all"])
+def test_a_rule_is_judged_by_the_cue_that_tells_most(cue: str) -> None:
+    cues = {"words": 0.5, "length": 0.5, "likelihood": 0.5, "all": 0.5}
+    assert Told(80, **{**cues, cue: 0.9}).most == 0.9
+
+
 def test_a_direction_is_learned_from_the_other_half() -> None:
     shorter, longer = (CaptionNegative(*texts) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
     accuracy = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))

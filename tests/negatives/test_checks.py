@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from random import Random
 
 import pytest
 
@@ -11,6 +12,8 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus
+from degla.negatives.rule import judge, load_rule
+from degla.shelf import RULES
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,11 @@ def test_texts_over_the_context_are_refused() -> None:
     assert check_text(parse_one("a dog on a sofa"), "a dog on a " + "bed " + "!" * 75).reason == "over_context"
 
 
+def test_a_caption_may_have_eighty_words() -> None:
+    assert check_caption("a " * 80).reason != "long_caption"
+    assert check_caption("a " * 81).reason == "long_caption"
+
+
 def test_tokens_are_estimated_like_clips_tokenizer() -> None:
     tokenizer = pytest.importorskip("open_clip").get_tokenizer("ViT-B-32")
     texts = [
@@ -94,3 +102,28 @@ def test_every_outcome_of_a_language_model_has_a_reason() -> None:
 
 def test_letters_outside_ascii_are_estimated_by_their_bytes() -> None:
     assert estimate_tokens("猫 und 犬") >= 6 and estimate_tokens("café") == 3
+
+
+@pytest.mark.parametrize(
+    ("caption", "denied"),
+    [
+        ("there are no dogs on the sofa", True),
+        ("No dog is on a sofa.", True),
+        ("There is not a dog on the sofa.", True),
+        ("a dog isn't on a mat", True),
+        ("a dog isn’t on a mat", True),
+        ("a man does not ride a horse", True),
+        ("a man wearing no shirt climbs a rock", False),
+        ("a train with no cars stands in a station", False),
+        ("a river is not wide and has a bridge", False),
+        ("a dog runs on a beach. It is not on a mat.", False),
+    ],
+)
+def test_a_sentence_that_denies_something_has_no_negatives(caption: str, denied: bool) -> None:
+    tagged = parse_one(caption)
+    reasons = {
+        judge(load_rule(name), tagged, text).reason
+        for name in RULES.names()
+        for text in load_rule(name).read(tagged, None, Random(0))
+    }
+    assert reasons == {"still_true" if denied else ""}

@@ -131,6 +131,8 @@ REFUSED = [
     ("add_attribute", "a dog on a sofa", "striped a dog on a sofa", "not_rule"),
     ("add_attribute", "two dogs on a sofa", "two dogs on purple a sofa", "not_rule"),
     ("negation", "a dog on a sofa", "a cat on a sofa", "not_rule"),
+    ("swap_nouns", "a cat under the snow", "a snow under the cat", "agreement"),
+    ("swap_adjectives", "a costumed man and a purple dog", "a purple man and a costumed dog", "person_colour"),
     ("negation", "a dog on a sofa", "no dog not on a sofa", "not_rule"),
     ("negation", "a man without a hat", "a man not without a hat", "not_rule"),
     ("change_number", "two dogs on a sofa", "two dog on a sofa", "agreement"),
@@ -221,6 +223,11 @@ def test_refusals(name: str, caption: str, negative: str, expected: str) -> None
             "A boy swings a bat while wearing a necklace.",
             "A boy swings a bat while wearing a necklace and a violin.",
         ),
+        ("negation", "A dog sits on a sofa.", "There is no dog sits on a sofa."),
+        ("negation", "a man wearing a hat and a coat", "a man wearing no hat and a coat"),
+        ("change_number", "A man walks his dog.", "Two men walk his dog."),
+        ("change_number", "She is a chef in a kitchen.", "She is two chefs in a kitchen."),
+        ("change_number", "a man without a hat", "a man without two hats"),
     ],
 )
 def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, never: str) -> None:
@@ -248,6 +255,19 @@ def test_a_predicate_is_replaced_as_its_subject_requires(caption: str, adjective
     texts = proposals("replace_adjectives", caption)
     changed = {new for text in texts for new, own in zip(text.rstrip(".").split(), old, strict=True) if new != own}
     assert changed == adjectives
+
+
+@pytest.mark.parametrize(
+    ("caption", "never"),
+    [
+        ("A man walks his dog.", "A man and a"),  # whose dog?
+        ("A kitchen with a sink", "A kitchen and a"),
+        ("a man holding no bag", "no bag and a"),
+    ],
+)
+def test_nothing_is_added_to_owners_scenes_and_what_is_absent(caption: str, never: str) -> None:
+    texts = proposals("add_object", caption)
+    assert texts and not any(never in text for text in texts)
 
 
 def test_numbers_of_places_come_last() -> None:

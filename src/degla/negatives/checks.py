@@ -129,6 +129,8 @@ def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdic
         return refused(reason)
     if not true and says_the_same(caption.content, content):
         return refused("near_paraphrase")
+    if not true and caption.is_denied:
+        return refused("still_true")  # if no dog is on the sofa, perhaps none is on the chair
     if _is_over_context(negative):
         return refused("over_context")
     if not words.articles_fit(negative) and words.articles_fit(caption.text):

@@ -105,7 +105,7 @@ def write(caption: Caption, tokens: Sequence[Token]) -> str:
     if sentence_case and texts:
         texts[0] = upper_first(texts[0])
     return "".join(
-        text if not place or (token.glued and token is not first) else " " + text
+        text if not place or token.glued else " " + text
         for place, (token, text) in enumerate(zip(tokens, texts, strict=True))
     )
 

@@ -94,6 +94,21 @@ class Caption:
         """Indices of the tokens that are in a noun phrase."""
         return frozenset(place for chunk in self.chunks for place in range(chunk.start, chunk.end))
 
+    @cached_property
+    def is_denied(self) -> bool:
+        """Whether its only sentence is denied: "a dog is not on a mat", "no dog is on a mat", "there are no dogs".
+
+        What is denied of a property ("a river is not wide") leaves the rest of the sentence as it is.
+        """
+        roots = [place for place, token in enumerate(self.tokens) if token.role == "ROOT"]
+        if len(roots) != 1 or not self.tokens[roots[0]].is_verb:
+            return False
+        said, there = (governed(self.tokens, roots[0], role) for role in ("attr", "expl"))
+        denied = {token.governor for token in self.tokens if token.lower == "no"}
+        none = [*governed(self.tokens, roots[0], "nsubj", "nsubjpass"), *(said if there else ())]
+        described = governed(self.tokens, roots[0], "acomp") or (said and not there)
+        return not denied.isdisjoint(none) or bool(not described and governed(self.tokens, roots[0], "neg"))
+
     def nouns(self) -> Iterator[tuple[Chunk, tuple[int, int]]]:
         """Yield phrases with the spans of their replaceable nouns, except names and phrases with a wrong determiner.
 
@@ -183,7 +198,7 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     documents = (
         Doc(
             pipeline.vocab,
-            words=[piece.lower() if shouted else piece for piece, _ in pieces],
+            words=[(piece.lower() if shouted else piece).replace("’", "'") for piece, _ in pieces],
             spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
         )
         for pieces, shouted in ((pieces, text.isupper()) for text, pieces in splits)
