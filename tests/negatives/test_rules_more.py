@@ -228,6 +228,7 @@ def test_refusals(name: str, caption: str, negative: str, expected: str) -> None
         ("change_number", "A man walks his dog.", "Two men walk his dog."),
         ("change_number", "She is a chef in a kitchen.", "She is two chefs in a kitchen."),
         ("change_number", "a man without a hat", "a man without two hats"),
+        ("negation", "Two boys ride a bike.", "Two boys does not ride a bike."),
     ],
 )
 def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, never: str) -> None:
@@ -304,6 +305,11 @@ def test_proposals_of_the_further_rules() -> None:
     assert "A striped dog on a sofa" in proposals("add_attribute", "A dog on a sofa", seeds=20)
     assert "There is no man riding a brown horse next to two dogs" in proposals("negation", SIMPLE)
     assert "TWO DOGS ARE ON A SOFA" in proposals("change_number", "A DOG IS ON A SOFA")
+
+
+def test_what_is_absent_is_not_replaced() -> None:
+    texts = proposals("replace_nouns", "a man without a helmet", most=60)
+    assert texts and all(text.endswith("without a helmet") for text in texts)
 
 
 @pytest.mark.parametrize("name", RULES.names())
