@@ -198,7 +198,8 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     documents = (
         Doc(
             pipeline.vocab,
-            words=[(piece.lower() if shouted else piece).replace("’", "'") for piece, _ in pieces],
+            # A lone "’" is a closing quotation mark.
+            words=[(piece.lower() if shouted else piece).replace("’t", "'t") for piece, _ in pieces],
             spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
         )
         for pieces, shouted in ((pieces, text.isupper()) for text, pieces in splits)
