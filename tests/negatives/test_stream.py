@@ -60,17 +60,23 @@ def test_other_captions_of_the_image_are_known_by_their_words() -> None:
         caption(0, text="A dog and a cat.", image="one"),
         caption(1, text="Two cats", image="two"),
         caption(2, text="an apple", image="one"),
-        caption(3, text="a dog AND a cat", image="one"),  # says what the first says: not its sibling
+        caption(3, text="a dog AND a cat", image="one"),  # says what the first says
         caption(4, text="A cow", image="three"),
         caption(5, text="a bird", image="three"),
     ]
     (batch,) = CaptionStream(records).batches()
     siblings = [task.siblings for task in batch.tasks]
-    assert siblings[0] == {hash_content(words.content("an apple"))}
+    assert siblings[0] == {hash_content(words.content(text)) for text in ("an apple", "A dog and a cat")}
     assert siblings[1] == set()
-    assert siblings[2] == {hash_content(words.content("A dog and a cat"))}
-    assert siblings[4:] == [{hash_content(words.content(text))} for text in ("a bird", "A cow")]
+    assert siblings[4] == {hash_content(words.content(text)) for text in ("a bird", "A cow")}
+    # Not a set each: for thousands of captions of one image, their size and time would grow with the square.
+    assert siblings[0] is siblings[2] is siblings[3] and siblings[4] is siblings[5]
     assert batch.tasks[0].sibling_texts == ("an apple", "a dog AND a cat") and batch.tasks[1].sibling_texts == ()
+
+
+def test_batches_share_the_captions_of_an_image() -> None:
+    batches = CaptionStream([caption(number, image="one") for number in range(2 * BATCH)]).batches()
+    assert len({id(task.siblings) for batch in list(batches) for task in batch.tasks}) == 1
 
 
 def test_an_iterator_is_read_into_memory_and_still_read_twice() -> None:

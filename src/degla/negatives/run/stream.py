@@ -51,7 +51,8 @@ class CaptionTask:
     Attributes:
         id: the caption's id.
         text: the caption's text.
-        siblings: `hash_content` of the other captions of its image.
+        siblings: `hash_content` of its image's captions, with its own; empty if that is the only one. The tasks of an
+            image share one object, since a table of texts alone may name one image for all of them.
         done: finished rules, which are not run again.
         sibling_texts: other captions of its image that are in the same batch.
     """
@@ -135,6 +136,7 @@ class CaptionStream:
         """
         start = first - first % BATCH
         records = islice(self._read(), start, None)
+        siblings: dict[str, frozenset[int]] = {}
         while batch := list(islice(records, BATCH)):
             for place, record in enumerate(batch, start):
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
@@ -143,6 +145,7 @@ class CaptionStream:
             of_image: dict[str, list[str]] = {}
             for record in batch:
                 of_image.setdefault(record.image_id, []).append(record.text)
+            siblings = {image: siblings.get(image) or self._siblings(image) for image in of_image}
             yield CaptionBatch(
                 start,
                 tuple(record.text for record in batch[:unfinished]),
@@ -150,7 +153,7 @@ class CaptionStream:
                     CaptionTask(
                         record.id,
                         record.text,
-                        self._siblings(record),
+                        siblings[record.image_id],
                         (done or {}) if place == first else {},
                         tuple(text for text in of_image[record.image_id] if text != record.text),
                     )
@@ -167,12 +170,10 @@ class CaptionStream:
     def _read(self) -> Iterator[CaptionRecord]:
         return iter(self._captions() if callable(self._captions) else self._captions)
 
-    def _siblings(self, record: CaptionRecord) -> frozenset[int]:
-        image = np.uint64(hash_text(record.image_id))
+    def _siblings(self, image_id: str) -> frozenset[int]:
+        image = np.uint64(hash_text(image_id))
         start, end = np.searchsorted(self._images, image, side="left"), np.searchsorted(self._images, image, "right")
-        if end - start < 2:
-            return frozenset()
-        return frozenset(self._contents[start:end].tolist()) - {hash_content(words.content(record.text))}
+        return frozenset(self._contents[start:end].tolist()) if end - start > 1 else frozenset()
 
     def _refuse_repeated(self) -> None:
         if len(np.unique(self.ids)) == len(self.ids):
