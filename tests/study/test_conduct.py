@@ -628,6 +628,27 @@ def test_only_methods_with_steps_state_steps(tmp_path: Path) -> None:
     assert watch._describe(1, [{"step": 5, "loss": 0.25}]) == "clip, seed 0: 5 of 20, loss 0.250"
 
 
+def test_steps_of_an_earlier_call_are_no_speed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    config = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
+    chains = [
+        Job("clip", "base", config, {}, (Measure("clip", 1.0, tmp_path / str(number)),), questions).alone
+        for number in range(4)
+    ]
+    for number in range(2):
+        (tmp_path / str(number)).touch()
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    caplog.set_level(logging.INFO)
+    with Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
+        for number in range(2):
+            watch.ended(number, Ended((JobResult((tmp_path / str(number),)),)))
+        assert "/s" not in caplog.text
+        watch.ended(2, Ended((JobResult((tmp_path / "2",), trained=True),)))
+    assert "training steps: 60 of 80" in caplog.text and "/s" in caplog.text
+
+
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), questions)

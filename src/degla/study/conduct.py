@@ -280,7 +280,8 @@ class Watch:
     ) -> None:
         self._chains, self._log, self._when_ended = chains, log, when_ended
         self._stack = ExitStack()
-        self._steps = [0] * len(chains)
+        # What an earlier call did counts as done, not as the speed of this one.
+        self._steps = [_steps_of(chain) if _is_there(chain) else 0 for chain in chains]
         self._running: list[str] = []
         # Jobs of a chain that have already been measured.
         self._measured = {job.title for chain in chains for job in chain.jobs if job.measures[0].path.is_file()}
@@ -292,7 +293,9 @@ class Watch:
         # Log lines would break the progress bar; handlers of this logger, such as a file, still get them.
         self._log.propagate = not sys.stderr.isatty()
         total = sum(map(_steps_of, self._chains))
-        task = TaskProgress(True).task("training steps", total, note=lambda: "; ".join(self._running))
+        task = TaskProgress(True).task(
+            "training steps", total, done=sum(self._steps), note=lambda: "; ".join(self._running)
+        )
         self._advance = self._stack.enter_context(task)
         return self
 
@@ -351,6 +354,10 @@ class Watch:
 
 def _steps_of(chain: Chain) -> int:
     return sum((job.config and job.config.train.steps) or 0 for job in chain.jobs)
+
+
+def _is_there(chain: Chain) -> bool:
+    return all(job.resume and measure.path.is_file() for job in chain.jobs for measure in job.measures)
 
 
 def _last_metrics(job: Job) -> dict[str, Any] | None:
