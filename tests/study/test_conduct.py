@@ -23,7 +23,9 @@ from degla.cli import main
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import DeglaError
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.overlap import Leakage
+from degla.evaluation.questions import BenchmarkQuestions, ask
 from degla.evaluation.results import load_result
 from degla.locks import lock
 from degla.model.checkpoint import average_weights
@@ -417,6 +419,20 @@ def test_images_in_or_beside_the_captions_need_no_folder(
     runs = expand(plan, where="plan")
     _, (job,) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), CurrentQuestions(), out=tmp_path / "out")
     assert tune(job).measured == 1 and job.inputs["images"] == str(pairs)
+
+
+def test_all_models_of_a_job_are_asked_questions_that_are_read_once(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counting(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQuestions:
+        read.append(benchmark.name)
+        return ask(benchmark, root, allow_missing=allow_missing)
+
+    job = _job(tmp_path / "run", drawn, train_steps=1)
+    monkeypatch.setattr("degla.evaluation.run.ask", counting)
+    assert tune(job).measured == 2 and read == ["world"]
 
 
 def test_a_run_that_was_stopped_continues(tmp_path: Path, drawn: Path) -> None:

@@ -190,14 +190,14 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
 
     from degla.evaluation.cache import DiskCache
     from degla.evaluation.results import load_result, save_result
-    from degla.evaluation.run import evaluate
+    from degla.evaluation.run import ask_all, evaluate
     from degla.model.checkpoint import average_weights
     from degla.model.load import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     questions = job.questions
     origins = dict(record.measured or {})
-    model, subset = None, None
+    model, asked = None, None
     count = 0
     for measure in job.measures:
         made_from = {"benchmarks": list(questions.benchmarks), "questions": questions.digest, "base": job.base}
@@ -217,7 +217,9 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             if job.rehearsed:
                 from degla.study.rehearsal.questions import ask_few
 
-                subset = ask_few(questions.benchmarks, root=questions.root)
+                asked = ask_few(questions.benchmarks, root=questions.root)
+            else:
+                asked = ask_all(questions.benchmarks, questions.root, allow_missing=questions.allow_missing)
         encoder = model
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), model, share=measure.share)
@@ -226,7 +228,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
                 encoder, benchmarks=questions.benchmarks, root=questions.root, allow_missing=questions.allow_missing,
-                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=subset,
+                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=asked,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         origins[measure.label] = made_from
