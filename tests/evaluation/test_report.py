@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation import item_difference
 from degla.evaluation.comparison import Comparison, compare
@@ -105,6 +107,26 @@ def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
     assert "#010203" not in text
     json.dumps(data)
     assert data["methods"][0]["label"] == BASELINE
+
+
+def test_a_paper_gets_plot_tables_and_scores(results: list[Path], tmp_path: Path) -> None:
+    names = [str(each) for each in results]
+    out = tmp_path / "report.html"
+    assert main(["report", *names, "--baseline", BASELINE, "--out", str(out), "--paper", "--no-published"]) == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".html", ".md", ".tex", ".csv", ".svg"}
+    plot = out.with_suffix(".svg").read_text(encoding="utf-8")
+    assert plot.startswith("<svg") and "var(--" not in plot and all(label in plot for label in LEVELS)
+    tables = out.with_suffix(".tex").read_text(encoding="utf-8")
+    assert tables.count(r"\begin{tabular}") == 1 and "% Only one result for" in tables
+    with out.with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    data = report(results, out=out, baseline=BASELINE, published=False)
+    assert data["written"] == [str(out), str(out.with_suffix(".md"))]
+    assert len(lines) == sum(len(row["cells"]) for row in data["rows"])
+    line, row = lines[1], data["rows"][0]
+    assert (line["benchmark"], line["name"], line["seeds"]) == (row["benchmark"], row["name"], "3")
+    cell = row["cells"][line["method"]]
+    assert float(line["mean"]) == cell["mean"] and float(line["gain_low"]) == cell["gain"]["interval"]["low"]
 
 
 def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

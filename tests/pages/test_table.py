@@ -55,6 +55,24 @@ def test_markdown() -> None:
     assert Table(["a", "b"], [["x|y", "1"]]).markdown().splitlines()[-1] == "| x\\|y | 1 |"
 
 
+def test_latex() -> None:
+    assert _TABLE.latex().splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"model & score & P \\",
+        r"\midrule",
+        r"a\_b $<$i$>$ & \textbf{61.3 $\pm$ 0.8} & P \\",
+        r"\midrule",
+        r"chance & 50.0 &  \\",
+        r"\midrule",
+        r"other & -- &  \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    last = Table(["a", "b"], [["50 % & {x}\\~^", points(-0.05)]]).latex().splitlines()[-3]
+    assert last == r"50 \% \& \{x\}\textbackslash{}\textasciitilde{}\textasciicircum{} & $-$5.0 \\"
+
+
 def test_transposed() -> None:
     assert _TABLE.transposed().markdown().splitlines() == [
         "| model | a_b <i> | chance | other |",

@@ -192,14 +192,20 @@ def _floors(row: Row) -> str:
     return "".join(f", {name} {percent(value)}" for name, value in row.floors.items())
 
 
+def frontier_rows(comparison: Comparison, weighed: tuple[str, str] | None) -> list[tuple[Row, Row]]:
+    """Return the two scores of each plot of gains against losses; `weighed` as for `page_of`, which also raises."""
+    pairs = weighed_rows(comparison.headline)
+    if weighed is None:
+        return pairs
+    chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
+    # The default plot of the same two scores would be a duplicate.
+    return [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
+
+
 def _frontiers(
     comparison: Comparison, titles: Mapping[str, str], weighed: tuple[str, str] | None
 ) -> Iterator[PageOnly]:
-    pairs = weighed_rows(comparison.headline)
-    if weighed is not None:
-        chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
-        # The default plot of the same two scores would be a duplicate.
-        pairs = [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
+    pairs = frontier_rows(comparison, weighed)
     for across, up in pairs:
         floors = f" (chance {percent(across.chance)}{_floors(across)})" if across.floors else ""
         dashed = f" Dashed: {comparison.baseline}; better means to its right and not below it."

@@ -14,7 +14,9 @@ from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
+from degla.evaluation.paper import write_for_paper
 from degla.evaluation.results import OtherResultError, load_result
+from degla.remote import in_addresses
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def report(
     published: bool = True,
     weighed: tuple[str, str] | None = None,
     mteb: Mapping[str, Path] | None = None,
+    paper: bool = False,
 ) -> Data:
     """Write `out` (one self-contained HTML file) and the same tables as Markdown beside it.
 
@@ -40,10 +43,11 @@ def report(
         weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
             against recognition.
         mteb: label to the results that mteb wrote for a model, shown in a separate section.
+        paper: also write what `paper.write_for_paper` does.
 
     Returns:
         The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
-        their images); scores from 0 to 1.
+        their images), written files; scores from 0 to 1.
 
     Raises:
         InputError: see `compare`, `largest_changes` and `read_mteb_results`; or `out` does not end in ".html" or cannot
@@ -56,7 +60,10 @@ def report(
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
     page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb).write(out)
-    return _as_data(comparison, printed, changed)
+    written = [out, out.with_suffix(".md")]
+    if paper:
+        written += write_for_paper(comparison, out, weighed=weighed)
+    return _as_data(comparison, printed, changed) | {"written": [in_addresses(str(path)) for path in written]}
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup, escape
@@ -142,6 +143,21 @@ class Table:
             lines.append(markdown_line(texts))
         return "\n".join(lines)
 
+    def latex(self) -> str:
+        """Return a `tabular` with the rules of LaTeX's package booktabs; notes and doubts are left out."""
+        columns = self._shown("text")
+        aligned = "".join(column.align[0] for column in columns)
+        lines = [rf"\begin{{tabular}}{{{aligned}}}", r"\toprule", _latex_line(column.title for column in columns)]
+        kind = "head"
+        for row, cells in self._rows("text"):
+            if row.kind == "section":
+                continue
+            if row.kind != kind:
+                kind = row.kind
+                lines.append(r"\midrule")
+            lines.append(_latex_line((cell.text for _, cell in cells), bold=[cell.bold for _, cell in cells]))
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
     def transposed(self) -> Table:
         """Return the table with a column for each row: a few rows of many numbers are too wide for a terminal."""
         first, *others = self._shown("text")
@@ -183,6 +199,22 @@ def _template() -> Any:
 def markdown_line(cells: Iterable[str]) -> str:
     """Format a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+_LATEX = {
+    ord(letter): text
+    for letter, text in {
+        **{each: f"\\{each}" for each in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", UNKNOWN: "--", "<": "$<$", ">": "$>$", "\n": " "},
+    }.items()
+}
+
+
+def _latex_line(cells: Iterable[str], bold: Iterable[bool] = repeat(False)) -> str:
+    texts = [cell.translate(_LATEX) for cell in cells]
+    marked = [rf"\textbf{{{text}}}" if strong else text for text, strong in zip(texts, bold, strict=False)]
+    return " & ".join(marked) + r" \\"
 
 
 def breakable(name: str) -> Markup:

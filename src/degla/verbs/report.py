@@ -21,6 +21,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     mteb = "mteb result files or folders of models, shown in a separate table"
     verb.add_argument("--mteb", nargs="+", default=[], metavar="LABEL=PATH", help=mteb)
     verb.add_argument("--no-published", action="store_true", help="omit published numbers")
+    paper = "also write the plot (NAME.svg), the first tables (NAME.tex, for booktabs) and all scores (NAME.csv)"
+    verb.add_argument("--paper", action="store_true", help=paper)
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
@@ -43,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root,
         published=not arguments.no_published,
         mteb=mteb,
+        paper=arguments.paper,
     )
-    answer(arguments, lambda: table, lambda: tell(f"written: {arguments.out} and {arguments.out.with_suffix('.md')}"))
+    *others, last = table["written"]
+    answer(arguments, lambda: table, lambda: tell(f"written: {', '.join(others)} and {last}"))
     return 0

@@ -1,0 +1,70 @@
+"""Write a comparison for a paper: plots as SVG, the first tables as LaTeX, every score as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from degla.evaluation.comparison import Comparison
+from degla.evaluation.page import frontier_rows, glance_tables
+from degla.evaluation.plots import frontier
+from degla.files import write_text
+from degla.pages.plot import standalone_picture
+
+_COLUMNS = (
+    *("benchmark", "name", "kind", "metric", "n", "chance", "method", "seeds", "mean", "deviation", "low", "high"),
+    *("gain", "gain_low", "gain_high", "significant", "doubt", "ties"),
+)
+
+
+def write_for_paper(comparison: Comparison, out: Path, *, weighed: tuple[str, str] | None = None) -> list[Path]:
+    """Write NAME.tex, NAME.csv, NAME.svg and, for further plots, NAME-2.svg, ...; return what was written.
+
+    Args:
+        comparison: methods and their scores.
+        out: NAME with any ending.
+        weighed: as for `page.page_of`.
+
+    Raises:
+        InputError, DeglaError: as `files.write_text`.
+    """
+    texts = {out.with_suffix(".tex"): _tables(comparison), out.with_suffix(".csv"): _scores(comparison)}
+    for number, (across, up) in enumerate(frontier_rows(comparison, weighed), start=1):
+        name = f"{out.stem}.svg" if number == 1 else f"{out.stem}-{number}.svg"
+        texts[out.with_name(name)] = standalone_picture(frontier(across, up, comparison)) + "\n"
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def _tables(comparison: Comparison) -> str:
+    notes = ["Needs the package booktabs. Percent; mean over seeds ± half of its 95 % interval.", *comparison.warnings]
+    lines = [f"% {' '.join(note.split())}" for note in notes]
+    for name, table in glance_tables(comparison).items():
+        lines += ["", f"% {comparison.titles[name]}", table.latex()]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(comparison: Comparison) -> str:
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    table.writerows(_lines(comparison))
+    return stream.getvalue()
+
+
+def _lines(comparison: Comparison) -> Iterator[list[object]]:
+    for row in comparison.rows:
+        for method, cell in row.cells.items():
+            ends, gain = cell.interval, cell.gain
+            difference = None if gain is None else gain.interval
+            yield [
+                *(row.benchmark, row.name, row.kind, row.metric, cell.n, row.chance, method, len(cell.values)),
+                *(cell.mean, cell.deviation, *((None, None) if ends is None else (ends.low, ends.high))),
+                None if gain is None else gain.value,
+                *((None, None) if difference is None else (difference.low, difference.high)),
+                *((None, None) if gain is None else (gain.significant, gain.doubt)),
+                cell.ties,
+            ]
