@@ -54,6 +54,29 @@ def test_what_the_command_prints_is_what_it_reads(tmp_path: Path, capsys: Captur
     assert f"captions: {Path.cwd() / 'a.json'}\n" in printed and "train_image_tower: false\n" in printed
 
 
+def test_what_the_command_prints_has_no_password(capsys: Capture) -> None:
+    words = ["--data.captions", "https://me:secret@host/a.json", "--data.images", "https://host/a", "--print-config"]
+    with pytest.raises(SystemExit):
+        main(["train", "degla", *words])
+    printed = capsys.readouterr()
+    assert "captions: https://host/a.json\n" in printed.out and "secret" not in printed.out + printed.err
+    assert printed.err == "Passwords of addresses are left out. Add them where this configuration is used.\n"
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "pack",
+                "https://me:secret@host/a.json",
+                "--images",
+                "b",
+                "--out",
+                "a",
+                "--nothing",
+                "https://me:secret@host/b",
+            ]
+        )
+    assert "https://host/b" in (told := capsys.readouterr().err) and "secret" not in told
+
+
 NESTED = {"recipe": "negclip", "optim": {"lr": 1e-4}, "objective": {"contrastive": {"negative_scope": "own"}},
           "data": {"captions": "captions.json", "rules": ["swap_nouns"]}, "train": {"steps": None}}  # fmt: skip
 DOTTED = """recipe: negclip

@@ -199,10 +199,13 @@ def test_a_folder_is_as_private_as_the_user_has_it(tmp_path: Path, mask: int, mo
     try:
         with whole_folder(tmp_path / "chosen") as new:
             (new / "weights").touch(0o600)  # as safetensors makes its files
+            write_json(new / "config.json", {"captions": "sftp://me:secret@host/x"})
+            write_json(new / "state.json", {"step": 1})
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "chosen" / "weights").stat().st_mode) == mode
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "chosen").iterdir()}
+    assert modes == {"weights": mode, "state.json": mode, "config.json": 0o600}
 
 
 def test_a_kill_while_a_folder_is_removed_leaves_it_whole_or_under_another_name(tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ def test_an_address_is_known_as_a_path_too() -> None:
     }
     told = remote.in_addresses("s3:/b/x.jsonl, 's3://b/y': no file of /home/s3:/b, ./http:/x or gs:/ is read")
     assert told == "s3://b/x.jsonl, 's3://b/y': no file of /home/s3:/b, ./http:/x or gs:/ is read"
+    told = remote.in_addresses(
+        "https://h/x?a=1&X-Amz-Signature=s3cr%3Det: no, 'az://c/x?sig=s/e=cret', (s3:/b/x?token=s)."
+    )
+    assert told == "https://h/x?a=1&X-Amz-Signature=...: no, 'az://c/x?sig=...', (s3://b/x?token=...)."
     with pytest.raises(InputError, match=r"^s3://: names no file\. Write s3://BUCKET/NAME\.$"):
         place({"data.captions": "s3://"}, Path("f"))
     assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (

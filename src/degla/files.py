@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from degla.errors import DeglaError, InputError
+from degla.parse import without_passwords
 
 if sys.platform != "win32":
     import fcntl
@@ -103,8 +104,15 @@ def write_text(path: Path, text: str, *, remedy: str = "Choose another --out.") 
 
 
 def write_json(path: Path, value: object, *, indent: int = 2) -> None:
-    """Write a JSON file atomically; see `whole_file`."""
-    write_text(path, json.dumps(value, indent=indent) + "\n")
+    """Write a JSON file atomically; see `whole_file`.
+
+    Only its owner can read it if an address in it has a password, which a run's configuration needs to be resumed.
+    """
+    text = json.dumps(value, indent=indent) + "\n"
+    write_text(path, text)
+    if without_passwords(text) != text and path.is_file():
+        with suppress(OSError):
+            path.chmod(0o600)
 
 
 def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
@@ -305,7 +313,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         os.umask(mask)
         for path in sorted(partial.rglob("*")):
             if path.is_file():
-                path.chmod(0o666 & ~mask)  # safetensors makes its files readable only by their owner.
+                if path.suffix != ".json":  # See `write_json`.
+                    path.chmod(0o666 & ~mask)  # safetensors makes its files readable only by their owner.
                 _sync(path)
         for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
             _sync(place)

@@ -14,6 +14,7 @@ from degla.errors import DeglaError, InputError
 from degla.pages.table import Table, TableCell, TableRow, Tone
 from degla.pages.words import minus, percent, points
 from degla.parse import shorten
+from degla.remote import in_addresses
 from degla.shelf import POSITIVES
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def look(
         subject = Subject(f"image {path}", if_missing="Give the path of an image.", if_damaged="Replace the file.")
         decode(read_file(path, subject), subject)
     looks = tuple(_look_by(model, pictures, [each.text for each in candidates], device) for model in models)
-    return Look(tuple(map(str, pictures)), candidates, looks)
+    return Look(tuple(in_addresses(str(each)) for each in pictures), candidates, looks)
 
 
 def _candidates(

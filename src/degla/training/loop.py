@@ -38,6 +38,7 @@ from degla.model.runs import (
 )
 from degla.model.trained_along import decoder_digest
 from degla.pages.words import counted
+from degla.parse import without_passwords
 from degla.remote import display_path
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
@@ -235,7 +236,7 @@ def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerat
     if accelerator.is_main_process:
         write_json(run / "config.json", to_record(config))
     fields = flat(to_plain(config)).items()
-    shown = {name: value if isinstance(value, int | float) else str(value) for name, value in fields}
+    shown = {name: value if isinstance(value, int | float) else without_passwords(str(value)) for name, value in fields}
     accelerator.init_trackers("degla", config=shown)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
+from degla.parse import without_passwords
 from degla.remote import address_of, refuse_address
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(2, f"{self.prog}: {without_passwords(message)}. See {self.prog} --help.\n")
 
 
 def parse_words(parser: argparse.ArgumentParser, words: list[str], *, far: bool = False) -> argparse.Namespace:

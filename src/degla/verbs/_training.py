@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.evaluation.processes import parsed_once
+from degla.parse import without_passwords
 from degla.shelf import RECIPES, did_you_mean
+from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -77,7 +79,11 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if resume:
         check_unchanged(default, config)
     if printed:
-        sys.stdout.write(to_yaml(config))
+        text = to_yaml(config)
+        public = without_passwords(text)
+        sys.stdout.write(public)
+        if public != text:
+            tell("Passwords of addresses are left out. Add them where this configuration is used.")
         raise SystemExit(0)
     return config
 

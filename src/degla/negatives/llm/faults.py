@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from degla.errors import InputError
 from degla.negatives.llm import ReplyStatus
-from degla.parse import parse_json
+from degla.parse import SECRET, parse_json
 
 Nature = Literal["passing", "request", "fatal"]
 """passing: a retry may succeed. request: the server rejects this request as invalid. fatal: no request can succeed, as
@@ -44,7 +44,7 @@ _FILTERED: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
-_SECRET: Final = re.compile(r"(?:key|token|secret|password|auth|authorization|credentials?)$", re.IGNORECASE)
+_SECRET: Final = re.compile(rf"{SECRET}$", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS: Final = {"milli": "ms", "sec": "s", "min": "m", "hour": "h", "hr": "h", "day": "d"}
 """How the words of units begin, to their abbreviations."""
