@@ -18,6 +18,7 @@ from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.llm.dialect import Answer, Dialect, Mode, RequestResult
 from degla.negatives.llm.faults import Fault
 from degla.negatives.llm.server import ServerModel
+from degla.negatives.run.asking import asked_at_once
 
 
 class _Drawing(BaseModel):
@@ -98,18 +99,12 @@ def draw_images(
     draws = {}
     for name, text in texts.items():
         draws[name], times[text] = times[text], times[text] + 1
-    waiting.reverse()
-    faults, pending = [], 0
-    while waiting or pending:
-        while waiting and pending < server.capacity:
-            name = waiting.pop()
-            server.start(Request(RequestKey(name, "drawing", draws[name]), "write", (), texts[name]))
-            pending += 1
-        replies = server.finished()
+    requests = [Request(RequestKey(name, "drawing", draws[name]), "write", (), texts[name]) for name in waiting]
+    faults = []
+    for replies in asked_at_once(requests, server):
         for reply in replies:
             if fault := _save(reply, texts[reply.key.caption_id], folder):
                 faults.append(fault)
-        pending -= len(replies)
         advance(len(replies))
     return faults
 

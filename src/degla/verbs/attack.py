@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from fractions import Fraction
 
-from degla.verbs._arguments import require_least
 from degla.verbs._scoring import check_networks, describe_networks, describe_results, measure_networks
 
 
@@ -30,7 +29,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Attack each model and show the results side by side."""
     check_networks(arguments)
-    require_least(arguments, "steps", "images", least=1)
 
     from degla.evaluation.robustness import AttackSettings, attack_model, require_classes
     from degla.evaluation.terminal import render_attacks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from degla.verbs._arguments import require_least
 from degla.verbs._scoring import check_networks, describe_networks, describe_results, measure_networks
 
 
@@ -23,7 +22,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Explain each model's answers and show the results side by side."""
     check_networks(arguments)
-    require_least(arguments, "images", least=1)
 
     from degla.evaluation.explained import ExplainSettings, explain_model
     from degla.evaluation.terminal import render_explained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,18 +46,23 @@ def replies_to(
     asked = {each.key: each for each in requests}
     earlier = {} if journal is None else {key: journal.find(key) for key in asked}
     by_key = {key: entry[1] for key, entry in earlier.items() if entry is not None}
-    waiting = [request for key, request in reversed(asked.items()) if key not in by_key]
-    under_way = 0
+    for replies in asked_at_once([request for key, request in asked.items() if key not in by_key], model):
+        if journal is not None:
+            journal.keep([(asked[reply.key].form, reply) for reply in replies])
+        by_key |= {reply.key: reply for reply in replies}
+    return by_key
+
+
+def asked_at_once(requests: Iterable[Request], model: LanguageModel) -> Iterator[Sequence[Reply]]:
+    """Send a model as many requests at once as it takes; yield its replies as they come; raises as `replies_to`."""
+    waiting, under_way = list(requests)[::-1], 0
     while waiting or under_way:
         while waiting and under_way < max(model.capacity, 1):
             model.start(waiting.pop())
             under_way += 1
         replies = model.finished()
         under_way -= len(replies)
-        if journal is not None:
-            journal.keep([(asked[reply.key].form, reply) for reply in replies])
-        by_key |= {reply.key: reply for reply in replies}
-    return by_key
+        yield replies
 
 
 def texts_of(requests: Iterable[Request], *, model: LanguageModel, journal: Journal | None) -> dict[RequestKey, str]:
