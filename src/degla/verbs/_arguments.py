@@ -232,9 +232,9 @@ def open_model(arguments: argparse.Namespace) -> LanguageModel:
         from degla.negatives.llm.scripted import read_script
 
         return read_script(arguments.script)
-    from degla.negatives.llm.server import ServerModel
+    from degla.negatives.llm.server import ServerModel, UnaskedServer
 
-    return ServerModel(
+    return (UnaskedServer if vars(arguments).get("dry_run") else ServerModel)(
         arguments.base_url,
         arguments.model,
         temperature=arguments.temperature,

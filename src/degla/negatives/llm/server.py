@@ -75,11 +75,16 @@ class ServerModel:
                 raise InputError(f"{name} ({getattr(self, name):g}) must be above 0.")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise InputError(f"temperature ({self.temperature:g}) must be between 0 and 2.")
-        variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
-        key = os.environ[variable].strip() if variable else NO_KEY
+        for url in self.base_urls:
+            host_of(url)
         self._settings = RequestSettings(
             self.model, self.temperature, self.max_tokens, self.structured, self.seed, dict(self.extra)
         )
+        self._open()
+
+    def _open(self) -> None:
+        variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
+        key = os.environ[variable].strip() if variable else NO_KEY
         endpoints = [self._connect(url, key) for url in self.base_urls]
         self._results: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
         self._waits = True
@@ -184,6 +189,16 @@ class ServerModel:
         self._loop.call_soon_threadsafe(self._asking.cancel)
         self._thread.join()
         self._loop.close()
+
+
+class UnaskedServer(ServerModel):
+    """A `ServerModel` without connections, for a plan: it takes no requests and needs no client library."""
+
+    def _open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """See `LanguageModel`."""
 
 
 def host_of(url: str) -> str:
