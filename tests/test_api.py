@@ -97,6 +97,14 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         "no images were given": lambda: degla.encode_images(model, []),
         "'a cat' is a single str. Give a list": lambda: degla.encode_captions(model, "a cat"),
         "item 2 is of type float; it must be str": lambda: degla.encode_captions(model, ["a", float("nan")]),  # type: ignore[list-item]
+        "write_negatives: captions: expected a path, got a list": lambda: degla.write_negatives(["a"], "n.jsonl"),  # type: ignore[arg-type]
+        "write_negatives: per_rule: expected an integer, got a str": lambda: degla.write_negatives(
+            "a", "n.jsonl", per_rule="2"
+        ),  # type: ignore[arg-type]
+        "read_captions: expected a path, got a NoneType": lambda: degla.read_captions(None),  # type: ignore[arg-type]
+        "evaluate: root: expected a path": lambda: degla.evaluate(model, ["world"], None),  # type: ignore[arg-type]
+        "report: out: expected a path, got a int": lambda: degla.report(["a.json"], 3),  # type: ignore[arg-type]
+        r'train: fields must be like {"optim\.lr": 1e-5}, not a list': lambda: degla.train("clip", ["a"]),  # type: ignore[arg-type]
         r"'a\.png' is a single str. Give a list": lambda: degla.encode_images(model, "a.png"),
         "is a single Image. Give a list": lambda: degla.encode_images(model, Image.new("RGB", (8, 8))),  # type: ignore[arg-type]
         "item 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
@@ -159,6 +167,7 @@ def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None
 def test_a_model_may_be_named_by_its_path(tiny_model: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data", images=1)
     by_path, by_name = (degla.evaluate(name, ["zeroshot"], root) for name in (tiny_model, str(tiny_model)))
+    assert repr(by_path) == str(by_path) == f"TracedResult({str(tiny_model)!r}; zeroshot: recognition 33.3)"
     assert by_path.model == by_name.model and by_path.benchmarks == by_name.benchmarks
 
 
@@ -170,6 +179,7 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     summary = degla.write_negatives(table, tmp_path / "negatives.jsonl")
     negatives = degla.generate_negatives(texts)
     assert summary.captions == 3 and len(negatives) == 3 and negatives[2] == []
+    assert repr(summary) == f"Summary(3 captions, {sum(map(len, negatives))} accepted texts; the counts: .plain())"
     accepted = [row for row in read_negatives(tmp_path / "negatives.jsonl") if row.accepted]
     assert [row for rows in negatives for row in rows] == accepted and len(accepted) > 5
     # The command goes on with the same file, and makes the same one.

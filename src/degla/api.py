@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -134,6 +135,8 @@ def generate_negatives(
     from degla.negatives.run.stream import CaptionStream
     from degla.records import AcceptedNegative, CaptionRecord, validate
 
+    _whole(per_rule, "generate_negatives: per_rule")
+    _whole(seed, "generate_negatives: seed")
     settings = NegativesSettings(_listed(rules, "generate_negatives: rules", str), seed, per_rule)
     texts = _listed(captions, "generate_negatives", str)
     records = [
@@ -165,7 +168,7 @@ def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
     """
     from degla.data.sources import read_captions
 
-    return read_captions(Path(path))
+    return read_captions(_path(path, "read_captions"))
 
 
 def write_negatives(
@@ -198,11 +201,15 @@ def write_negatives(
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
 
-    if Path(out).suffix.lower() not in ENDINGS and not Path(out).is_dir():
+    source, target = _path(captions, "write_negatives: captions"), _path(out, "write_negatives: out")
+    _whole(per_rule, "write_negatives: per_rule")
+    _whole(seed, "write_negatives: seed")
+    _whole(workers, "write_negatives: workers")
+    if target.suffix.lower() not in ENDINGS and not target.is_dir():
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
-    read = partial(read_captions, Path(captions))
+    read = partial(read_captions, source)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
-    return generate(read, settings, out=Path(out), workers=workers)
+    return generate(read, settings, out=target, workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
@@ -229,6 +236,8 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     start = recipe_config(config) if isinstance(config, str) else config
     if not isinstance(start, TrainConfig):
         raise InputError(f"train: {config!r} is not a configuration. Give a recipe name or what its function returns.")
+    if not isinstance(fields or {}, Mapping):
+        raise InputError(f'train: fields must be like {{"optim.lr": 1e-5}}, not a {type(fields).__name__}.')
     final = change(start, fields or {}, where="train")
     if resume and final.out is not None:
         check_unchanged(read_config(final.out), final)
@@ -269,15 +278,15 @@ def evaluate(
 
     if not isinstance(model, str | Path):
         _refuse_other(model, "evaluate")
-    benchmarks = _listed(benchmarks, "evaluate: benchmarks", str)
+    benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str), _path(root, "evaluate: root")
     if out is not None:
-        check_result_name(Path(out))
+        check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
         spare_results(Path(out), models=[name], benchmarks=benchmarks)
     # Data come before models: a wrong folder is reported before anything is downloaded.
-    questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
+    questions = ask_all(benchmarks, root, allow_missing=allow_missing)
     evaluation = Evaluation(
-        benchmarks, Path(root), allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
+        benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
     )
     result = evaluation.score_named(_named(model) if isinstance(model, str | Path) else model, label=label)
     if out is not None:
@@ -302,11 +311,11 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
     from degla.evaluation.report import report
     from degla.evaluation.results import load_result
 
-    files = [Path(path) for path in _listed(results, "report", str, Path)]
+    files, page = [Path(path) for path in _listed(results, "report", str, Path)], _path(out, "report: out")
     if not files:
         raise InputError("report: no results were given.")
     first = baseline or load_result(files[0]).model.label
-    return report(files, out=Path(out), baseline=first, root=None, published=True)
+    return report(files, out=page, baseline=first, root=None, published=True)
 
 
 def _named(model: str | Path) -> str:
@@ -322,6 +331,17 @@ def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
     if size < 1:
         raise InputError(f"batch_size is {size}; it must be 1 or more.")
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _path(value: object, what: str) -> Path:
+    if not isinstance(value, str | Path):
+        raise InputError(f"{what}: expected a path, got a {type(value).__name__}.")
+    return Path(value)
+
+
+def _whole(value: object, what: str) -> None:
+    if not isinstance(value, Integral):
+        raise InputError(f"{what}: expected an integer, got a {type(value).__name__}.")
 
 
 def _listed(values: Any, what: str, *kinds: type) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from degla.pages.words import percent
 from degla.records import ImageReading, Record
 
 
@@ -186,3 +187,15 @@ class Result(Record):
     items_file_sha256: str = ""
     sha256: str = ""
     items: tuple[ItemVerdict, ...] = Field(default=(), exclude=True, repr=False)
+
+    def __repr__(self) -> str:
+        told = [repr(self.model.label)]
+        for benchmark in self.benchmarks:
+            named = benchmark.named
+            columns = benchmark.headline or dict(zip(named, named, strict=True))
+            scores = [f"{column} {percent(named[name].value)}" for column, name in columns.items() if name in named]
+            told.append(f"{benchmark.name}: {', '.join(scores)}")
+        return f"{type(self).__name__}({'; '.join(told)})"
+
+    def __str__(self) -> str:
+        return repr(self)

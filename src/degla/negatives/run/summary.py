@@ -84,7 +84,7 @@ class Outcomes:
         )
 
 
-@dataclass
+@dataclass(repr=False)
 class Summary:
     """Counts over all rows of a file of negatives, including those of earlier runs.
 
@@ -114,6 +114,10 @@ class Summary:
     seconds: float = 0.0
     stopped: str = ""
     _last: tuple[str, int] = ("", 0)  # the most recent caption, with its number of accepted negatives so far
+
+    def __repr__(self) -> str:
+        accepted = counted(self.accepted.total(), "accepted text")
+        return f"Summary({counted(self.captions, 'caption')}, {accepted}; the counts: .plain())"
 
     def add(self, rows: Sequence[NegativeRecord]) -> None:
         """Count rows; all rows of one caption and rule must come in one call, and a caption's rows consecutively."""
