@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.data.neighbours import NeighbourRecord, drawn_images, drawn_text, texts_of_rule, with_partners
+from degla.data.neighbours import NeighbourRecord, drawn_images, drawn_text, image_name, texts_of_rule, with_partners
 from degla.negatives.drawing import draw_images
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.llm.server import ServerModel
@@ -214,10 +214,14 @@ def test_flags_of_the_server_that_do_not_fit_are_refused(
 def test_an_id_that_is_a_path_names_a_file_in_the_folder(tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
     drawn.mkdir()
-    texts = {"../7": "a dog", "00000/%41": "a cat", "%41": "a cow", "..": "a fox"}
+    long, similar = "é" * 123 + "x", "é" * 123 + "y"
+    texts = {"../7": "a dog", "00000/%41": "a cat", "%41": "a cow", "..": "a fox", "..%2F7": "a pig"}
+    texts |= {long: "a hen", similar: "a bee"}
     model = ScriptedModel(lambda request: _picture(1))
     assert draw_images(texts, drawn, model) == []
-    names = {"../7": "..%2F7", "00000/%41": "00000%2F%2541", "%41": "%41", "..": ".."}
+    names = {"../7": "..%2F7", "00000/%41": "00000%2F%2541", "%41": "%41", "..": "..", "..%2F7": "..%252F7"}
+    names |= {each: image_name(each) for each in (long, similar)}
+    assert names[long] != names[similar] and len(names[long]) == 240
     assert {path.name for path in drawn.iterdir()} == {f"{name}.png" for name in names.values()}
     assert list(tmp_path.iterdir()) == [drawn]
     image_of = drawn_images(drawn, texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -115,8 +116,19 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
 
 
 def image_name(caption_id: str) -> str:
-    """Return the name of a caption's drawn image without its ending: the id, percent-encoded if it has slashes."""
-    return quote(caption_id, safe="") if "/" in caption_id or "\0" in caption_id else caption_id
+    """Return the name of a caption's drawn image without its ending: the id, percent-encoded if it has slashes.
+
+    So is an id that would be taken for an encoded one. A name too long for a file ends in a digest of the id.
+    """
+    encoded = quote(caption_id, safe="")
+    name = encoded if any(each in caption_id.upper() for each in ("/", "\0", "%2F", "%00")) else caption_id
+    if len(name.encode()) <= _LONGEST:
+        return name
+    return f"{encoded[: _LONGEST - 17]}-{hashlib.sha256(caption_id.encode()).hexdigest()[:16]}"
+
+
+_LONGEST: Final = 240
+"""Most bytes of an image's name, which with an ending and that of an unfinished file may have 255."""
 
 
 ImageOf = Callable[[CaptionRecord], str | None]
