@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,33 @@ def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytes
     images = training(tmp_path, *(f"{number}.png" for number in range(20)))
     assert find_leakage(images, [("a", ["a.png"])], root=tmp_path / "root").overlaps[0].shared == 0
     assert names == ["7.png"]
+
+
+def test_remote_files_are_asked_about_and_read_several_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    together = threading.Barrier(3, timeout=20)
+    content, state = overlap.content_digest, overlap._state_of
+    asked: set[Path] = set()
+
+    def read(root: Path, path: str) -> str:
+        if root != tmp_path:
+            together.wait()
+        return content(root, path)
+
+    def ask(file: Path) -> tuple[int, int] | None:
+        if file not in asked:
+            asked.add(file)
+            together.wait()
+        return state(file)
+
+    monkeypatch.setattr(overlap, "content_digest", read)
+    monkeypatch.setattr(overlap, "_state_of", ask)
+    for number in range(3):
+        files.pipe_file(f"/leak/{number}.png", b"%d" % number)
+        (tmp_path / f"mine {number}.png").write_bytes(b"%d" % (number + 1))
+    images = training(Path("memory://leak"), "0.png", "1.png", "2.png")
+    (found,) = find_leakage(images, [("a", ["mine 0.png", "mine 1.png", "mine 2.png"])], root=tmp_path).overlaps
+    assert found.by_content == 2 and len(asked) == 3
 
 
 def test_an_image_of_a_size_that_no_training_image_has_is_not_shared(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import Field
 
@@ -21,9 +22,13 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import content_digest, size_of
 from degla.parse import read_json
 from degla.records import Original, Record, read_jsonl
+from degla.remote import address_of
 
 logger = logging.getLogger(__name__)
 _EXAMPLES = 3
+_AT_ONCE: Final = 32
+"""Remote files that are read or asked about at once."""
+_Result = TypeVar("_Result")
 _COCO_NAME = re.compile(r"^(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.\w+$")
 
 
@@ -210,9 +215,10 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     by_size: dict[int, list[Path | str]] = {}
     for original in training.originals:
         by_size.setdefault(original.bytes, []).append(original.sha256)
-    for file in training.files:
+    files = list(training.files)
+    for file, state in zip(files, _of_each(_state_of, files), strict=True):
         # A file that is gone, or inside a data set's file, can only be compared by name.
-        if (state := _state_of(str(file))) is not None:
+        if state is not None:
             by_size.setdefault(state[0], []).append(file)
     overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
     captions = tuple(path.name for path in training.captions)
@@ -224,7 +230,9 @@ def _overlap(
 ) -> Overlap:
     same_id = [path for path in paths if coco_id(path.rpartition("/")[2]) in ids]
     rest = sorted(set(paths) - set(same_id))
-    same_content = [path for path in rest if _is_among(path, by_size.get(size_of(root, path), []), root=root)]
+    alike = {path: by_size.get(size_of(root, path), []) for path in rest}
+    _of_each(_digest_of, {file for files in alike.values() for file in files if address_of(str(file))})
+    same_content = [path for path in rest if _is_among(path, alike[path], root=root)]
     return Overlap(
         benchmark=name,
         images=len(paths),
@@ -248,7 +256,20 @@ def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:
     if not files:
         return False
     digest = content_digest(root, path)
-    return any(digest == (file if isinstance(file, str) else _digest(file, _state_of(str(file)))) for file in files)
+    return any(digest == (file if isinstance(file, str) else _digest_of(file)) for file in files)
+
+
+def _of_each(work: Callable[[Any], _Result], files: Iterable[Path | str]) -> list[_Result]:
+    """Call a function of each file; for remote ones, whose server takes its time, in several threads."""
+    files = list(files)
+    far = [file for file in files if address_of(str(file))]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        found = dict(zip(far, threads.map(work, far), strict=True))
+    return [found[file] if file in found else work(file) for file in files]
+
+
+def _digest_of(file: Path) -> str:
+    return _digest(file, _state_of(file))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -257,7 +278,7 @@ def _digest(file: Path, state: tuple[int, int] | None) -> str:
     return content_digest(file.parent, file.name)
 
 
-def _state_of(file: str) -> tuple[int, int] | None:
+def _state_of(file: Path) -> tuple[int, int] | None:
     from degla.data.images import image_state  # A report reads what was found, and no Arrow.
 
-    return image_state(file)
+    return image_state(str(file))
