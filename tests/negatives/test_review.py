@@ -157,6 +157,27 @@ def test_a_decision_that_reached_only_the_log_reaches_the_file_later(review: Rev
         assert len(texts(elsewhere, "swap_nouns")) == 2, "a new file gets all that is accepted"
 
 
+def test_a_lost_file_is_written_once_however_many_texts_were_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = [draft for draft in DRAFTS if draft.rule == "swap_nouns"]
+    files = {"log": tmp_path / "log.jsonl", "out": tmp_path / "out.yaml"}
+    with Review(drafts, **files) as review:
+        for _ in drafts:
+            review.act("accept")
+        accepted = texts(review, "swap_nouns")
+    files["out"].unlink()
+    written: list[int] = []
+
+    def count(path: Path, entries: list[ExampleEntry], *, rule: str) -> None:
+        written.append(len(entries))
+        write_examples(path, entries, rule=rule)
+
+    monkeypatch.setattr("degla.negatives.review.write_examples", count)
+    with Review(drafts, **files) as review:
+        assert texts(review, "swap_nouns") == accepted and written == [len(drafts)]
+
+
 def test_a_text_that_two_drafts_of_a_caption_became_stays_while_one_counts(tmp_path: Path) -> None:
     alike = [DRAFTS[0].model_copy(update={"negative": f"A {word} sees a horse."}) for word in ("boat", "tree")]
     with Review(alike, log=tmp_path / "log", out=tmp_path / "out") as review:

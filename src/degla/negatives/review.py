@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from random import Random
 from typing import IO, Final, Literal
@@ -180,6 +180,8 @@ class ReviewState:
     position: int = field(default=0, init=False)
     history: list[Decision] = field(default_factory=list, init=False)
     _places: dict[str, int] = field(init=False, repr=False)
+    _choices: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
+    """Decisions in `history` on each decided draft, by key; the last one is in effect."""
 
     def __post_init__(self) -> None:
         if not self.drafts:
@@ -203,8 +205,7 @@ class ReviewState:
     @property
     def accepted(self) -> list[tuple[Draft, str]]:
         """Accepted drafts with their final text, in the order of the drafts."""
-        choices = self._choices
-        pairs = ((draft, choices.get(key)) for key, draft in zip(self._places, self.drafts, strict=True))
+        pairs = ((draft, self.choice(key)) for key, draft in zip(self._places, self.drafts, strict=True))
         return [(draft, choice.negative) for draft, choice in pairs if choice and choice.action == "accept"]
 
     @property
@@ -219,12 +220,7 @@ class ReviewState:
 
     def choice(self, key: str) -> Decision | None:
         """Return the decision in effect on a draft; None if it is undecided."""
-        return self._choices.get(key)
-
-    @property
-    def _choices(self) -> dict[str, Decision]:
-        """The decision in effect on each decided draft, by key."""
-        return {decision.key: decision for decision in self.history}
+        return self._choices[key][-1] if key in self._choices else None
 
     def text(self) -> str:
         """Return the current draft's negative: as accepted, else as drafted."""
@@ -265,9 +261,13 @@ class ReviewState:
             if not self.history or self.history[-1].key != decision.key:
                 raise InputError("only the last decision can be undone.")
             self.history.pop()
+            self._choices[decision.key].pop()
+            if not self._choices[decision.key]:
+                del self._choices[decision.key]
             self.position = self._places[decision.key]
         else:
             self.history.append(decision)
+            self._choices.setdefault(decision.key, []).append(decision)
             self.position = self._next_open(self._places[decision.key])
         return before, self.choice(decision.key)
 
@@ -292,9 +292,11 @@ class ReviewState:
         self.position = self._places.get(key, self.position)
 
     def _next_open(self, place: int) -> int:
-        decided = self._choices
-        undecided = [other for key, other in self._places.items() if key not in decided]
-        return next((other for other in undecided if other > place), undecided[0] if undecided else place)
+        if self.is_done:
+            return place
+        keys = tuple(self._places)
+        cycle = chain(range(place + 1, len(keys)), range(place + 1))
+        return next(other for other in cycle if keys[other] not in self._choices)
 
 
 def draft_key(draft: Draft) -> str:
@@ -415,10 +417,11 @@ class Review:
                 except InputError as error:
                     raise InputError(f"{where}: {error} Remove the line.") from None
         stream.truncate(end)
-        missing = [rule for rule in self.rules if not self.file(rule).exists()]
-        for draft, negative in self.state.accepted:
-            if draft.rule in missing:
-                self._write(draft, old=None, new=negative)
+        for rule in (rule for rule in self.rules if not self.file(rule).exists()):
+            texts = [(_origin(draft)[1], text) for draft, text in self.state.accepted if draft.rule == rule]
+            if texts:
+                entries = [ExampleEntry(caption=caption, negative=text) for caption, text in dict.fromkeys(texts)]
+                write_examples(self.file(rule), entries, rule=rule)
         if last is not None:
             self._settle(*last)  # the review may have been killed between writing the log and the examples
         self.state.show_first_open()
