@@ -56,7 +56,7 @@ def test_pictures_of_one_colour_are_near(
     for name, neighbours in near.items():
         images = ["0" if other == "copy" else other[0] for other in neighbours]
         assert images[0] == partner[name[0]] and len(set(images)) == 2
-    with pytest.raises(InputError, match=r"asks for 4 neighbours per caption, .* 4 different images"):
+    with pytest.raises(InputError, match=r"4 neighbours per caption cannot be found: .* 4 different images"):
         list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=4))
 
 

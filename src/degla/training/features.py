@@ -185,8 +185,9 @@ def find_neighbours(
     row_of = [embedded.image_row[image] for image in images]
     if len(embedded.images) <= count:
         raise InputError(
-            f"--count asks for {counted(count, 'neighbour')} per caption, but the captions have only "
-            f"{counted(len(embedded.images), 'different image')}. Lower --count, or give captions of more images."
+            f"{counted(count, 'neighbour')} per caption cannot be found: the captions have only "
+            f"{counted(len(embedded.images), 'different image')}. Give captions of more images (degla neighbours: or "
+            "lower --count)."
         )
     owners: dict[int, list[str]] = {}
     for row, caption in zip(row_of, captions, strict=True):
