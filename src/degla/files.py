@@ -195,19 +195,24 @@ def spare_inputs(out: Path, *inputs: Path | None) -> None:
             raise InputError(f"{out}: this command reads it and would overwrite it. Choose another --out.")
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, of_file: Callable[[Path], str] | None = None) -> str:
     """Return the hexadecimal sha256 of a file, or of all files of a folder (see `sha256_of_files`)."""
     if path.is_dir():
-        return sha256_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
+        return sha256_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path, of_file=of_file)
+    if of_file is not None:
+        return of_file(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_of_files(files: Iterable[Path], root: Path) -> str:
-    """Return the sha256 of the names, relative to `root`, and contents of files, in the order given."""
+def sha256_of_files(files: Iterable[Path], root: Path, *, of_file: Callable[[Path], str] | None = None) -> str:
+    """Return the sha256 of the names, relative to `root`, and contents of files, in the order given.
+
+    `of_file` may know the sha256 of a file without reading it.
+    """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.relative_to(root).as_posix().encode() + bytes.fromhex(sha256_of(file)))
+        digest.update(file.relative_to(root).as_posix().encode() + bytes.fromhex(sha256_of(file, of_file=of_file)))
     return digest.hexdigest()
 
 

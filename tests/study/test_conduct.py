@@ -22,11 +22,13 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
+from degla.data import prepared
 from degla.errors import DeglaError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.questions import BenchmarkQuestions, ask
 from degla.evaluation.results import load_result
+from degla.files import sha256_of
 from degla.locks import lock
 from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
@@ -275,6 +277,26 @@ def test_files_of_a_pattern_are_distinguished_too(tmp_path: Path) -> None:
     assert digest_of(tmp_path / "*.tar", {}) == before
     (tmp_path / "b.tar").write_bytes(b"other")
     assert digest_of(tmp_path / "*.tar", {}) != before
+
+
+def test_large_files_that_rest_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / "data" / name).write_bytes(name.encode() * 20)
+    (tmp_path / "data" / "note").write_text("n")
+    paths = (tmp_path / "data", tmp_path / "data" / "a.tar")
+    whole = [digest_of(path, {}) for path in paths]
+    assert whole == [sha256_of(path) for path in paths]
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(materials, "_LARGE", 50)
+    monkeypatch.setattr(prepared, "_SECONDS_TO_SETTLE", -1)
+    assert [digest_of(path, {}) for path in paths] == whole
+    notes = tmp_path / "cache" / "prepared" / "sources.json"
+    assert set(json.loads(notes.read_text())) == {str(tmp_path / "data" / name) for name in ("a.tar", "b.tar")}
+    notes.write_text(notes.read_text().replace(whole[1], "f" * 64))
+    assert digest_of(paths[1], {}) == "f" * 64, "what is remembered is used"
+    paths[1].write_bytes(b"other" * 20)
+    assert digest_of(paths[1], {}) == sha256_of(paths[1])
 
 
 def test_what_a_training_took_is_read_from_its_metrics(tmp_path: Path) -> None:

@@ -54,20 +54,29 @@ class SourceState(Record):
 
 
 def read_source(path: Path) -> SourceState:
-    """Return the state and digest of a file; it is only read if it has changed since the last time.
+    """Return the state and digest of a file (see `content_of`), or of the states of a folder's or pattern's files.
 
     Raises:
         InputError: it cannot be read.
     """
-    place, folder = place_of(path), cache_folder("prepared")
     if is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar" or address_of(path):
         files = (
             files_of(path, ".tar")
             or files_of(path, *PARQUET_ENDINGS)
             or sorted(each for each in path.rglob("*") if each.is_file())
         )
-        content = json.dumps([place, *((str(each), _status(each)) for each in files)])
+        content = json.dumps([place_of(path), *((str(each), _status(each)) for each in files)])
         return SourceState(state=(), sha256=hashlib.sha256(content.encode()).hexdigest())
+    return content_of(path)
+
+
+def content_of(path: Path) -> SourceState:
+    """Return the state and digest of a file on this machine; it is only read if it has changed since the last time.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    place, folder = place_of(path), cache_folder("prepared")
     sources = _read_sources(folder / _SOURCES)
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
     with open_file(path) as stream:

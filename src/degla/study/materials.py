@@ -17,7 +17,7 @@ from degla.config.fields import flat, path_fields, to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
-from degla.data.prepared import read_source
+from degla.data.prepared import content_of, read_source
 from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
@@ -38,6 +38,8 @@ from degla.world.draw import MARKER, DrawnPairs, draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.study")
 
+_LARGE = 1 << 24
+"""Bytes of a file whose digest is remembered: the note of thousands of small ones would take longer than they do."""
 _NEIGHBOURS = 3
 """Similar images per image, of which a step draws one (3 in NegCLIP)."""
 
@@ -249,10 +251,15 @@ def digest_of(path: Path, digests: dict[Path, str]) -> str:
         digests[path] = read_source(path).sha256
     if path not in digests:
         try:
-            digests[path] = sha256_of(path)
+            digests[path] = sha256_of(path, of_file=_digest_of_file)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     return digests[path]
+
+
+def _digest_of_file(file: Path) -> str:
+    """Large files are only read again if they have changed."""
+    return content_of(file).sha256 if file.stat().st_size >= _LARGE else sha256_of(file)
 
 
 def digest_questions(names: Iterable[str], root: Path) -> str:
