@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from degla.cli import main
-from degla.config.fields import change, from_plain, read_fields, to_plain, to_yaml
+from degla.config.fields import change, check_unchanged, from_plain, read_fields, to_plain, to_yaml
 from degla.config.run import TrainConfig
+from degla.errors import InputError
 from degla.shelf import RECIPES
 from degla.verbs._training import configure
 
@@ -75,6 +76,17 @@ def test_what_the_command_prints_has_no_password(capsys: Capture) -> None:
             ]
         )
     assert "https://host/b" in (told := capsys.readouterr().err) and "secret" not in told
+
+
+def test_a_resumed_run_may_have_another_password() -> None:
+    def reading(captions: str, lr: float = 1e-4) -> TrainConfig:
+        return change(_recipe("clip"), {"data.captions": captions, "optim.lr": lr}, where="here")
+
+    check_unchanged(reading("sftp://me:old@host/a.jsonl"), reading("sftp://me:new@host/a.jsonl"))
+    with pytest.raises(InputError, match=r"--data\.captions was .*host/a\.jsonl' and is now .*host/b\.jsonl'"):
+        check_unchanged(reading("sftp://me:old@host/a.jsonl"), reading("sftp://me:new@host/b.jsonl"))
+    with pytest.raises(InputError, match=r"--optim\.lr was"):
+        check_unchanged(reading("sftp://me:old@host/a.jsonl"), reading("sftp://me:new@host/a.jsonl", 1e-3))
 
 
 NESTED = {"recipe": "negclip", "optim": {"lr": 1e-4}, "objective": {"contrastive": {"negative_scope": "own"}},

@@ -24,7 +24,7 @@ from degla.locks import lock
 from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
-from degla.parse import read_json, read_json_object, read_toml, read_yaml
+from degla.parse import read_json, read_json_object, read_toml, read_yaml, without_passwords
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, check_address, display_path
 from degla.shelf import IF_OWN, LOSSES, did_you_mean
@@ -335,12 +335,16 @@ def read_config(run: Path) -> TrainConfig:
 
 
 def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:
-    """Check that a resumed run would compute the same as before.
+    """Check that a resumed run would compute the same as before; passwords of addresses may differ.
 
     Raises:
         InputError: it would not; names each changed flag with both values.
     """
-    changed = [entry for entry in differences(old, new) if not entry[0].startswith(FREE)]
+    changed = [
+        (name, before, now)
+        for name, before, now in differences(old, new)
+        if not name.startswith(FREE) and without_passwords(repr(before)) != without_passwords(repr(now))
+    ]
     if changed:
         listed = "; ".join(f"--{name} was {before!r} and is now {now!r}" for name, before, now in changed)
         raise InputError(
