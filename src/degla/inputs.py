@@ -17,8 +17,31 @@ from degla.records import CaptionRecord
 from degla.shelf import did_you_mean
 
 ImageInput = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
-"""Inputs of the image tower: normalised pixels or, if it is frozen and images are embedded only once, its stored
+"""Images of a batch: normalised pixels or, if the tower is frozen and images are embedded only once, its stored
 outputs: unit embeddings, or embeddings followed by patch outputs."""
+
+
+@dataclass(frozen=True)
+class FrozenStates:
+    """States of images after the frozen first blocks of a vision transformer.
+
+    Attributes:
+        values: a row per token.
+        blocks: number of these blocks.
+    """
+
+    values: Float[Tensor, "batch tokens width"]
+    blocks: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> FrozenStates:
+        return replace(self, values=self.values[rows])
+
+
+TowerInput = ImageInput | FrozenStates
+"""What an image tower takes."""
 
 
 @dataclass(frozen=True)

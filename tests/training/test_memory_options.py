@@ -94,17 +94,21 @@ BACKENDS = ("aot_eager", "inductor") if os.environ.get("DEGLA_TEST_INDUCTOR") el
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("recipe", ["negclip", "degla_plus"])  # The second shares the states of frozen blocks.
 def test_a_compiled_step_equals_the_eager_one(
-    backend: str, one_block: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    recipe: str, backend: str, one_block: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     from torch._dynamo.utils import counters
 
     from degla.model.encoder import Encoder
 
     monkeypatch.setattr(Encoder, "compile", partialmethod(Encoder.compile, backend=backend))
     torch._dynamo.reset()  # type: ignore[no-untyped-call]
-    config = tiny_config("negclip", model=one_block, pairs=tiny_pairs, out=tmp_path)
+    model = one_block if recipe == "negclip" else tiny_model
+    config = tiny_config(recipe, model=model, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)
+    assert eager[2].pairs.shared_blocks == (recipe == "degla_plus")
     counters.clear()
     compiled = first_step(replace(config, train=replace(config.train, compile=True)))
     torch.testing.assert_close(compiled[0], eager[0], rtol=1e-5, atol=0)

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from degla.errors import InputError
+from degla.losses import losses_by_name
 from degla.model.adapters import AdapterConfig, add_adapters, merged_state
+from degla.model.block import run_block
+from degla.model.image import count_frozen
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.optim import choose_trainable
@@ -145,6 +148,66 @@ def test_the_teacher_shares_what_is_not_trained(tiny_model: Path, tiny_pairs: Pa
         assert not theirs[name].requires_grad
     assert all("lora_" in name or name == "clip.logit_scale" for name in gradients)
     assert sum("lora_" in name for name in gradients) == 2 * 4 * 4
+
+
+def _blocks_run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The image tower's blocks as `run_block` runs them from now on, by the weights that they read."""
+    run: list[Any] = []
+
+    def counted(block: Any, states: Any, attend: Any) -> Any:
+        run.append(block.mlp.c_fc.weight)
+        return run_block(block, states, attend)
+
+    monkeypatch.setattr("degla.model.image.run_block", counted)
+    monkeypatch.setattr("degla.model.block.run_block", counted)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("recipe", "blocks", "chunk_size", "shared"),
+    [
+        ("degla", -1, None, 2),
+        ("degla", 2, None, 2),  # The last block is never among them.
+        ("degla", 1, None, 1),
+        ("degla", 0, None, 0),
+        ("degla", -1, 2, 0),  # Parts are embedded in turn, to save memory.
+        ("gift", -1, None, 2),
+        ("fsc_clip", -1, None, 2),  # Reads all patches.
+        ("fare", -1, None, 0),  # The student's images are attacked.
+        ("pointacl_clip", -1, None, 0),  # It reads some of the patches.
+        ("excon_clip", -1, None, 0),  # Parts of the images are added for it.
+    ],
+)
+def test_student_and_teacher_share_the_states_of_frozen_blocks(
+    recipe: str, blocks: int, chunk_size: int | None, shared: int, monkeypatch: pytest.MonkeyPatch,
+    tiny_pairs: Pairs, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Loss and gradients are the same to the bit as when each runs all blocks."""
+    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"layers": 3})
+    loop = {"freeze_image_blocks": blocks, "chunk_size": chunk_size}
+    config = tiny_config(recipe, model=model, pairs=tiny_pairs, out=tmp_path / "run", **loop)
+    distilling = replace(config.objective["self_distillation"], weight=0.1)  # For recipes without a teacher.
+    config = replace(config, objective=losses_by_name(**config.objective | {"self_distillation": distilling}))
+    run = _blocks_run(monkeypatch)
+    loss, gradients, trainer = first_step(config)
+    visual = trainer.encoder.clip.visual
+    weights = [block.mlp.c_fc.weight for block in visual.transformer.resblocks]
+    times = [sum(each is weight for each in run) for weight in weights]
+    monkeypatch.setattr("degla.training.build.count_frozen", lambda clip: 0)
+    run.clear()
+    whole_loss, whole, _ = first_step(config)
+    assert torch.equal(loss, whole_loss) and gradients.keys() == whole.keys()
+    assert all(torch.equal(gradients[name], value) for name, value in whole.items())
+    if shared:
+        assert times[:shared] == [1] * shared and len(run) > sum(times)
+
+
+def test_a_tower_that_drops_patches_in_training_shares_nothing(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_dropout": 0.5})
+    clip = load_encoder(str(model)).requires_grad_(False).clip
+    assert clip.visual.patch_dropout.prob == 0.5 and count_frozen(clip) == 0
+    clip.visual.patch_dropout.prob = 0.0
+    assert count_frozen(clip) == 1
 
 
 @pytest.mark.usefixtures("attention_form")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from degla.inputs import INPUTS, ImageInput
+from degla.inputs import INPUTS, FrozenStates, ImageInput, TowerInput
 from degla.prefixes import GrowTree, PrefixTree, ends_of
 
 Texts = Int[Tensor, "texts length"] | PrefixTree
@@ -161,6 +161,7 @@ class BatchPart:
             the other. The negatives axis is flattened only here.
         captions: only their captions.
         kept: indices of the patches of each image that the student reads; None for all.
+        frozen: states of the images after frozen blocks; None if the towers run all blocks.
     """
 
     rows: slice
@@ -168,6 +169,12 @@ class BatchPart:
     texts: Texts
     captions: Texts
     kept: Int[Tensor, "images kept"] | None = None
+    frozen: FrozenStates | None = None
+
+    @property
+    def tower_input(self) -> TowerInput:
+        """What the image towers take."""
+        return self.image if self.frozen is None else self.frozen
 
 
 @dataclass(frozen=True)

@@ -165,9 +165,9 @@ def run_last_block(
     return _after_attention(block, read(states), attend(query, key, value))
 
 
-def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bool) -> Tensor:
-    """Run all blocks but the last, without keeping activations if gradient checkpointing is on."""
-    for block in transformer.resblocks[:-1]:
+def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bool, first: int = 0) -> Tensor:
+    """Run all blocks from `first` on but the last, without keeping activations if gradient checkpointing is on."""
+    for block in transformer.resblocks[first:-1]:
         if transformer.grad_checkpointing and training and torch.is_grad_enabled():
             states = checkpoint(run_block, block, states, attend, use_reentrant=False)
         else:

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
-from degla.inputs import ImageInput
-from degla.model.image import SeesAttention, averages_a_map, encode_class_token, encode_patches, reads_class_token
+from degla.inputs import FrozenStates, ImageInput, TowerInput
+from degla.model.image import (
+    SeesAttention,
+    averages_a_map,
+    encode_class_token,
+    encode_patches,
+    reads_class_token,
+    run_frozen,
+)
 from degla.model.integrity import digest_of_weights
 from degla.model.text import (
     can_trim,
@@ -114,8 +121,9 @@ class Encoder(nn.Module):
         self._encode_tree: Callable[..., Tensor] = encode_tree
         self.reads_class_token = reads_class_token(clip)
         self._gives_patches = self.reads_class_token or averages_a_map(clip)
-        self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None
+        self._encode_image: Callable[[Any, Tensor | FrozenStates, Tensor | None], Tensor] | None
         self._encode_image = encode_class_token if self.reads_class_token else None
+        self._run_frozen: Callable[[Any, Tensor, int], FrozenStates] = run_frozen
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         """Copy the network; the tokenizer's tables and other constants are shared."""
@@ -203,17 +211,18 @@ class Encoder(nn.Module):
             rest_what_stays(self.clip, statistics=not self.moves_statistics)
         return self
 
-    def encode_images(self, images: ImageInput) -> Float[Tensor, "batch dim"]:
+    def encode_images(self, images: TowerInput) -> Float[Tensor, "batch dim"]:
         """Return unit-length embeddings of transformed images; embeddings are only normalised."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: ImageInput, places: Tensor | None = None) -> Float[Tensor, "batch dim"]:
+    def _encode_raw(self, images: TowerInput, places: Tensor | None = None) -> Float[Tensor, "batch dim"]:
         if places is not None:
             self.refuse_without_class_token("--views.left-out")
-        if images.ndim < 4:  # Embedded once before the first step.
-            return (images if images.ndim == 2 else images[:, 0]).float()
-        tower = getattr(self.clip, "visual", self.clip)
-        images = images.to(next(tower.parameters()).dtype)  # Half precision after `encoder.half()`.
+        if not isinstance(images, FrozenStates):
+            if images.ndim < 4:  # Embedded once before the first step.
+                return (images if images.ndim == 2 else images[:, 0]).float()
+            tower = getattr(self.clip, "visual", self.clip)
+            images = images.to(next(tower.parameters()).dtype)  # Half precision after `encoder.half()`.
         if self._encode_image is not None:
             return self._encode_image(self.clip, images, places).float()
         with self._kernels():
@@ -236,9 +245,16 @@ class Encoder(nn.Module):
                 rows = encode_trimmed(self.clip, texts) if self.trims else self.clip.encode_text(texts)
         return nn.functional.normalize(rows.float(), dim=-1)
 
-    def _encode_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        raw, patch = (images[:, 0], images[:, 1:]) if images.ndim == 3 else encode_patches(self.clip, images)
+    def _encode_patches(self, images: TowerInput) -> tuple[Tensor, Tensor]:
+        if isinstance(images, Tensor) and images.ndim == 3:
+            raw, patch = images[:, 0], images[:, 1:]
+        else:
+            raw, patch = encode_patches(self.clip, images)
         return raw.float(), patch.float()
+
+    def run_frozen(self, images: ImageInput, blocks: int) -> FrozenStates | None:
+        """Return the states of images after the first `blocks` blocks, which are frozen; None for stored outputs."""
+        return self._run_frozen(self.clip, images, blocks) if images.ndim == 4 else None
 
     def _encode_further(
         self, texts: Tensor | PrefixTree, encode: Callable[..., tuple[Tensor, Tensor]]
@@ -280,7 +296,7 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        images: ImageInput | None,
+        images: TowerInput | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
@@ -314,7 +330,7 @@ class Encoder(nn.Module):
         return TowerOutputs(image, text, patch, token, raw_image if raw else None, states)
 
     def forward(
-        self, images: ImageInput | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **options: Any
+        self, images: TowerInput | None, texts: Int[Tensor, "texts length"] | PrefixTree | None, **options: Any
     ) -> tuple[Tensor | None, ...]:
         """Return all fields of `embed`'s result, scale and bias: the call that data-parallel training wraps."""
         return (*self.embed(images, texts, **options), self.scale, self.bias)
@@ -328,6 +344,7 @@ class Encoder(nn.Module):
         self._encode_tree = torch.compile(encode_tree, dynamic=True, backend=backend)
         if self._encode_image is not None:
             self._encode_image = torch.compile(encode_class_token, backend=backend)
+            self._run_frozen = torch.compile(run_frozen, backend=backend)
 
     def checkpoint_gradients(self) -> None:
         """Enable gradient checkpointing: keep no activations inside the blocks and recompute them in the backward pass.

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from degla.inputs import FrozenStates
 from degla.model.block import (
     attend_both_ways,
     heads_of,
@@ -19,6 +20,7 @@ from degla.model.block import (
     why_unknown,
 )
 from degla.model.token_mask import take_tokens
+from degla.model.towers import tower_depth
 
 SeesAttention = Callable[
     [Float[Tensor, "batch heads length"], Float[Tensor, "batch heads length head"]], Float[Tensor, "batch heads length"]
@@ -78,9 +80,34 @@ def averages_a_map(clip: nn.Module) -> bool:
     )
 
 
+def count_frozen(clip: nn.Module) -> int:
+    """Return how many first blocks student and teacher can share: nothing in or before them is trained.
+
+    The last block is never shared. It is 0 for towers for which `reads_class_token` does not hold, and for those that
+    drop patches in training, which a teacher does not.
+    """
+    visual: Any = getattr(clip, "visual", clip)
+    depth = tower_depth(clip, "image") if reads_class_token(clip) else None
+    if depth is None or getattr(visual.patch_dropout, "prob", 0.0) > 0:
+        return 0
+    named = dict(clip.named_parameters())
+    trained = [number for name, number in depth.of.items() if named[name].requires_grad]
+    return max(min([*trained, depth.count - 1]), 0)
+
+
+@torch.no_grad()
+def run_frozen(clip: nn.Module, images: Float[Tensor, "batch 3 height width"], blocks: int) -> FrozenStates:
+    """Run the first `blocks` blocks of a vision transformer, of which nothing is trained."""
+    visual: Any = clip.visual
+    attend, states = attend_both_ways(heads_of(visual.transformer)), visual._embeds(images)
+    for block in visual.transformer.resblocks[:blocks]:
+        states = run_block(block, states, attend)
+    return FrozenStates(states, blocks)
+
+
 def encode_class_token(
     clip: nn.Module,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch 3 height width"] | FrozenStates,
     places: Int[Tensor, "batch places"] | None = None,
     look: SeesAttention | None = None,
 ) -> Float[Tensor, "batch dim"]:
@@ -88,13 +115,13 @@ def encode_class_token(
 
     Args:
         clip: the model.
-        images: transformed.
+        images: transformed; or their states after the first blocks.
         places: indices of the patches to read; all by default. The others are dropped before the first block, after
-            positional embeddings are added.
+            positional embeddings are added. Not with states.
         look: receives the class token's attention in the last block and may change it.
     """
     visual: Any = clip.visual
-    states = visual._embeds(images)
+    states, first = _start(visual, images)
     if places is not None:
         states = torch.cat([states[:, :1], take_tokens(states[:, 1:], places)], dim=1)
     heads = heads_of(visual.transformer)
@@ -107,14 +134,19 @@ def encode_class_token(
         row = look((one @ keys.transpose(2, 3) / keys.shape[3] ** 0.5).softmax(dim=3)[:, :, 0], values)
         return (row[:, :, None] @ values)[:, :, 0].flatten(1)
 
-    states = run_blocks(visual.transformer, states, attend, training=visual.training)
+    states = run_blocks(visual.transformer, states, attend, training=visual.training, first=first)
     pooled = run_last_block(visual.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows[:, 0])
     pooled = visual.ln_post(pooled)
     return cast(Tensor, pooled if visual.proj is None else pooled @ visual.proj)
 
 
+def _start(visual: Any, images: Tensor | FrozenStates) -> tuple[Tensor, int]:
+    """Return the states to continue with, and the number of the block that comes next."""
+    return (images.values, images.blocks) if isinstance(images, FrozenStates) else (visual._embeds(images), 0)
+
+
 def encode_patches(
-    clip: nn.Module, images: Float[Tensor, "batch 3 height width"]
+    clip: nn.Module, images: Float[Tensor, "batch 3 height width"] | FrozenStates
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches dim"]]:
     """Run an image tower for which `why_no_patches` returns None.
 
@@ -129,7 +161,8 @@ def encode_patches(
         outputs = visual.head(visual.trunk.get_classifier()(places))
         return outputs.mean(dim=1), outputs
     attend = attend_both_ways(heads_of(visual.transformer))
-    states = run_blocks(visual.transformer, visual._embeds(images), attend, training=visual.training)
+    states, first = _start(visual, images)
+    states = run_blocks(visual.transformer, states, attend, training=visual.training, first=first)
     states = visual.ln_post(run_block(visual.transformer.resblocks[-1], states, attend))
     outputs = states if visual.proj is None else states @ visual.proj
     return outputs[:, 0], outputs[:, 1:]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.inputs import ImageInput
+from degla.inputs import TowerInput
 from degla.model.encoder import Encoder
 from degla.model.evidence import patch_evidence
 from degla.model.token_mask import significance
@@ -69,7 +69,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        images: ImageInput | None,
+        images: TowerInput | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
     ) -> tuple[Float[Tensor, "batch dim"] | None, Float[Tensor, "texts dim"] | None]:
         """Return unit-length embeddings of the given inputs, without gradients."""
@@ -79,7 +79,7 @@ class Teacher(nn.Module):
         )
 
     @torch.no_grad()
-    def encode_raw_images(self, images: ImageInput) -> Float[Tensor, "batch dim"]:
+    def encode_raw_images(self, images: TowerInput) -> Float[Tensor, "batch dim"]:
         """Return embeddings of images before normalisation, without gradients."""
         rows: Tensor | None = self.encoder.embed(images, None, raw=True).raw_image
         assert rows is not None

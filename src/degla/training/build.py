@@ -20,6 +20,7 @@ from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.address import folder_of_run
 from degla.model.encoder import Encoder
+from degla.model.image import count_frozen
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.trained_along import TextDecoder, WordPredictor
@@ -162,10 +163,16 @@ def build_trainer(
     if "evidence" in objectives[0].reads:
         encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
         evidence = Evidence(config.evidence, encoder.clip.visual.grid_size, processes, seed=config.train.seed)
+    shared = 0 if teacher is None or sharding is not None else count_frozen(encoder.clip)
+    plain = attack is None and views is None and evidence is None  # Else the student's images are not the teacher's.
+    streams = [
+        Stream(objectives[0], chunk, attack, views, evidence, shared_blocks=shared if plain else 0),
+        *(Stream(objective, chunk, shared_blocks=shared) for objective in objectives[1:]),
+    ]
     return Trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
-        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views, evidence),
-        replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
+        optimizer=accelerator.prepare_optimizer(optimizer), pairs=streams[0],
+        replay=streams[1] if len(streams) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
         log_scale_limit=limit, decoder=decoder, predictor=predictor,
     )  # fmt: skip

@@ -132,9 +132,9 @@ def teacher_target(
         rows = part.rows.stop - part.rows.start
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
         alone = "image" in needs and "raw_image" not in needs and not raw
-        image, text = teacher.encode(part.image[:rows] if alone else None, texts)
+        image, text = teacher.encode(part.tower_input[:rows] if alone else None, texts)
         if "raw_image" in needs or ("image" in needs and raw):  # One pass gives both if both are read.
-            own = raw[number][:rows] if raw else teacher.encode_raw_images(part.image[:rows])
+            own = raw[number][:rows] if raw else teacher.encode_raw_images(part.tower_input[:rows])
             if "raw_image" in needs:
                 columns["raw_image"].append(own)
             image = torch.nn.functional.normalize(own, dim=-1)
@@ -220,7 +220,7 @@ class GradientCache:
 def _embed(towers: Callable[..., Any], part: BatchPart, objective: Objective) -> Any:
     """Return the outputs of the towers for a part, only those that are read; defaults are not passed as arguments."""
     places = {} if part.kept is None else {"places": part.kept}
-    return towers(part.image, part.texts if objective.reads_texts else None, **objective.outputs, **places)
+    return towers(part.tower_input, part.texts if objective.reads_texts else None, **objective.outputs, **places)
 
 
 def _product(value: Tensor, leaf: Tensor) -> Tensor:

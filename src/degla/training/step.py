@@ -35,6 +35,8 @@ class Stream:
     """Samples the patches that the student reads, if it does not read all."""
     evidence: Evidence | None = None
     """Adds the part of each image with the evidence for its caption, if a loss reads it."""
+    shared_blocks: int = 0
+    """Number of frozen first blocks of the image tower, which student and teacher then run once for both."""
 
 
 @dataclass
@@ -125,6 +127,9 @@ class Trainer:
         with self.accelerator.autocast():
             if stream.views is not None:
                 parts, raw = stream.views(parts, self.teacher, number=number)
+            elif stream.shared_blocks and len(parts) == 1:  # Parts are embedded in turn, to save memory.
+                states = self.encoder.run_frozen(parts[0].image, stream.shared_blocks)
+                parts = [replace(parts[0], frozen=states)]
             target = teacher_target(
                 self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw
             )
