@@ -33,6 +33,7 @@ MADE = {
         ("A cup and a plate and a fork.", []),
         ("A small black and white dog", []),
         ("A woman wearing tiara and floral dress", []),  # no adjective
+        ("A blue and cream-colored bus", ["A cream-colored and blue bus"]),
         ("Mr. and Mrs. Luvernis Lee", []),
         ("Broccoli and artichoke bake", []),  # one bake
     ],

@@ -26,7 +26,7 @@ RULE: Final = "presence"
 """Rule name of the false options."""
 _COMPANIONS: Final = 20
 """Number of most frequent companions of a thing from which absent things are drawn."""
-_DENIALS: Final = frozenset({"no", "not", "n't", "never", "without", "cannot", "neither", "nor", "none", "nobody"})
+_DENIALS: Final = frozenset({"no", "not", "n't", "never", "without", "neither", "nor", "none", "nobody"})
 _OF_NOUNS: Final = frozenset({"no", "without", "none"})
 """Denials that no denied verb follows."""
 _SHORT: Final = 5

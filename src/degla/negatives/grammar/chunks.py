@@ -295,7 +295,8 @@ def _technique(chunks: Sequence[Chunk]) -> int:
     media, marks = lexicon().words["media"], (",", ";", ".")
     for place, chunk in enumerate(chunks):
         begun = chunk.before.lower in media and token_at(chunk.source, chunk.start - 2).text in marks
-        if begun or (chunk.before.text in marks and any(token.lemma in media for token in chunk.tokens)):
+        bare = chunk.noun.lemma in media and chunk.first.tag not in ("DT", "CD", "PRP$")  # no "a steel pole"
+        if begun or (bare and chunk.before.text in marks):
             return place
     return len(chunks)
 

@@ -155,14 +155,19 @@ def subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ..
         if not token.is_finite:
             continue
         main = token.governor if token.role in ("aux", "auxpass") else place
-        while not (own := governed(tokens, main, *SUBJECTS)) and _is_joined(tokens, main):
-            main = tokens[main].governor  # "a child holds a spoon and looks up"
-        if any(tokens[index].tag in ("WDT", "WP") for index in own):
-            own = [tokens[main].governor]
-        elif any(tokens[index].role == "expl" for index in own):
-            own = governed(tokens, main, "attr", "dobj")
-        verbs.append((place, tuple(own)))
+        verbs.append((place, tuple(subjects(tokens, main))))
     return tuple(verbs)
+
+
+def subjects(tokens: Sequence[Token], verb: int) -> list[int]:
+    """Return the indices of a main verb's subjects: for "who" and "that" the noun before, for "there" what exists."""
+    while not (own := governed(tokens, verb, *SUBJECTS)) and _is_joined(tokens, verb):
+        verb = tokens[verb].governor  # "a child holds a spoon and looks up"
+    if any(tokens[index].tag in ("WDT", "WP") for index in own):
+        return [tokens[verb].governor]
+    if any(tokens[index].role == "expl" for index in own):
+        return governed(tokens, verb, "attr", "dobj")
+    return own
 
 
 def _is_joined(tokens: Sequence[Token], verb: int) -> bool:

@@ -21,6 +21,7 @@ from degla.tagger import load_tagger
 _BATCH: Final = 256
 _CACHE_SIZE: Final = 2_048
 _RECORDS: Final = 1_000
+_NONE: Final = frozenset({"no", "none", "nobody", "nothing", "neither"})
 SENTENCE_ENDS: Final = frozenset(".!?")
 
 
@@ -104,7 +105,11 @@ class Caption:
         if len(roots) != 1 or not self.tokens[roots[0]].is_verb:
             return False
         said, there = (governed(self.tokens, roots[0], role) for role in ("attr", "expl"))
-        denied = {token.governor for token in self.tokens if token.lower == "no"}
+        denied = {
+            token.governor if token.role == "det" else place
+            for place, token in enumerate(self.tokens)
+            if token.lower in _NONE and len(governed(self.tokens, token.governor, "det")) < 2  # "a no parking sign"
+        }
         none = [*governed(self.tokens, roots[0], "nsubj", "nsubjpass"), *(said if there else ())]
         described = governed(self.tokens, roots[0], "acomp") or (said and not there)
         return not denied.isdisjoint(none) or bool(not described and governed(self.tokens, roots[0], "neg"))

@@ -25,7 +25,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.tagger import inflections
 
 _PIECE: Final = re.compile(
-    r"[^\W_]+?(?=n['’]t\b)|n['’]t\b|[^\W_]+(?:[-&/.][^\W_]+)*|['’](?:s|re|ve|ll|d|m)\b|\S", re.IGNORECASE
+    r"\bcan(?=not\b)|[^\W_]+?(?=n['’]t\b)|n['’]t\b|[^\W_]+(?:[-&/.][^\W_]+)*|['’](?:s|re|ve|ll|d|m)\b|\S", re.IGNORECASE
 )
 _AN: Final = re.compile(r"(?:[aeiou]|hour|honest|honou?r|heir|x-ray\b|[fhlmnrsx]\b|8|11\b|18\b)", re.IGNORECASE)
 _NOT_AN: Final = re.compile(

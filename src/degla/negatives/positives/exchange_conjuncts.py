@@ -41,9 +41,14 @@ class ExchangeConjuncts(TrueRule):
             for place in range(chunk.core, chunk.head - 2):
                 one, joint, other = tokens[place : place + 3]
                 alone = not token_at(tokens, place - 1).is_adjective and not tokens[place + 3].is_adjective
-                describing = all(word.is_adjective and lexicon().is_adjective(word.lower) for word in (one, other))
-                if describing and joint.lower == "and" and alone:
+                if _describes(one) and _describes(other) and joint.lower == "and" and alone:
                     yield exchange(tokens, (place, place + 1), (place + 2, place + 3))
+
+
+def _describes(word: Token) -> bool:
+    """Whether a word is an adjective, and no noun that the tagger took for one: "a tiara and floral dress"."""
+    tables = lexicon()
+    return word.is_adjective and (tables.is_adjective(word.lower) or not tables.is_noun(word.lower))
 
 
 def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:

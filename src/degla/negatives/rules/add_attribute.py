@@ -89,7 +89,8 @@ def _places(caption: Caption) -> dict[int, Chunk]:
             if plain and not named and not _opens_compound(chunk, start) and len(own) <= _MOST_ADJECTIVES:
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(chunk.source[place].lower) for place in own)
-                places[start if graded else own[0]] = chunk
+                shaded = bool(own) and chunk.source[own[0] - 1].lower == "light"  # "a striped light brown dog"
+                places[start if graded else own[0] - shaded] = chunk
     return places
 
 

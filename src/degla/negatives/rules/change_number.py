@@ -137,8 +137,11 @@ def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
         ranged = chunk.before.text in _BETWEEN and token_at(tokens, chunk.start - 2).tag == "CD"  # "3-4 rooms"
         if ranged or chunk.before.tag in ("DT", "CD", "PRP$") or chunk.after.tag == "POS":
             continue  # "a a foggy road", "a dog's running"
-        if not tables.noun_groups(head.lemma) and words.conjugate(words.verb(head.lower), "VBG") == head.lower:
-            continue  # "a man standing": a verb that the tagger took for a noun
+        before = tokens[chunk.holder - 1]
+        doubtful = before.is_noun or before.tag == "CD" or not tables.is_concrete(head.lemma)
+        known = not doubtful or tables.noun_groups(head.lemma)
+        if not known and words.conjugate(words.verb(head.lower), "VBG") == head.lower:
+            continue  # "a man standing", "one riding": a verb that the tagger took for a noun
         if shares_article(chunk, following) or is_absent(chunk):
             continue  # "a fork and knife" has no plural; "without a fork" is also "without two forks"
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
@@ -156,11 +159,11 @@ def _countable_chunks(caption: Caption) -> Iterator[Chunk]:
 
 def _is_setting(chunk: Chunk) -> bool:
     """Whether the phrase is a place, is ridden or worn, or no thing: its number seldom differs from the caption's."""
-    before = chunk.before
+    before, noun = chunk.before, chunk.holder_noun.lemma
     placed = lexicon().group_names(chunk.noun.lemma) & {"room", "place"}
     return (
         bool(placed)
-        or not lexicon().is_concrete(chunk.holder_noun.lemma)
+        or not (lexicon().is_concrete(noun) or noun in lexicon().words["measure"])
         or (before.tag == "IN" and before.lower != "with")
         or before.lemma in _MOUNTING
     )

@@ -21,9 +21,7 @@ from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.rule import NegativeRule, take_turns
 
-_NEGATIVE: Final = frozenset(
-    {"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor", "cannot"}
-)
+_NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})
 _ARTICLES: Final = frozenset({"a", "an", "the", "some"})
 _AUXILIARIES: Final = frozenset({"is", "are", "was", "were"})
 _PLACING: Final = frozenset(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, governed, token_at
-from degla.negatives.grammar.edits import SUBJECTS
+from degla.negatives.grammar.edits import subjects
 from degla.negatives.grammar.exclusion import adjective_choices, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -105,9 +105,6 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
 
 def _subject(caption: Caption, place: int) -> Chunk | None:
     """Return the phrase that a predicate describes: the verb's subject, or the nearest phrase before if it has none."""
-    tokens, verb = caption.tokens, caption.tokens[place].governor
-    own = next(iter(governed(tokens, verb, *SUBJECTS)), place)
-    if tokens[own].tag in ("WDT", "WP"):
-        own = tokens[verb].governor  # "a man who is old"
+    own = next(iter(subjects(caption.tokens, caption.tokens[place].governor)), place)
     found = next((one for one in caption.chunks if one.start <= own < one.end), None)
     return found or next((one for one in reversed(caption.chunks) if one.end <= place), None)

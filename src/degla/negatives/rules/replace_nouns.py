@@ -27,6 +27,9 @@ from degla.negatives.rule import Place, ReplacingRule
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})
 _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
+_BESIDE: Final = frozenset({"near", "by", "beside", "along", "around"})
+_SHORES: Final = frozenset({"water", "sand", "grass"})
+"""What is often beside each other: who is near water may be near sand too."""
 _LONGEST: Final = 3
 """Maximum words of a new compound."""
 
@@ -162,6 +165,8 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
         choices = additions().objects(token.lemma)
     else:
         choices = noun_choices(sort, mass=mass, but="drink" if _is_ground(caption, place) else "")
+        if caption.chunk_at(place[0]).before.lower in _BESIDE:
+            choices = tuple(word for word in choices if word not in _SHORES)
     return choices if token.is_many else _single(choices, mass=mass)
 
 

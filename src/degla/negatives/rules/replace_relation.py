@@ -176,7 +176,8 @@ def _is_bound(caption: Caption, place: int) -> bool:
     return (
         by_maker
         or (before.is_verb and before.lemma in relations().words["bound"])
-        or before.tag in ("IN", "TO", "DT", "PRP$")  # "the inside of a box"
+        or before.tag in ("IN", "TO")
+        or before.role in ("det", "poss")  # "the inside of a box"
         or before.tag == token_at(caption.tokens, place + 1).tag == "CD"  # "4 by 6 cm"
     )
 
