@@ -294,9 +294,12 @@ def _technique(chunks: Sequence[Chunk]) -> int:
     """Return at which phrase a title's technique begins ("Two women on a beach, ink on paper"); the end if none."""
     media, marks = lexicon().words["media"], (",", ";", ".")
     for place, chunk in enumerate(chunks):
-        begun = chunk.before.lower in media and token_at(chunk.source, chunk.start - 2).text in marks
-        bare = chunk.noun.lemma in media and chunk.first.tag not in ("DT", "CD", "PRP$")  # no "a steel pole"
-        if begun or (bare and chunk.before.text in marks):
+        before = chunk.before
+        if before.text in marks:
+            begun = chunk.noun.lemma in media and chunk.first.tag not in ("DT", "CD", "PRP$")  # no "a steel pole"
+        else:
+            begun = before.lower in media and token_at(chunk.source, chunk.start - 2).text in marks
+        if begun:
             return place
     return len(chunks)
 

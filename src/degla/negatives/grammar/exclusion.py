@@ -41,9 +41,9 @@ def noun_relation(word: str, other: str) -> Relation:
         return "compatible"
     if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
         return "hypernym"
-    if not tables.is_in_group(word, "shape") and (tables.is_a(word, other) or tables.is_a(other, word)):
-        return "hypernym"  # "boat" of a canoe; in drawings no circle is an oval
     if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
+        if not tables.is_in_group(word, "shape") and (tables.is_a(word, other) or tables.is_a(other, word)):
+            return "hypernym"  # "boat" of a canoe; in drawings no circle is an oval
         return ""  # WordNet's rarer senses would make a boy a man and a bus a car
     if tables.senses(word) & tables.senses(other):
         return "synonym"

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Chunk
 from degla.negatives.grammar.exclusion import (
     additions,
     is_absent,
@@ -164,15 +165,15 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     if is_inventory(caption, place):
         choices = additions().objects(token.lemma)
     else:
-        choices = noun_choices(sort, mass=mass, but="drink" if _is_ground(caption, place) else "")
-        if caption.chunk_at(place[0]).before.lower in _BESIDE:
+        chunk = caption.chunk_at(place[0])
+        choices = noun_choices(sort, mass=mass, but="drink" if _is_ground(chunk) else "")
+        if chunk.before.lower in _BESIDE:
             choices = tuple(word for word in choices if word not in _SHORES)
     return choices if token.is_many else _single(choices, mass=mass)
 
 
-def _is_ground(caption: Caption, place: Place) -> bool:
+def _is_ground(chunk: Chunk) -> bool:
     """Whether "water" is what someone is in: not what is drunk, or in a glass."""
-    chunk = caption.chunk_at(place[0])
     return chunk.core == chunk.start and chunk.before.tag in ("IN", "TO") and chunk.before.lower != "with"
 
 
