@@ -29,6 +29,7 @@ from degla.study.retention import (
     Retention,
     Sequences,
     average,
+    cells_read,
     draw_sequence,
     forgetting,
     last,
@@ -153,9 +154,36 @@ def test_the_plan_that_ships_and_its_overrides() -> None:
     assert len(plan.tasks) == 3 and {arm.recipe for arm in plan.arms} == {"gift"}
 
 
+@pytest.mark.parametrize("tasks", [2, 3, 5])
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_summary_depends_on_the_cells_that_it_reads(name: str, tasks: int) -> None:
+    scores = np.random.default_rng(0).random((tasks + 1, tasks))
+    before = SUMMARIES[name](scores)
+    read = {(row, task) for task, rows in cells_read(name, tasks).items() for row in rows}
+    for row, task in np.ndindex(scores.shape):
+        changed = scores.copy()
+        changed[row, task] = 2.0
+        assert (SUMMARIES[name](changed) != before) == ((row, task) in read), (row, task)
+
+
+@pytest.mark.parametrize("images", [12, 20, 40])
+def test_one_tested_task_alone_is_as_uncertain_as_its_score(images: int) -> None:
+    """With two tasks, zero-shot and Transfer are a score of the second task, whatever the first one's."""
+    stages = [
+        {
+            name: ItemScore(np.ones(50), np.full(count, 1 / count), np.ones(count), np.arange(count) + place)
+            for name, count, place in (("one", 400, 0), ("two", images, 400))
+        }
+        for _ in range(3)
+    ]
+    variances = retention_questions(stages, ("one", "two"), ())
+    for name, cell in (("zero-shot", "0:1"), ("Transfer", "1:1")):
+        assert variances[name].variance == variances[cell].variance
+
+
 @pytest.mark.parametrize(("images", "right"), [(80, 40), (10, 5), (80, 5)])
 def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> None:
-    """The spread of a summary over draws; if few images of a task differ, at least as large as the cells' spread."""
+    """The spread over draws; if few images differ in a cell that the summary reads, at least that of those cells."""
     random = np.random.default_rng(0)
     tasks, worths = ("one", "two"), (np.arange(images) % 2.0, (np.arange(images) < right).astype(float))
     stages = [
@@ -171,11 +199,13 @@ def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> 
         "zero-shot": two[0], "Transfer": two[1], "Average": (one[1:] + two[1:]).mean(axis=0) / 2,
         "Last": (one[2] + two[2]) / 2, "forgetting": one[1] - one[2],
     }  # fmt: skip
-    cells = [max(variances[f"{row}:{task}"].error for row in range(3)) for task in range(2)]
-    least = 0.0 if right == 40 else math.hypot(*cells) / 2
     for name, values in errors.items():
+        cells = cells_read(name, 2)
+        worst = [max(variances[f"{row}:{task}"].error for row in rows) for task, rows in cells.items()]
+        few = any((images // 2, right)[task] < 20 for task in cells)
+        least = math.hypot(*worst) / len(worst) if few else 0.0
         assert variances[name].error == pytest.approx(max(least, np.std(values, ddof=1))), name
-        assert variances[name].images == 2 * images
+        assert variances[name].images == len(cells) * images
     # A draw without any image of a task has no value there.
     nothing = [
         {name: replace(score, draws=np.append(score.draws, np.nan)) for name, score in stage.items()}

@@ -86,6 +86,17 @@ SUMMARIES = {"zero-shot": zero_shot, "Transfer": transfer, "Average": average, "
 """Summaries of a matrix, in the order of the tables; higher is better, except for forgetting."""
 
 
+def cells_read(summary: str, tasks: int) -> dict[int, range]:
+    """Return the rows of a matrix that a summary reads, by task."""
+    return {
+        "zero-shot": {task: range(1) for task in range(1, tasks)},
+        "Transfer": {task: range(1, task + 1) for task in range(1, tasks)},
+        "Average": {task: range(1, tasks + 1) for task in range(tasks)},
+        "Last": {task: range(tasks, tasks + 1) for task in range(tasks)},
+        "forgetting": {task: range(task + 1, tasks + 1) for task in range(tasks - 1)},
+    }[summary]
+
+
 @dataclass(frozen=True)
 class Retention:
     """One arm: the matrices of its seeds, and the additional scores.
@@ -155,14 +166,15 @@ def retention_questions(
     for row, scores in enumerate(stages):
         variances |= {cell_name(row, of): questions_of(scores[name]) for of, name in columns}
     draws = np.array([[scores[name].draws for name in tasks] for scores in stages])
-    images = len(np.unique(np.concatenate([stages[0][name].clusters for name in tasks])))
-    # If the bootstrap of a cell is not reliable, neither is that of a summary: make it at least as wide as a mean over
-    # tasks, each as uncertain as the worst of its stages.
-    cells = [[variances[cell_name(row, number)] for row in range(len(stages))] for number in range(len(tasks))]
-    worst = [max((each.error for each in task if each is not None), default=0.0) for task in cells]
-    few = any(each is not None and each.uneven < FEW for task in cells for each in task)
-    least = math.hypot(*worst) / len(tasks) if few else 0.0
     for summary, sums in SUMMARIES.items():
+        rows_of = cells_read(summary, len(tasks))
+        cells = [[variances[cell_name(row, task)] for row in rows] for task, rows in rows_of.items()]
+        # If the bootstrap of a cell is not reliable, neither is that of the summary: make it at least as wide as a mean
+        # over the tasks that it reads, each as uncertain as the worst of the stages that it reads.
+        worst = [max((each.error for each in task if each is not None), default=0.0) for task in cells]
+        few = any(each is not None and each.uneven < FEW for task in cells for each in task)
+        least = math.hypot(*worst) / len(worst) if few else 0.0
+        images = len(np.unique(np.concatenate([stages[0][tasks[task]].clusters for task in rows_of])))
         values = [sums(tuple(map(tuple, draws[:, :, draw].tolist()))) for draw in range(draws.shape[2])]
         # A draw without any image of a task has no value (NaN) and is skipped, as for a cell.
         variances[summary] = QuestionVariance(max(least, float(np.nanstd(values, ddof=1))), images, images, None)
