@@ -687,6 +687,38 @@ def test_steps_of_an_earlier_call_are_no_speed(
     assert "training steps: 60 of 80" in caplog.text and "/s" in caplog.text
 
 
+def test_the_time_left_counts_workers_and_the_runs_under_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base and eight runs of 600 s by four workers: 20 minutes in all, after the base."""
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    chains = [
+        Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), questions).alone
+        for label, config in ((BASE, None), *((f"run {number}", TrainConfig()) for number in range(8)))
+    ]
+    now = [0.0]
+    monkeypatch.setattr("degla.study.conduct.time.monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO)
+    watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
+    monkeypatch.setattr(watch, "_advance", lambda steps: None, raising=False)
+
+    def end(number: int, *, at: float, seconds: float, then: list[int]) -> str:
+        now[0] = at
+        watch.ended(
+            number, Ended((JobResult((tmp_path / "result",), trained=number > 0, measured=True),), seconds=seconds)
+        )
+        watch.look(then)
+        return caplog.messages[-1]
+
+    watch.look([0, 1, 2, 3])
+    assert "left" not in end(0, at=5, seconds=5, then=[1, 2, 3, 4]), "a base does not say how long a run takes"
+    assert end(1, at=600, seconds=600, then=[2, 3, 4, 5]).endswith("done in 600 s; about 10.0 min left")
+    for number in (2, 3):
+        end(number, at=600, seconds=600, then=[4, 5, 6, 7])
+    end(4, at=605, seconds=600, then=[5, 6, 7, 8])
+    assert end(5, at=1200, seconds=600, then=[6, 7, 8]).endswith("about 2 s left")
+
+
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), questions)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from os import SEEK_END
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from degla.errors import DeglaError, InputError
@@ -285,9 +286,11 @@ class Watch:
         self._running: list[str] = []
         # Jobs of a chain that have already been measured.
         self._measured = {job.title for chain in chains for job in chain.jobs if job.measures[0].path.is_file()}
-        self._done = 0
-        self._worked = 0
-        self._since = time.monotonic()
+        self._left = set(range(len(chains)))
+        self._began: dict[int, float] = {}
+        """Times at which the running chains were first seen."""
+        self._seconds: list[float] = []
+        """Of each chain that trained in this call."""
 
     def __enter__(self) -> Watch:
         # Log lines would break the progress bar; handlers of this logger, such as a file, still get them.
@@ -305,6 +308,8 @@ class Watch:
 
     def look(self, running: Sequence[int]) -> None:
         """Show the progress of the running chains."""
+        now = time.monotonic()
+        self._began = {number: self._began.get(number, now) for number in running}
         rows = {
             number: [row for job in self._chains[number].jobs if (row := _last_metrics(job)) is not None]
             for number in running
@@ -337,19 +342,32 @@ class Watch:
         chain = self._chains[number]
         self._count(number, _steps_of(chain))
         self._tell_jobs(chain)
-        self._done += 1
+        self._left.discard(number)
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
-        self._worked += fresh
+        if fresh and end.value and _trains(chain):
+            self._seconds.append(end.seconds)
         how = f"done in {end.seconds:.0f} s" if fresh else "already done"
         if end.error:
             how = f"failed: {end.error.rstrip('.')}"
         notes = "; ".join(note for each in end.value or () for note in each.notes)
-        line = f"{self._done} of {len(self._chains)}: {chain.title}: {how}" + (f" ({notes})" if notes else "")
-        if self._worked and self._done < len(self._chains):
-            each = (time.monotonic() - self._since) / self._worked
-            line += f"; about {duration(each * (len(self._chains) - self._done))} left"
+        line = f"{len(self._chains) - len(self._left)} of {len(self._chains)}: {chain.title}: {how}"
+        line += (f" ({notes})" if notes else "") + self._time_left(number)
         self._log.log(logging.ERROR if end.error else logging.INFO, "%s", line)
         self._when_ended(number, end)
+
+    def _time_left(self, number: int) -> str:
+        """Estimate the time left when a chain has ended, from those that trained in this call."""
+        left = [other for other in self._left if _trains(self._chains[other])]
+        if not self._seconds or not left:
+            return ""
+        each, now = fmean(self._seconds), time.monotonic()
+        work = sum(max(0.0, each - (now - self._began.get(other, now))) for other in left)
+        # The worker of the ended chain takes the next one.
+        return f"; about {duration(work / min(len({*self._began, number}), len(left)))} left"
+
+
+def _trains(chain: Chain) -> bool:
+    return any(job.config is not None for job in chain.jobs)
 
 
 def _steps_of(chain: Chain) -> int:
