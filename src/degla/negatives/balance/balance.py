@@ -50,7 +50,7 @@ REWARDS: Final = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
 """Candidate rewards for keeping a negative, from most coverage to best balance; the first that passes is used."""
 
 _BLOCK: Final = 300_000
-"""Candidates in memory at once; with their signs about 150 MB."""
+"""Candidates in memory at once; with the signs of one rule at a time about 300 MB, or 400 MB if all are of one rule."""
 _TRIED: Final = 2_000
 """Maximum pairs per half in the test of one reward."""
 _TESTED: Final = 4_000
