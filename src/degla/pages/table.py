@@ -207,6 +207,7 @@ _LATEX = {
         **{each: f"\\{each}" for each in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
         **{"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", UNKNOWN: "--", "<": "$<$", ">": "$>$", "\n": " "},
+        **{"[": "{[}", "*": "{*}", "|": r"\textbar{}"},  # After \\ "[" and "*" would be its arguments.
     }.items()
 }
 
