@@ -719,6 +719,24 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
     assert end(5, at=1200, seconds=600, then=[6, 7, 8]).endswith("about 2 s left")
 
 
+def test_steps_of_a_stopped_job_are_no_speed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    config = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
+    measures = (Measure("clip", 1.0, tmp_path / "result"),)
+    chain = Job("clip", "base", config, {}, measures, questions, resume=True).alone
+    (tmp_path / "metrics.jsonl").write_text('{"step": 18}\n')
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    caplog.set_level(logging.INFO)
+    with Watch([chain], log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
+        watch.look([0])
+        assert "/s" not in caplog.text
+        (tmp_path / "metrics.jsonl").write_text('{"step": 20}\n')
+        watch.look([0])
+    assert "training steps: 20 of 20" in caplog.text and "/s" in caplog.text
+
+
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), questions)

@@ -282,7 +282,7 @@ class Watch:
         self._chains, self._log, self._when_ended = chains, log, when_ended
         self._stack = ExitStack()
         # What an earlier call did counts as done, not as the speed of this one.
-        self._steps = [_steps_of(chain) if _is_there(chain) else 0 for chain in chains]
+        self._steps = [_steps_of(chain) if _is_there(chain) else _steps_taken(chain) for chain in chains]
         self._running: list[str] = []
         # Jobs of a chain that have already been measured.
         self._measured = {job.title for chain in chains for job in chain.jobs if job.measures[0].path.is_file()}
@@ -376,6 +376,12 @@ def _steps_of(chain: Chain) -> int:
 
 def _is_there(chain: Chain) -> bool:
     return all(job.resume and measure.path.is_file() for job in chain.jobs for measure in job.measures)
+
+
+def _steps_taken(chain: Chain) -> int:
+    """Steps of jobs that were stopped, and go on from there."""
+    rows = [_last_metrics(job) for job in chain.jobs if job.resume]
+    return sum(row["step"] for row in rows if row is not None)
 
 
 def _last_metrics(job: Job) -> dict[str, Any] | None:
