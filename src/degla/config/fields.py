@@ -348,6 +348,6 @@ def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:
     if changed:
         listed = "; ".join(f"--{name} was {before!r} and is now {now!r}" for name, before, now in changed)
         raise InputError(
-            f"cannot change a resumed run: {listed}. Omit the flag, or start a new run from the checkpoint with "
-            f"--model {old.out} and another --out."
+            f"cannot change a resumed run: {without_passwords(listed)}. Omit the flag, or start a new run from the "
+            f"checkpoint with --model {old.out} and another --out."
         )
