@@ -200,6 +200,8 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
             "| teacher | average, decay 0.99 |", "| stopped early | no better score |", "* captions: `c.jsonl`: 1,200",
             "* images: `pictures`: 600", "* replayed captions: `again.jsonl`"} <= set(lines)  # fmt: skip
     assert "| teacher | None, decay None |" in told(plain, {}, "teacher")
+    lines = told(plain | {"model": "sftp://me:secret@host/runs/a"}, {}, None)
+    assert "| started from | sftp://host/runs/a |" in lines and "secret" not in "\n".join(lines), "a card is published"
 
 
 def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:

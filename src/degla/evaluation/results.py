@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
 from degla.pages.words import counted
-from degla.parse import parse_json, read_json, read_json_object
+from degla.parse import parse_json, read_json, read_json_object, without_passwords
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import refuse_address, remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score
@@ -142,10 +142,10 @@ def name_epsilon(epsilon: float) -> str:
 
 
 def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
-    """Return the provenance of the scored model."""
+    """Return the provenance of the scored model; results are passed on, so no password of an address is in it."""
     return ModelProvenance(
-        name=encoder.name,
-        label=label or encoder.name,
+        name=without_passwords(encoder.name),
+        label=without_passwords(label or encoder.name),
         fingerprint=fingerprint,
         activation=encoder.activation,
         precision=encoder.precision,
@@ -216,7 +216,7 @@ def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]
         names = {row["name"] for entry in entries for row in entry["benchmarks"]}
     except (InputError, KeyError, TypeError, AttributeError):
         raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
-    if not (measured <= set(models) and names <= set(benchmarks)):
+    if not (measured <= set(map(without_passwords, models)) and names <= set(benchmarks)):
         summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}"
         raise InputError(f"{out}: has results of {summary}, which would be lost. Choose another --out, or delete it.")
     log.info("%s: replacing earlier results of the same models and benchmarks", out)

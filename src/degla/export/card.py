@@ -22,6 +22,7 @@ from degla.model.runs import CARD_NAME
 from degla.pages.table import markdown_line
 from degla.pages.words import UNKNOWN, interval, percent, points
 from degla.parse import read_json_object
+from degla.remote import in_addresses
 from degla.version import __version__
 
 log = logging.getLogger("degla.export")
@@ -75,7 +76,7 @@ def try_checkpoint_card(checkpoint: Path) -> None:
 
 
 def card(facts: CardFacts) -> str:
-    """Return the text of a card in Markdown, starting with the metadata that the hub reads.
+    """Return the text of a card in Markdown, starting with the metadata that the hub reads; it has no passwords.
 
     Raises:
         InputError: a result is invalid, or none of the results belongs to these weights.
@@ -91,7 +92,7 @@ def card(facts: CardFacts) -> str:
     lines += _licence(facts, config)
     lines += _USE[facts.form]
     lines += reproduce_lines(config) if config else []
-    return "\n".join([*lines, f"Made by degla {__version__}."]) + "\n"
+    return in_addresses("\n".join([*lines, f"Made by degla {__version__}."]) + "\n")
 
 
 def _run_of(checkpoint: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
