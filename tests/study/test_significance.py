@@ -363,6 +363,14 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
         load_study(tmp_path / "study.json")
 
 
+def test_pages_have_no_password_of_the_base(study: Study, tmp_path: Path) -> None:
+    plan = study.plan.model_copy(update={"base": "sftp://me:secret@host/run"})
+    write_all(Study(study.record.model_copy(update={"plan": plan})), tmp_path)
+    texts = [file.read_text() for file in tmp_path.iterdir()]
+    assert len(texts) == 4 and not any("secret" in text for text in texts)
+    assert sum("sftp://host/run" in text for text in texts) == 3
+
+
 def test_a_study_without_a_compositional_part(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     few: dict[str, dict[int | None, Path]] = {}
     for label in (BASE, "good", "worse"):

@@ -19,6 +19,7 @@ from degla.pages import plot as svg
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points, rate
+from degla.remote import in_addresses
 from degla.statistics.seeds import Overall, Source, Spread
 from degla.study.plan import Plan
 from degla.study.record import dump_study, load_study
@@ -74,12 +75,12 @@ _FRAME = 3.0
 
 
 def write_all(study: Study, out: Path) -> None:
-    """Write ``study.json`` and, from it, ``study.html``, ``study.md`` and ``frontier.svg``.
+    """Write ``study.json`` and, from it, ``study.html``, ``study.md`` and ``frontier.svg``, without passwords.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    write_text(out / "study.json", dump_study(study.record))
+    write_text(out / "study.json", in_addresses(dump_study(study.record)))
     study = Study(load_study(out / "study.json"))
     page_of(study).write(out / "study.html")
     write_text(out / "frontier.svg", svg.standalone_picture(frontier_svg(study)) + "\n")
