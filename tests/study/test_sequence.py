@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from degla.study.sequence import _sequences, sequence_jobs
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.study.workers import Ended
+from degla.verbs._arguments import command_line
 from degla.world.domains import DOMAINS
 from degla.world.recognition import draw_recognition
 from tests.evaluation.made_up import draw_result
@@ -372,6 +374,11 @@ def test_benchmark_images_that_a_task_trains_on_are_reported_of_all_tasks_after_
     chains = _jobs(path, tmp_path / "out")
     shared = [job.leakage and job.leakage.overlaps[0].shared for chain in chains for job in chain.jobs]
     assert shared == [None, 1, 1]
+
+
+def test_the_command_on_a_page_has_no_password() -> None:
+    words = Namespace(plan=Path("plan.yaml"), out=Path("out"), set=["base=sftp://me:secret@host/run"])
+    assert command_line(words, verb="study") == "degla study plan.yaml --out out --set base=sftp://host/run"
 
 
 def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.parse import without_passwords
-from degla.remote import address_of, refuse_address
+from degla.remote import address_of, in_addresses, refuse_address
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -290,9 +290,9 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
 
 
 def command_line(arguments: argparse.Namespace, *, verb: str) -> str:
-    """Return the command that reproduces the result, for the page."""
+    """Return the command that reproduces the result, for the page, without passwords."""
     words = ["degla", verb, str(arguments.plan), "--out", str(arguments.out)]
-    return shlex.join([*words, *(word for text in arguments.set for word in ("--set", text))])
+    return in_addresses(shlex.join([*words, *(word for text in arguments.set for word in ("--set", text))]))
 
 
 def refuse_failures(failures: Sequence[tuple[str, str]], *, run: str) -> None:
