@@ -145,6 +145,9 @@ def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
         ("A dog \U0001f600", ("A hound.",)), ("A pet.", ("A hound.",)), ("[A dog] by [1]", ()),
         ('["Stop"] says a sign [1]', ()),
     ]  # fmt: skip
+    path = write_table(tmp_path / "others.csv", [{"image": "a.jpg", "text": "A dog.", "label": "['dog']"}], ",")
+    (record,) = read_captions(path, columns=Columns(optional=("label",)))
+    assert record.label == "['dog']", "no field of several values"
 
 
 def test_parquet_with_paths_of_images_instead_of_their_bytes(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ Placed = tuple[str, CaptionRecord]
 """Where a record was read, for messages, and the record: ("captions.jsonl line 3", record)."""
 
 
+LISTS = ("positives", "units", "concepts", "masked_words")
+"""The optional fields of `CaptionRecord` that are lists."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of the fields (columns) of the user's file. Other fields are ignored.
@@ -164,7 +168,7 @@ def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> It
 
 def _option(value: object, *, option: str) -> object:
     """Convert an optional field for its record: a missing list becomes empty, a class number becomes text."""
-    if option in ("positives", "units", "concepts", "masked_words"):
+    if option in LISTS:
         return () if value in (None, "") else value  # "": an empty cell of a table
     if value == "":
         return None

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from degla.data.sources import Columns, Placed, captions_of_row, published_negative
+from degla.data.sources import LISTS, Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import open_file
@@ -43,7 +43,7 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
             if len(row) == 1:
                 raise _one_cell(path, *row)
             columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
-        for name in (columns.text, *columns.optional):
+        for name in (columns.text, *(name for name in columns.optional if name in LISTS)):
             if _LIST.fullmatch(row.get(name, "")):
                 row[name] = _parsed(row[name], column=name, where=where)
         yield from captions_of_row(row, columns=columns, where=where, number=number)
