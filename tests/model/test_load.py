@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pwd
 import runpy
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -332,7 +333,7 @@ def test_what_other_trainers_left_says_what_to_do(tiny_model: Path, tmp_path: Pa
 def test_a_pickle_of_weights_is_refused_and_the_suggested_command_converts_it(
     name: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "model"
+    folder = tmp_path / ("model" if name == "mine.pth" else 'it\'s "one" of $HOME\\new')
     shutil.copytree(tiny_model, folder)
     state = load_file(folder / "open_clip_model.safetensors")
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, folder / name)
@@ -342,7 +343,8 @@ def test_a_pickle_of_weights_is_refused_and_the_suggested_command_converts_it(
     with pytest.raises(InputError, match=rf"{name}: pickled weights, .*convert it: python -c") as caught:
         load_encoder(str(folder))
     assert "\n" not in str(caught.value)
-    exec(str(caught.value).partition('python -c "')[2].removesuffix('"'), {})
+    assert ('python -c "' in str(caught.value)) == (name == "mine.pth")
+    exec(shlex.split(str(caught.value).partition("convert it: python -c ")[2])[0], {})
     assert load_encoder(str(folder)).fingerprint == load_encoder(str(tiny_model)).fingerprint
 
 

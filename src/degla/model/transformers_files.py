@@ -15,7 +15,16 @@ from degla.errors import InputError
 from degla.model.hub import offline
 from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES
 from degla.model.transformers_map import LAYOUTS
-from degla.model.weights_file import FLOATS, PICKLED, SAFE, conversion, stored_types, wrong_type
+from degla.model.weights_file import (
+    FLOATS,
+    PICKLED,
+    SAFE,
+    conversion,
+    in_python,
+    python_command,
+    stored_types,
+    wrong_type,
+)
 from degla.pages.words import counted
 from degla.parse import in_one_line, read_json, read_json_object
 from degla.progress import only_errors, quiet_transformers
@@ -133,11 +142,11 @@ def check_files(folder: Path) -> None:
         )
     _check_weights(folder, _weight_files(folder))
     if not any((folder / name).is_file() for name in _PROCESSORS):
+        add = f"AutoProcessor.from_pretrained('BASE').save_pretrained({in_python(folder)})"
         raise InputError(
             f"{folder}: has no image processor ({' or '.join(_PROCESSORS)}). A Trainer saves it, and the tokenizer, "
-            "only if it is given as processing_class. Add those of the model that it started from: python -c "
-            '"from transformers import AutoProcessor; '
-            f"AutoProcessor.from_pretrained('BASE').save_pretrained('{folder}')\""
+            "only if it is given as processing_class. Add those of the model that it started from: "
+            f"{python_command(f'from transformers import AutoProcessor; {add}')}"
         )
 
 

@@ -4,6 +4,7 @@ a network without random initialisation if its weights come from a file."""
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,27 @@ def conversion(file: Path, *, prefix: str = "") -> str:
         prefix: what their names begin with, besides the "module." of DDP.
     """
     prefix = prefix.removeprefix("module.")
-    read = f"torch.load('{file}', map_location='cpu', weights_only=True)"
+    read = f"torch.load({in_python(file)}, map_location='cpu', weights_only=True)"
     if file.suffix == ".safetensors":
-        read = f"load_file('{file}')"
-    name = f"k.removeprefix('module.').removeprefix('{prefix}')" if prefix else "k.removeprefix('module.')"
-    own = f" if '{prefix}' in k" if prefix else ""
-    return (
-        'python -c "import torch; from safetensors.torch import load_file, save_file; '
+        read = f"load_file({in_python(file)})"
+    name = f"k.removeprefix('module.').removeprefix({prefix!r})" if prefix else "k.removeprefix('module.')"
+    own = f" if {prefix!r} in k" if prefix else ""
+    return python_command(
+        "import torch; from safetensors.torch import load_file, save_file; "
         f"w = {read}; w = w.get('state_dict', w); "
         f"save_file({{{name}: v.contiguous().clone() for k, v in w.items(){own}}}, "
-        f"'{file.parent / SAFE[0]}')\""
+        f"{in_python(file.parent / SAFE[0])})"
     )
+
+
+def in_python(path: Path) -> str:
+    """Return a path as Python reads it."""
+    return repr(path.as_posix())
+
+
+def python_command(code: str) -> str:
+    """Return the shell command that runs some code; quotes of sh only where double quotes would not do."""
+    return f"python -c {shlex.quote(code)}" if set(code) & set('"$`\\!') else f'python -c "{code}"'
 
 
 def what_trainers_left(folder: Path) -> str:
@@ -82,7 +93,8 @@ def what_trainers_left(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return (
             " It is an adapter of peft. Save the model with it: PeftModel.from_pretrained(BASE, "
-            f"'{folder}').merge_and_unload().save_pretrained('OUT'), and BASE's tokenizer and image processor to OUT."
+            f"{in_python(folder)}).merge_and_unload().save_pretrained('OUT'), and BASE's tokenizer and image processor "
+            "to OUT."
         )
     if steps := sorted(folder.glob("checkpoint-*/"), key=lambda path: (len(path.name), path.name)):
         return f" Give a checkpoint in it, such as {steps[-1]}."
@@ -150,7 +162,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
     if "Weights only load failed" in text:
         return (
             "it pickles more than weights, such as a whole model, which can run code when loaded. If you trust it, "
-            f"save only the weights: torch.save(torch.load('{weights}', weights_only=False).state_dict(), NEW)."
+            f"save only the weights: torch.save(torch.load({in_python(weights)}, weights_only=False).state_dict(), "
+            "NEW)."
         )
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
         return (
@@ -224,7 +237,7 @@ def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[
             f"convert it: {conversion(weights, prefix=prefix)}, and give {SAFE[0]}."
         )
     if lacking and more and not any("." in name for name in more):
-        inner = f"torch.load('{weights}')[{more[0]!r}]"
+        inner = f"torch.load({in_python(weights)})[{more[0]!r}]"
         return f"The file holds more than weights. Save those alone: torch.save({inner}, NEW)."
     if any(name.startswith("text_model.") for name in more):
         return "They are of transformers: give the folder with them and config.json, without an architecture."
