@@ -54,13 +54,22 @@ class Program:
         return (self.folder / "stderr").read_text()
 
 
-def start(words: Sequence[str], *, environment: Mapping[str, str] | None = None, kept: object = None) -> Program:
-    """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`; `kept` lives as long as what is returned."""
+def start(
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    kept: object = None,
+    parent: bool = False,
+) -> Program:
+    """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`; `kept` lives as long as what is returned.
+
+    Only a `parent` may start processes of its own; any other is killed where the tests end before it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="program-", dir=os.environ["DEGLA_CACHE"]))
     for name in ("stdout", "stderr"):
         (folder / name).touch()
     whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    process = FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=True)
+    process = FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=not parent)
     process.start()
     return Program(process, folder, kept)
 
@@ -72,7 +81,9 @@ def run(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -
     return program
 
 
-def start_together(words: Sequence[str], *, count: int) -> list[Program]:
+def start_together(
+    words: Sequence[str], *, count: int, environment: Mapping[str, str] | None = None, parent: bool = False
+) -> list[Program]:
     """Start `python WORDS` in `count` processes of one group, as torchrun does.
 
     They meet at a store that this process keeps: a port that is only chosen here may be another's when it is opened.
@@ -81,9 +92,9 @@ def start_together(words: Sequence[str], *, count: int) -> list[Program]:
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-             "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
+             "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), **(environment or {})}  # fmt: skip
     return [
-        start(words, environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}, kept=store)
+        start(words, environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}, kept=store, parent=parent)
         for rank in range(count)
     ]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pyarrow as arrow
@@ -20,20 +20,31 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import degla.losses
 from degla.errors import InputError
-from degla.inputs import INPUTS
-from degla.losses.core import Processes
+from degla.inputs import INPUTS, Input, add_inputs
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.model.load import load_encoder
 from degla.shelf import DRAWS, LOSSES, PARTS, RECIPES, RULES
 from degla.training.pairs import open_pairs
+from degla.training.rows import read_pairs
+from tests.launch import start, start_together
 from tests.tiny import write_classes, write_small_world
 from tests.training.configs import tiny_config
 
 _GIVEN = Path(__file__).parent / "fixtures" / "parts"
 _COMMANDS = """
-import json, pathlib, shutil, sys
+import json, multiprocessing, pathlib, shutil, sys
+import degla.study.workers
 from degla.cli import main
+from degla.config import fields
+multiprocessing.set_start_method("fork", force=True)  # For loaders; else each would begin with seconds of imports.
+for each in vars(fields).values():  # Before the parts were known, others have listed the fields.
+    getattr(each, "cache_clear", int)()
 for words in json.loads(sys.argv[1]):
+    if words[0] == "fork":
+        degla.study.workers.get_context = lambda _: multiprocessing.get_context("fork")
+        continue
     if words[0] == "write":
         pathlib.Path(words[1]).write_text(words[2])
         continue
@@ -65,13 +76,11 @@ class Outcome:
 
 
 def _degla(*commands: Sequence[object], parts: Path | None) -> list[Outcome]:
-    """Run commands one after the other in one new interpreter; `write PATH TEXT` and `remove PATH` are no commands."""
-    environment = {name: value for name, value in os.environ.items() if name != PARTS}
-    if parts is not None:
-        environment[PARTS] = str(parts)
+    """Run commands one after the other in one new process, in which `write PATH TEXT`, `remove PATH` and `fork`, the
+    workers that follow, are no commands."""
     words = json.dumps([list(map(str, command)) for command in commands])
-    done = subprocess.run([sys.executable, "-c", _COMMANDS, words], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = start(["-c", _COMMANDS, words], environment={PARTS: str(parts or "")}, parent=True)
+    assert done.wait() == 0, done.stderr[-4000:]
     pieces = done.stdout.split("\0")[:-1]
     return [Outcome(int(status), out, err) for out, status, err in
             zip(pieces[::2], pieces[1::2], done.stderr.split("\0\n"), strict=False)]  # fmt: skip
@@ -138,9 +147,9 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
     data = _questions(tiny_pairs, tmp_path / "data")
     others = ["--objective.my-margin.weight", 0, "--data.draw", "random"]
     text, helper = file.read_text(), file.with_name("_margins.py")
-    resume, words = ["train", "--resume", run], helper.read_text()
+    resume, words = ["train", "--resume", run, "--data.workers", 0], helper.read_text()
     first, other, scored, refused, also, resumed = _degla(
-        _train(base, tiny_pairs, run),
+        [*_train(base, tiny_pairs, run), "--data.workers", 1],  # A loader's process draws.
         [*_train(base, tiny_pairs, plain), *others],
         ["evaluate", run, "--benchmarks", "colours", "--root", data, "--out", tmp_path / "result.json"],
         ["remove", run / "step-4"],
@@ -178,11 +187,9 @@ def test_processes_of_torchrun_know_the_parts(
     parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
     words = [str(word) for word in _train(base, tiny_pairs, tmp_path / "run")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "degla"]
-    # With processes of a loader, which draw.
-    done = subprocess.run([*torchrun, *words, "--data.workers", "1"], env={**os.environ, PARTS: str(parts)},
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    words = ["-m", "degla", *words]
+    for each in start_together(words, count=2, environment={PARTS: str(parts)}, parent=True):
+        assert each.wait() == 0, each.stderr[-4000:]
     assert {name for name in _state(tmp_path / "run")["data"] if name.endswith(".py")} == _OWN
 
 
@@ -263,6 +270,42 @@ def test_a_number_of_its_own_reaches_the_loss_at_its_pair(
             loss(image=image, caption=caption)
 
 
+def test_a_loss_of_the_name_of_a_base_class_leaves_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses" / "embeddings.py").write_text("")
+    (tmp_path / "losses" / "__init__.py").write_text("")
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    assert "embeddings" in LOSSES.names() and degla.losses.Embeddings is Embeddings
+
+
+def test_an_own_loss_refuses_a_weight_below_0_as_any_other() -> None:
+    @dataclass(frozen=True)
+    class OfAnyWeight(Loss):
+        weight: float = 1.0
+
+        def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
+            return student.image.sum()
+
+    with pytest.raises(InputError, match=r"weight is -1.0; it must be 0 or more, a finite number"):
+        OfAnyWeight(weight=-1.0)
+
+
+def test_an_input_that_lost_its_mask_is_checked_again(
+    base: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("\n".join(json.dumps(row | {"sure": 1 if row["label"] else None}) for row in rows))
+    config = tiny_config("clip", model=base, pairs=tiny_pairs | {"captions": captions}, out=tmp_path / "run")
+    with patch.dict(INPUTS):
+        reads = add_inputs({"sure": Input("B", "value", column="sure", mask="sure_valid")}, loss="One")
+        stream = replace(config.streams[0], objective={"one": SimpleNamespace(weight=1.0, reads=reads, needs=())})
+        read_pairs(stream, seed=0, processes=Processes())
+        INPUTS["sure"] = replace(INPUTS["sure"], mask="")
+        with pytest.raises(InputError, match=r"caption '.*' has no field sure, but a loss of this recipe reads it"):
+            read_pairs(stream, seed=0, processes=Processes())
+
+
 def test_negatives_of_a_rule_name_its_file(parts: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     out, file = tmp_path / "negatives.jsonl", parts / "rules" / "say_no.py"
     make = ["negatives", tiny_pairs["captions"], "--rules", "say_no", "replace_nouns", "--workers", 2, "--out", out]
@@ -285,7 +328,7 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
             "set": data, "arms": [{"recipe": "mine"}, {"recipe": "clip", "objective.my_margin.weight": 1.0,
             "data.draw": "last"}], "seeds": 1}  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    study = ["study", tmp_path / "plan.yaml", "--out", tmp_path / "out", "--processes", 2]
+    study = ["study", tmp_path / "plan.yaml", "--out", tmp_path / "out", "--processes", 1]
     first, again = _degla(study, study, parts=parts)
     assert first.status == again.status == 0, first.err[-3000:] + again.err[-3000:]
     record = json.loads((tmp_path / "out" / "study.json").read_text())
@@ -295,7 +338,7 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
     times = [run.stat().st_mtime_ns for run in runs]
     file = parts / "draws" / "last.py"
     file.write_text(file.read_text() + "# another\n")
-    (changed,) = _degla(study, parts=parts)
+    (changed,) = _degla(["fork"], study, parts=parts)
     assert changed.status == 0, changed.err[-3000:]
     now = [next(tmp_path.glob(f"out/runs/{name}*/step-2/state.json")).stat().st_mtime_ns for name in ("mine", "clip")]
     assert [before == after for before, after in zip(times, now, strict=True)] == [True, False]
@@ -308,6 +351,10 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
         ({"my_margin.py": ""}, r"DEGLA_PARTS: .*mine: has no folder recipes, losses, .* or benchmarks with parts\."),
         ({"losses/my-margin.py": ""}, r".*my-margin\.py: a loss's name must be a Python identifier\. .*"),
         ({"losses/class.py": ""}, r".*class\.py: a loss's name must be a Python identifier\. Rename the file\."),
+        ({"losses/contrastive_.py": ""}, r".*contrastive_\.py: a loss's name must be in lower case, with one _ .*"),
+        ({"losses/Contrastive.py": ""}, r".*Contrastive\.py: a loss's name must be in lower case, with one _ .*"),
+        ({"losses/one.py": "import sys\n\nsys.exit(0)\n"}, r".*losses/one\.py line 3: SystemExit: 0"),
+        ({"losses/one.py": "raise ValueError('a\\nb')\n"}, r".*losses/one\.py line 1: ValueError: a b"),
         ({"losses/contrastive.py": ""}, r".*contrastive\.py: the name 'contrastive' is taken by .*contrastive\.py\..*"),
         ({"losses/core.py": ""}, r".*core\.py: the name 'core' is taken by .*core\. Rename the file\."),
         ({"losses/one.py": "a = 1\nb = (\n"}, r".*losses/one\.py line 2: SyntaxError: '\(' was never closed"),
@@ -319,6 +366,11 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
          r".*one\.py line 5: TypeError: One\.inputs: the name 'label' is taken by another input"),
         ({"losses/one.py": _LOSS.format(name="mine", input='Input("BK", "value", column="mine")')},
          r".*one\.py line 5: TypeError: One\.inputs: mine: must have a column and be a .*"),
+        *(({"losses/one.py": _LOSS.format(name="mine", input=f'Input("B", "value", column="{column}")')},
+           rf".*one\.py line 5: TypeError: One\.inputs: mine: its column cannot be called '{column}'; .*")
+          for column in ("label", "negatives", "_score", "model_config")),
+        ({"losses/one.py": _LOSS.format(name="mine", input='Input("BD", "text", column="positives")')},
+         r".*one\.py line 5: TypeError: One\.inputs: mine: its column cannot be called 'positives'; .*"),
         ({"recipes/clip2.py": "from degla.losses import Nothing\n"}, r".*clip2\.py line 1: ImportError: cannot.*"),
     ],
 )  # fmt: skip
@@ -349,6 +401,10 @@ def test_a_name_of_two_folders_or_of_a_rule_and_a_positive_is_refused(
     assert "same" in DRAWS.names(), "a folder that is named twice is one"
     monkeypatch.setenv(PARTS, f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}")
     with pytest.raises(InputError, match=r"two/draws/same\.py: the name 'same' is taken by .*one/draws/same\.py\."):
+        DRAWS.names()
+    for name in ("one", "two"):
+        (tmp_path / name / "draws" / "same.py").rename(tmp_path / name / "draws" / "_same.py")
+    with pytest.raises(InputError, match=r"two/draws/_same\.py: the name '_same' is taken by .*one/draws/_same\.py\."):
         DRAWS.names()
     shutil.rmtree(tmp_path / "two")
     (tmp_path / "one" / "rules").mkdir()

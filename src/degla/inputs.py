@@ -191,6 +191,18 @@ INPUTS: dict[str, Input] = {
 """All inputs by name, in order, with those of a user's own losses once these are imported."""
 
 
+_OF_ROWS = ("negatives", "rules", "scores", "groups")
+"""Columns of the table of rows besides those of the captions."""
+
+
+def _is_taken(own: Input) -> bool:
+    """Whether the package has a column of that name which holds something else."""
+    field = CaptionRecord.model_fields.get(own.column)
+    if field is not None:
+        return own.kind == "value" or field.annotation not in (str, str | None)
+    return own.column in _OF_ROWS or own.column.startswith("_") or hasattr(CaptionRecord, own.column)
+
+
 def add_inputs(inputs: Mapping[str, Input], *, loss: str) -> frozenset[str]:
     """Add the inputs of a user's own loss, each with its mask, to the table; return their parts.
 
@@ -201,6 +213,8 @@ def add_inputs(inputs: Mapping[str, Input], *, loss: str) -> frozenset[str]:
     for name, each in inputs.items():
         if not each.column or (each.shape, each.kind) not in (("B", "value"), ("BD", "text")):
             raise TypeError(f'{loss}.inputs: {name}: must have a column and be a "BD", "text" or a "B", "value"')
+        if _is_taken(each):
+            raise TypeError(f"{loss}.inputs: {name}: its column cannot be called {each.column!r}; rename the column")
         each = replace(each, part=each.part or name)
         parts.add(each.part)
         for key, value in {name: each, each.mask: Input("B", "value", each.part)}.items():

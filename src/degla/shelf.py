@@ -89,19 +89,23 @@ class Shelf:
         """Return the files of the user's own members by name, without importing anything.
 
         Raises:
-            InputError: see `part_folders`; or a name is not an identifier, or exists twice.
+            InputError: see `part_folders`; or a name is not allowed, or exists twice.
         """
         files: dict[str, Path] = {}
         for folder in part_folders() if self.extensible else ():
-            for file in sorted((folder / self.folder.name).glob("[!_.]*.py")):
+            place = folder / self.folder.name
+            # `glob` would pass over a folder that it may not read.
+            for file in sorted(place.iterdir()) if place.is_dir() else ():
                 name = file.stem
-                if not name.isidentifier() or keyword.iskeyword(name):
-                    raise InputError(f"{file}: a {self.noun}'s name must be a Python identifier. Rename the file.")
+                if file.suffix != ".py" or name.startswith(".") or name == "__init__":
+                    continue
+                if not name.startswith("_") and (wrong := _wrong(name)):
+                    raise InputError(f"{file}: a {self.noun}'s name must be {wrong}. Rename the file.")
                 taken = [each for each in (files.get(name), self.folder / name, self._packaged(name)) if each]
                 if other := next((each for each in taken if each.exists()), None):
                     raise InputError(f"{file}: the name {name!r} is taken by {other}. Rename the file.")
                 files[name] = file
-        return files
+        return {name: file for name, file in files.items() if not name.startswith("_")}
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """Return the first 32 digits of the sha256 of those named members' files that are the user's own.
@@ -169,7 +173,7 @@ class Shelf:
         self.require(name)
         try:
             return importlib.import_module(f"{self.package}.{name}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # A script that ends itself would end the command, with its status.
             if (file := self.own().get(name)) is None:
                 raise
             raise InputError(_told(error, file)) from error
@@ -201,9 +205,19 @@ class Shelf:
             raise InputError(f"unknown {self.noun} {name!r}.{hint} Known: {', '.join(names)}.{own}")
 
 
-def _told(error: Exception, file: Path) -> str:
+def _wrong(name: str) -> str:
+    """Return what a name of a user's own member must be, if it is not."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        return "a Python identifier"
+    # Another spelling of one class, `Contrastive` or `contrastive_`, would take the place of the package's.
+    return "" if name == name.lower() and "" not in name.split("_") else "in lower case, with one _ between words"
+
+
+def _told(error: BaseException, file: Path) -> str:
     """Return one line about an error in a user's own file, with the place in the user's code."""
     import traceback
+
+    from degla.parse import in_one_line
 
     folders = tuple(f"{folder}{os.sep}" for folder in part_folders())
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
@@ -211,7 +225,7 @@ def _told(error: Exception, file: Path) -> str:
         places.append((str(error.filename), error.lineno))
     path, line = next((place for place in reversed(places) if place[0].startswith(folders)), (str(file), None))
     where = path if line is None else f"{path} line {line}"
-    return f"{where}: {type(error).__name__}: {getattr(error, 'msg', error)}"
+    return f"{where}: {type(error).__name__}: {in_one_line(getattr(error, 'msg', error))}"
 
 
 class _OwnParts(MetaPathFinder):

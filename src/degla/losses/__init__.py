@@ -75,7 +75,7 @@ __all__ = [*_CORE, *_losses()]
 
 def __getattr__(name: str) -> Any:
     """Import a loss on first access, so that listing the losses does not need torch."""
-    place = (_CORE | _losses()).get(name)
+    place = (_losses() | _CORE).get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(place), name)

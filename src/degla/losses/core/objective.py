@@ -16,7 +16,7 @@ from degla.inputs import Input, LossTensors, add_inputs, check_reads, inputs_of,
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
-from degla.ranges import Checked, Factor
+from degla.ranges import Checked, Factor, RangeError, allowed, allows
 from degla.shelf import LOSSES, class_name
 
 
@@ -48,6 +48,11 @@ class AnyLoss(Checked, ABC, section="objective"):
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
         cls.reads = cls.reads | add_inputs(cls.inputs, loss=cls.__name__)
         check_reads(cls.reads, loss=cls.__name__)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not allows(Factor, self.weight):  # A class may declare it as any number, but only those above 0 count.
+            raise RangeError(self.flag("weight").removeprefix("--"), f"is {self.weight}; it must be {allowed(Factor)}.")
 
 
 def wanted_by(name: str, losses: Collection[AnyLoss]) -> Wanted:
