@@ -389,6 +389,22 @@ def test_what_is_wrong_is_one_line(
                 shelf.member(name, name.capitalize())
 
 
+def test_a_home_of_nobody_and_a_folder_that_may_not_be_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARTS, "~nobody-of-this-name/parts")
+    with pytest.raises(InputError, match=r"DEGLA_PARTS: ~nobody-of-this-name/parts: Could not determine home"):
+        DRAWS.names()
+    (tmp_path / "draws").mkdir()
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    with (
+        patch("os.listdir", side_effect=PermissionError),
+        patch("os.scandir", side_effect=PermissionError),
+        pytest.raises(PermissionError),
+    ):
+        DRAWS.own()
+
+
 def test_a_name_of_two_folders_or_of_a_rule_and_a_positive_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,8 +36,11 @@ def part_folders() -> list[Path]:
     Raises:
         InputError: one does not exist or has no subfolder for parts.
     """
-    named = os.environ.get(PARTS)
-    folders = list(dict.fromkeys(Path(each).expanduser().resolve() for each in (named or "").split(os.pathsep) if each))
+    named = os.environ.get(PARTS, "").split(os.pathsep)
+    try:
+        folders = list(dict.fromkeys(Path(each).expanduser().resolve() for each in named if each))
+    except RuntimeError as error:  # ~name of no user, or links in a circle
+        raise InputError(f"{PARTS}: {os.environ[PARTS]}: {error}") from None
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{PARTS}: {folder}: no such folder.")
