@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +89,15 @@ def _degla(*commands: Sequence[object], parts: Path | None) -> list[Outcome]:
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
     return Path(shutil.copytree(_GIVEN, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path: Path) -> Iterator[None]:
+    """The modules of parts that this process has imported; those of the package stay, as its classes need them."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +251,6 @@ def test_a_number_of_its_own_reaches_the_loss_at_its_pair(
     parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PARTS, str(parts))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
     trust = {row["id"]: number / 8 if number % 3 else None for number, row in enumerate(rows)}
     captions = tmp_path / "captions.jsonl"
@@ -382,7 +390,6 @@ def test_what_is_wrong_is_one_line(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     monkeypatch.setenv(PARTS, str(folder))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     with pytest.raises(InputError, match=rf"\A{message}\Z"):
         for shelf in (LOSSES, RECIPES):
             for name in shelf.own():
