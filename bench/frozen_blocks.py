@@ -1,4 +1,4 @@
-"""Compare steps in which student and teacher share the states of frozen image blocks to steps in which each runs them.
+"""Compare steps in which frozen image blocks run once to steps in which each pass of student and teacher runs them.
 
 The recipe is `degla_plus`, which trains the last image block. Reports processor time, so other load on the machine
 matters little. Loss and gradients must be equal to the bit.
@@ -31,10 +31,12 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
     parser.add_argument("--batch-size", type=at_least(1), default=16)
     parser.add_argument("--negatives", type=at_least(0), default=4)
+    parser.add_argument("--chunk-size", type=at_least(1), help="as --train.chunk-size; default: none")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--rounds", type=at_least(1), default=5)
     given = parser.parse_args()
-    workload, recipe = Workload(model=given.model, batch_size=given.batch_size, negatives=given.negatives), degla_plus()
+    fields = ("model", "batch_size", "negatives", "chunk_size")
+    workload, recipe = Workload(**{name: getattr(given, name) for name in fields}), degla_plus()
     config = workload.config(given.precision)
     freeze = recipe.train.freeze_image_blocks
     config = replace(config, objective=recipe.objective, train=replace(config.train, freeze_image_blocks=freeze))
@@ -58,8 +60,9 @@ def main() -> None:
             trainer.step(batch, number=number)
             seconds[name].append(time.process_time() - started)
     ratios = [slow / fast for slow, fast in zip(seconds["each"], seconds["shared"], strict=True)]
-    print(f"{device_name(encoder.device)}, {given.model}, B={given.batch_size}, K={given.negatives}, "
-          f"{given.precision}; {sides['shared'].shared_blocks} blocks; processor seconds")  # fmt: skip
+    size = f"B={given.batch_size}, chunks of {given.chunk_size or given.batch_size}, K={given.negatives}"
+    blocks = sides["shared"].shared_blocks
+    print(f"{device_name(encoder.device)}, {given.model}, {size}, {given.precision}; {blocks} blocks; processor seconds")
     for name, values in seconds.items():
         print(f"{name:<7} {statistics.median(values):7.3f} per step, {min(values):.3f} at best")
     print(f"each / shared: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "

@@ -163,7 +163,7 @@ def build_trainer(
     if "evidence" in objectives[0].reads:
         encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
         evidence = Evidence(config.evidence, encoder.clip.visual.grid_size, processes, seed=config.train.seed)
-    shared = 0 if teacher is None or sharding is not None else count_frozen(encoder.clip)
+    shared = 0 if sharding is not None else count_frozen(encoder.clip)
     plain = attack is None and views is None and evidence is None  # Else the student's images are not the teacher's.
     streams = [
         Stream(objectives[0], chunk, attack, views, evidence, shared_blocks=shared if plain else 0),

@@ -36,7 +36,7 @@ class Stream:
     evidence: Evidence | None = None
     """Adds the part of each image with the evidence for its caption, if a loss reads it."""
     shared_blocks: int = 0
-    """Number of frozen first blocks of the image tower, which student and teacher then run once for both."""
+    """Number of frozen first blocks of the image tower, which run once for all passes of student and teacher."""
 
 
 @dataclass
@@ -127,9 +127,8 @@ class Trainer:
         with self.accelerator.autocast():
             if stream.views is not None:
                 parts, raw = stream.views(parts, self.teacher, number=number)
-            elif stream.shared_blocks and len(parts) == 1:  # Parts are embedded in turn, to save memory.
-                states = self.encoder.run_frozen(parts[0].image, stream.shared_blocks)
-                parts = [replace(parts[0], frozen=states)]
+            elif blocks := stream.shared_blocks:
+                parts = [replace(part, frozen=self.encoder.run_frozen(part.image, blocks)) for part in parts]
             target = teacher_target(
                 self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw
             )
