@@ -62,7 +62,7 @@ def main() -> None:
     ratios = [slow / fast for slow, fast in zip(seconds["each"], seconds["shared"], strict=True)]
     size = f"B={given.batch_size}, chunks of {given.chunk_size or given.batch_size}, K={given.negatives}"
     blocks = sides["shared"].shared_blocks
-    print(f"{device_name(encoder.device)}, {given.model}, {size}, {given.precision}; {blocks} blocks; processor seconds")
+    print(f"{device_name(encoder.device)}, {given.model}, {size}, {given.precision}; {blocks} blocks; CPU seconds")
     for name, values in seconds.items():
         print(f"{name:<7} {statistics.median(values):7.3f} per step, {min(values):.3f} at best")
     print(f"each / shared: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "

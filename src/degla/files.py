@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from degla.errors import DeglaError, InputError
-from degla.parse import without_passwords
+from degla.passwords import without_passwords
 
 if sys.platform != "win32":
     import fcntl

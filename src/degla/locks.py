@@ -24,7 +24,7 @@ from typing import Any
 
 from degla.errors import InputError
 from degla.files import cannot_write, claim, has_ended, hold
-from degla.parse import without_passwords
+from degla.passwords import without_passwords
 
 NAME = ".lock"
 _PATIENCE = 10.0

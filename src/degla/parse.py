@@ -199,16 +199,6 @@ def in_one_line(error: object) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-SECRET: Final = r"(?:key|token|secret|password|auth|authorization|credentials?|sig|signature)"
-"""How the names of fields with secrets end."""
-_IN_A_QUERY: Final = re.compile(rf"([?&][\w.-]*{SECRET}=)[^\s&]*[^\s&:,.;)'\"]", re.IGNORECASE)
-
-
-def without_passwords(text: str) -> str:
-    """Return a text with the addresses in it, `sftp://user:password@host/x?token=...`, without passwords and users."""
-    return _IN_A_QUERY.sub(r"\1...", re.sub(r"(?<=://)[^\s/:@]*:[^\s/]*@", "", text))
-
-
 def describe_json(value: object) -> str:
     """Describe a value in JSON's terms: "a list of 3 entries", "an object with the keys 'a', 'b'", ..."""
     match value:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from degla.errors import DeglaError, InputError
-from degla.parse import check_regular, in_one_line, without_passwords
+from degla.parse import check_regular, in_one_line
+from degla.passwords import without_passwords
 
 PIECE: Final = 8 << 20
 """Bytes per request, and so the most that an interrupted transfer loses."""

@@ -24,7 +24,8 @@ from degla.locks import lock
 from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
-from degla.parse import read_json, read_json_object, read_toml, read_yaml, without_passwords
+from degla.parse import read_json, read_json_object, read_toml, read_yaml
+from degla.passwords import without_passwords
 from degla.ranges import allowed, field_types
 from degla.remote import address_of, check_address, display_path
 from degla.shelf import IF_OWN, LOSSES, did_you_mean

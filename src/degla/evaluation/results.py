@@ -18,7 +18,8 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
 from degla.pages.words import counted
-from degla.parse import parse_json, read_json, read_json_object, without_passwords
+from degla.parse import parse_json, read_json, read_json_object
+from degla.passwords import without_passwords
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.remote import refuse_address, remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score

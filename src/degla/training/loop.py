@@ -38,7 +38,7 @@ from degla.model.runs import (
 )
 from degla.model.trained_along import decoder_digest
 from degla.pages.words import counted
-from degla.parse import without_passwords
+from degla.passwords import without_passwords
 from degla.remote import display_path
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
-from degla.parse import without_passwords
+from degla.passwords import without_passwords
 from degla.remote import address_of, in_addresses, refuse_address
 
 if TYPE_CHECKING:

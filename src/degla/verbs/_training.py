@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.evaluation.processes import parsed_once
-from degla.parse import without_passwords
+from degla.passwords import without_passwords
 from degla.shelf import RECIPES, did_you_mean
 from degla.verbs._terminal import tell
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from degla.errors import InputError
 from degla.negatives.llm import ReplyStatus
-from degla.parse import SECRET, parse_json
+from degla.parse import parse_json
+from degla.passwords import SECRET
 
 Nature = Literal["passing", "request", "fatal"]
 """passing: a retry may succeed. request: the server rejects this request as invalid. fatal: no request can succeed, as
