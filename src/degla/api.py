@@ -6,6 +6,7 @@ negatives can be generated without torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -334,7 +335,7 @@ def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
 
 
 def _path(value: object, what: str) -> Path:
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | os.PathLike):
         raise InputError(f"{what}: expected a path, got a {type(value).__name__}.")
     return Path(value)
 
