@@ -434,5 +434,6 @@ def test_a_name_of_two_folders_or_of_a_rule_and_a_positive_is_refused(
     (tmp_path / "one" / "rules" / "front_place.py").write_text("")
     monkeypatch.setenv(PARTS, str(tmp_path / "one"))
     assert "front_place" in RULES.names()
+    load_rule.cache_clear()  # Earlier tests may have loaded it.
     with pytest.raises(InputError, match=r"rules/front_place\.py: the name .* is taken by .*positives/front_"):
         load_rule("front_place")
