@@ -108,8 +108,9 @@ def test_what_does_not_fit_goes_to_pytorch(kernel: list[tuple[int, ...]], monkey
 def test_both_towers_agree_with_and_without(
     tiny_model: Path, recompute: bool, kernel: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = torch.randn(3, 3, 32, 32)
-    weights = torch.randn(2, 3, 16)
+    generator = torch.Generator().manual_seed(0)  # How far rounding goes depends on the numbers.
+    images = torch.randn(3, 3, 32, 32, generator=generator)
+    weights = torch.randn(2, 3, 16, generator=generator)
     grads = []
     for fast in (True, False):
         monkeypatch.setattr(linear_kernel, "is_faster", lambda fast=fast: fast)
