@@ -213,7 +213,7 @@ def _tallies(method: Method) -> dict[str, _Tally]:
 def _own_verdict(benchmark: str, part: str) -> str:
     """The verdict that the part's score averages; "" if the shelf has no such part."""
     with suppress(DeglaError):
-        verdict: str = BENCHMARKS.load(benchmark).BENCHMARK.part(part).metrics[0].verdict
+        verdict: str = BENCHMARKS.member(benchmark, "BENCHMARK").part(part).metrics[0].verdict
         return verdict
     return ""
 

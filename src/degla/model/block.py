@@ -165,9 +165,11 @@ def run_last_block(
     return _after_attention(block, read(states), attend(query, key, value))
 
 
-def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bool, first: int = 0) -> Tensor:
-    """Run all blocks from `first` on but the last, without keeping activations if gradient checkpointing is on."""
-    for block in transformer.resblocks[first:-1]:
+def run_blocks(
+    transformer: Any, states: Tensor, attend: Attend, *, training: bool, first: int = 0, end: int = -1
+) -> Tensor:
+    """Run the blocks from `first` to before `end`, without keeping activations if gradient checkpointing is on."""
+    for block in transformer.resblocks[first:end]:
         if transformer.grad_checkpointing and training and torch.is_grad_enabled():
             states = checkpoint(run_block, block, states, attend, use_reentrant=False)
         else:

@@ -99,9 +99,8 @@ def count_frozen(clip: nn.Module) -> int:
 def run_frozen(clip: nn.Module, images: Float[Tensor, "batch 3 height width"], blocks: int) -> FrozenStates:
     """Run the first `blocks` blocks of a vision transformer, of which nothing is trained."""
     visual: Any = clip.visual
-    attend, states = attend_both_ways(heads_of(visual.transformer)), visual._embeds(images)
-    for block in visual.transformer.resblocks[:blocks]:
-        states = run_block(block, states, attend)
+    attend = attend_both_ways(heads_of(visual.transformer))
+    states = run_blocks(visual.transformer, visual._embeds(images), attend, training=False, end=blocks)
     return FrozenStates(states, blocks)
 
 

@@ -237,9 +237,8 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
     settings = {"rows": key, "left out": bad}
     columns = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
-    if own := {
-        column for column, _ in own_columns(extras.reads)
-    }:  # They may be declared otherwise, such as without mask.
+    own = {column for column, _ in own_columns(extras.reads)}
+    if own:  # They may be declared otherwise, such as without mask.
         read = inputs_of(extras.reads).items()
         columns["own"] = {name: dataclasses.asdict(each) for name, each in read if each.column in own}
     make = partial(write_extras, rows=rows, wanted=extras)
