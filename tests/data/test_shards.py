@@ -251,6 +251,15 @@ def test_records_are_called_by_archive_and_key(tmp_path: Path) -> None:
     assert single.id == "0/k"
 
 
+def test_a_named_text_column_is_a_field_of_the_json_member(tmp_path: Path) -> None:
+    """Beside a new caption, img2dataset's .txt still holds the old one."""
+    write_tar(tmp_path / "0.tar", {"a.png": IMAGE, "a.txt": b"alt", "a.json": b'{"caption": "alt", "better": "new"}'})
+    for name, text in (("text", "alt"), ("better", "new")):
+        assert [each.text for each in read_captions(tmp_path, columns=Columns(text=name))] == [text]
+    with pytest.raises(InputError, match=r"record 'a': has no field 'bettr' for the text\. Did you mean 'better'"):
+        list(read_captions(tmp_path, columns=Columns(text="bettr")))
+
+
 def test_names_in_capitals_and_those_that_begin_with_a_dot(tmp_path: Path) -> None:
     members = {"a.JPG": IMAGE, "a.TXT": b"one", "b.png": b"other", "b.JSON": b'{"caption": "two"}'}
     # As macOS packs them.
@@ -310,6 +319,11 @@ def test_wrong_archives_are_named(tmp_path: Path) -> None:
             archive.addfile(about, io.BytesIO(IMAGE))
     with pytest.raises(InputError, match=r"member 'a\.png' occurs twice"):
         list(read_captions(tmp_path))
+    tar.write_bytes(whole + whole)
+    with pytest.raises(InputError, match=r"0\.tar: goes on after the end of the archive.*tar --concatenate"):
+        list(read_captions(tmp_path))
+    tar.write_bytes(whole + bytes(99_999))
+    assert len(list(read_captions(tmp_path))) == 3
     write_tar(tar, {"a.png": IMAGE, "a.txt": b"x"}, mode="w:gz")
     with pytest.raises(InputError, match="cannot be read as an uncompressed tar"):
         list(read_captions(tmp_path))
@@ -321,6 +335,11 @@ def test_patterns(tmp_path: Path) -> None:
     assert [path.name for path in files_of(tmp_path / "{a,b}-08.tar")] == ["a-08.tar", "b-08.tar"]
     assert [path.name for path in files_of(tmp_path / "a-{08..10}.tar")] == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert [path.name for path in files_of(tmp_path / "?-08.tar")] == ["a-08.tar", "b-08.tar"]
+    assert [path.name for path in files_of(tmp_path / "{a-08,a-0*,{a,b}-08}.tar")] == [
+        "a-08.tar",
+        "a-09.tar",
+        "b-08.tar",
+    ], "each once"
     assert files_of(tmp_path / "[x].jsonl") == [tmp_path / "[x].jsonl"], "an existing file is not a pattern"
     assert base_of(tmp_path / "s{0..1}" / "x" / "*.tar") == base_of(tmp_path / "a-08.tar") == tmp_path
     inside = tmp_path / "[2024] {raw}"
@@ -366,6 +385,18 @@ def test_a_link_that_is_asked_for_is_named(kind: bytes, linked: str, tmp_path: P
         with pytest.raises(InputError, match=rf"0\.tar: member '{name}' is a link"):
             read_image_file(tmp_path, f"0.tar#{name}")
     assert read_image_file(tmp_path, "0.tar#a.jpg") == IMAGE
+
+
+def test_a_sparse_file_is_named(tmp_path: Path) -> None:
+    """Its bytes are not those from its offset on."""
+    tar, holes = tmp_path / "0.tar", {"GNU.sparse.map": f"0,1,9999,{len(IMAGE)}", "GNU.sparse.size": "20000"}
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, headers in (("a.jpg", holes), ("a.txt", {}), ("a.bak", holes)):
+            about = tarfile.TarInfo(name)
+            about.size, about.pax_headers = len(IMAGE) + 1, headers
+            archive.addfile(about, io.BytesIO(b" " + IMAGE))
+    with pytest.raises(InputError, match=r"member 'a\.jpg' is a link or sparse.*without --sparse"):
+        list(read_captions(tar))
 
 
 def test_links_that_nobody_asks_for_are_passed_over(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ IMAGE: Final = "image"
 SECOND_IMAGE: Final = "distractor_image"
 """Kinds of members of an archive whose content is not read when it is scanned."""
 LINK: Final = -1
-"""Offset given for hard and symbolic links, which have no content of their own."""
+"""Offset given for links, which have no content of their own, and sparse files, whose content is not in one piece."""
 # At most 18 digits: longer numbers cannot be an offset or a size.
 _PACKED: Final = re.compile(
     r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL | re.IGNORECASE
@@ -76,7 +76,7 @@ class TarMember:
 
     Attributes:
         name: in the archive.
-        start: offset of its first byte in the archive; `LINK` for a link.
+        start: offset of its first byte in the archive; `LINK` for a link or a sparse file.
         size: bytes.
         content: its bytes, if requested.
     """
@@ -95,8 +95,8 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
         wanted: whether to read the content of a file with that name.
 
     Raises:
-        InputError: it is not an uncompressed tar, is damaged or truncated, or contains a name twice; or a file to be
-            read has more than `LONGEST_LINE` bytes.
+        InputError: it is not an uncompressed tar, is damaged or truncated, goes on after its end, or contains a name
+            twice; or a file to be read has more than `LONGEST_LINE` bytes.
     """
     names, shown = set[str](), display_path(tar)
     try:
@@ -107,8 +107,9 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # The stream is what must be closed.
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # Else millions of members stay in memory.
-                if member.islnk() or member.issym():
+                if member.islnk() or member.issym() or member.issparse():
                     yield TarMember(member.name, LINK, 0)
+                    continue
                 if not member.isfile():
                     continue
                 if member.name in names:
@@ -128,6 +129,12 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             stream.seek(archive.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise InputError(f"{shown}: is damaged or cut off at byte {archive.offset}. {_REMEDY}")
+            while piece := stream.read(PIECE):
+                if piece.strip(b"\0"):
+                    raise InputError(
+                        f"{shown}: goes on after the end of the archive at byte {archive.offset}, as archives joined "
+                        "with cat do. Join them with tar --concatenate, or give them one by one."
+                    )
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # numbers and names in headers may be anything
         raise InputError(f"{shown}: cannot be read as an uncompressed tar: {error}. {_REMEDY}") from None
 
@@ -146,7 +153,7 @@ def read_tar_member(tar: Path, name: str) -> bytes:
     """Return the content of one member.
 
     Raises:
-        InputError: the archive cannot be read or has no such member, or the member is a link.
+        InputError: the archive cannot be read or has no such member, or the member is a link or a sparse file.
     """
     try:
         start, size = tar_members(tar)[name]
@@ -159,8 +166,8 @@ def read_tar_member(tar: Path, name: str) -> bytes:
 def _refuse_link(tar: Path, name: str, start: int) -> None:
     if start == LINK:
         raise InputError(
-            f"{display_path(tar)}: member {name!r} is a link, which has no content of its own. Pack the files again "
-            "with tar --hard-dereference --dereference."
+            f"{display_path(tar)}: member {name!r} is a link or sparse, so its content is not here in one piece. "
+            "Pack the files again with tar --hard-dereference --dereference, without --sparse."
         )
 
 
@@ -176,7 +183,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
             `SECOND_IMAGE`. Other images are recognised by their file extension and have the kind `IMAGE`.
 
     Raises:
-        InputError: see `walk_tar`; or a record has two members of one kind, or a member that is a link.
+        InputError: see `walk_tar`; or a record has two members of one kind, or a link or sparse member.
     """
 
     def place(name: str) -> tuple[str, str]:

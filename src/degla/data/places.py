@@ -70,7 +70,7 @@ def base_of(path: Path) -> Path:
 
 
 def files_of(path: Path, *suffixes: str) -> list[Path]:
-    """List the files of a path, sorted by name: itself, those of a folder with a suffix, or those of a pattern.
+    """List the files of a path, sorted by name: itself, those of a folder with a suffix, or those of a pattern, once.
 
     A data set of the hub, `hf://datasets/OWNER/NAME`, may have them in a subfolder.
 
@@ -95,7 +95,7 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
             paths += sorted(file for file in base.glob(name) if file.is_file())
     if not paths:
         raise InputError(f"{display_path(path)}: no file matches this pattern.")
-    return paths
+    return list(dict.fromkeys(paths))
 
 
 def _of_hub(path: Path, address: str, suffixes: tuple[str, ...]) -> list[Path]:

@@ -19,6 +19,9 @@ from degla.records import CaptionRecord, NegativeRecord, validate, wider_caption
 from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf, did_you_mean
 
+VERSION = 2
+"""Changes when the same file gives other records, which invalidates cached rows."""
+
 Placed = tuple[str, CaptionRecord]
 """Where a record was read, for messages, and the record: ("captions.jsonl line 3", record)."""
 

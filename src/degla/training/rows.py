@@ -22,7 +22,7 @@ from degla.data.pairs import negatives_of_rules, partner_negatives, with_positiv
 from degla.data.places import place_of
 from degla.data.prepared import prepare, read_source
 from degla.data.shards import reader_of
-from degla.data.sources import read_captions, read_negatives
+from degla.data.sources import VERSION, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.inputs import images_of_columns, inputs_of, own_columns
@@ -86,6 +86,7 @@ def _joined(
             read_negatives(path)
     sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
     key = {
+        "version": VERSION,
         "columns": dataclasses.asdict(columns),
         "format": [data.format, name_that_counts(file)],
         "captions": sources[file].sha256,

@@ -64,7 +64,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 
 def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path) -> dict[str, Any]:
-    """The fields of a record, including its caption."""
+    """The fields of a record, including its caption; a text column named by the user is one of the JSON member."""
     if IMAGE not in group:
         only = next(iter(group.values())).name
         raise InputError(f"{where}: has {only!r} but no image. Add the image to the archive, or remove the record.")
@@ -77,6 +77,8 @@ def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path
         row = parse_json(fields.content or b"", where=member)
         if not isinstance(row, dict):
             raise InputError(f"{member}: must be a JSON object with the record's fields.")
+    if columns.text != Columns.text:
+        text = None
     for field, member_of in ((columns.text, text), (_SECOND_TEXT, group.get(_SECOND_TEXT))):
         if member_of is not None:
             row[field] = decode(
