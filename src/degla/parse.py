@@ -117,7 +117,7 @@ def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
                 _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
             if not line:
                 return
-            if not line.isspace() and line != b"\xef\xbb\xbf":
+            if line.removeprefix(b"\xef\xbb\xbf").strip():
                 if len(line) > LONGEST_LINE:
                     what = f"longer than {LONGEST_LINE >> 20} MiB; each line must contain one record"
                     _refuse(f"{path} line {number}", what, remedy)

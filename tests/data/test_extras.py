@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -19,6 +20,7 @@ from degla.config.sections import DataConfig
 from degla.data.batches import Batch
 from degla.data.extras import ExtraData, RowExtras, read_classes, write_extras
 from degla.data.images import read_image
+from degla.data.joining import join
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
@@ -461,6 +463,18 @@ def test_a_phrase_counts_once_and_a_label_is_a_name_before_it_is_a_number(tmp_pa
     extras = RowExtras(ColumnFile(tmp_path / "extras"), wanted, seed=0)
     assert [extras.at("concept", row) for row in (0, 1)] == [["dog", "cat"], ["no phrase"]]
     assert [extras.at("label", row) for row in (0, 1)] == [0, 2]
+
+
+def test_all_rows_of_a_batch_on_the_disk_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("table", "joining"):
+        monkeypatch.setattr(f"degla.data.{module}.ROWS", 2)
+    captions = [
+        CaptionRecord(id=str(row), image="i", text=f"{row}", image_id="i", concepts=("dog", "cat")) for row in range(6)
+    ]
+    wanted = ExtraData(reads=frozenset({"concept"}))
+    write_extras(tmp_path / "extras", join(captions, None).select(np.array([0, 1, 4])), wanted)
+    extras = RowExtras(ColumnFile(tmp_path / "extras"), wanted, seed=0)
+    assert extras.places("concept") == 2 and extras.at("concept", 2) == ["dog", "cat"]
 
 
 def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:

@@ -259,6 +259,20 @@ def test_a_file_that_rests_is_not_read_to_know_what_it_holds(tmp_path: Path, mon
     assert prepared.read_source(file).sha256 == hashlib.sha256(b"a\nc\n").hexdigest()
 
 
+def test_shards_named_from_another_folder_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "0.tar").write_bytes(b"x")
+    for path in (Path("shards"), Path("shards/0.tar"), Path("shards/{0..0}.tar")):
+        monkeypatch.chdir(tmp_path)
+        state = prepared.read_source(path)
+        monkeypatch.chdir("/")
+        assert prepared.read_source(tmp_path / path) == state
+    (shards / "0.tar").write_bytes(b"y")
+    assert prepared.read_source(tmp_path / path) != state
+
+
 def test_what_nobody_uses_is_deleted_when_something_new_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

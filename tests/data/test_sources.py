@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from degla.data.formats.datasets import _open
 from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, PairItem, validate, write_jsonl
@@ -160,6 +161,22 @@ def test_parquet_with_paths_of_images_instead_of_their_bytes(tmp_path: Path) -> 
             table = table.set_column(0, "image", pyarrow.array(images, kind))
         pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", row_group_size=1)
         assert [record.image for record in read_captions(tmp_path / "captions.parquet")] == ["a.jpg", "b.jpg"]
+
+
+def test_parquet_files_have_the_columns_of_the_first(tmp_path: Path) -> None:
+    """A file without ids would number its rows beside the ids of others."""
+    rows = [{"image": "a.jpg", "text": "A dog."}, {"image": "b.jpg", "text": "A cat.", "id": "7"}]
+    for first, message in ((0, "1.parquet: has a field 'id', but the first record has none"), (1, "has no field 'id'")):
+        for number, each in enumerate((rows[first], rows[1 - first])):
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([each]), tmp_path / f"{number}.parquet")
+        with pytest.raises(InputError, match=message):
+            list(read_captions(tmp_path))
+
+
+def test_a_line_with_only_a_byte_order_mark_is_blank(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "c.jsonl", RECORDS)
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf\r\n" + (tmp_path / "c.jsonl").read_bytes())
+    assert list(read_captions(tmp_path / "c.jsonl")) == RECORDS
 
 
 def test_published_file_holds_captions_and_negatives(tmp_path: Path) -> None:
@@ -323,6 +340,7 @@ WRONG = {
     ),
     "csv cells": ("c.csv", "image,text\na.jpg,A dog, a cat\n", "c.csv line 2: has 3 cells, but the header has 2"),
     "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): has no field 'image'"),
+    "csv without header": ("c.csv", "\nimage,text\na.jpg,b\n", "c.csv line 1: is blank, but must be the header"),
     "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') has no text"),
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
     "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and double the quotes inside it."),
@@ -450,11 +468,17 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
     ):
         list(read_captions(tmp_path / "splits"))
     assert len(list(read_captions(tmp_path / "splits" / "train"))) == 1
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "state.json").write_text("{}")
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match="not a folder written by datasets' save_to_disk"):
-        list(read_captions(tmp_path / "other"))
+    (tmp_path / "other" / "0.tar.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="damaged: not a folder written by datasets' save_to_disk"):
+        list(read_captions(tmp_path / "damaged"))
     monkeypatch.setitem(sys.modules, "datasets", None)
+    _open.cache_clear()
     with pytest.raises(InputError, match=r"pip install 'degla\[datasets\]'"):
+        list(read_captions(tmp_path / "splits" / "train"))
+    with pytest.raises(InputError, match=r"other: has no uncompressed \.tar.* not a folder written by datasets'"):
         list(read_captions(tmp_path / "other"))
 
 

@@ -77,7 +77,7 @@ class RowExtras:
         self._most_concepts = 0
         if file is not None and "concept" in file.names:
             self._most_concepts = max(
-                compute.max(compute.list_value_length(each)).as_py() for each in file.chunks("concept")
+                compute.max(compute.list_value_length(each)).as_py() or 0 for each in file.chunks("concept")
             )
 
     def at(self, name: str, index: int) -> Any:

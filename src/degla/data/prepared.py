@@ -60,6 +60,7 @@ def read_source(path: Path) -> SourceState:
         InputError: it cannot be read.
     """
     if is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar" or address_of(path):
+        path = path if address_of(path) else path.absolute()
         files = (
             files_of(path, ".tar")
             or files_of(path, *PARQUET_ENDINGS)

@@ -142,6 +142,8 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
             header = next(reader, None)
             if header is None:
                 return
+            if not header:
+                raise InputError(f"{path} line 1: is blank, but must be the header. Remove the line.")
             twice = next((name for name in header if header.count(name) > 1), None)
             if twice is not None:
                 raise InputError(f"{path} line 1: two columns are named {twice!r}. Give each its own name.")

@@ -96,6 +96,11 @@ def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[ob
 # One opened dataset per folder and process: a memory map that forked workers share and spawned ones reopen.
 @lru_cache(maxsize=8)
 def _open(folder: str) -> Any:
+    if not any((Path(folder) / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise InputError(
+            f"{folder}: has no uncompressed .tar and no .parquet files, and is not a folder written by datasets' "
+            "save_to_disk. Give a captions file, or a folder with one of these."
+        )
     try:
         import datasets
     except ImportError:

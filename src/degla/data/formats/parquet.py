@@ -30,9 +30,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """Yield one caption (or list of captions) per row. Rows without ids are numbered across all files.
 
     Raises:
-        InputError: it is not a Parquet file, a column is missing, or a row has an invalid field.
+        InputError: it is not a Parquet file, a column is missing or not in all files, or a row has an invalid field.
     """
     base, number = base_of(path), 0
+    own: Columns | None = None
     for each in files_of(path, *ENDINGS):
         address, shown = address_of(each), display_path(each)
         file = open_parquet(shown if address else each, None if address is None else RemoteFile(address))
@@ -40,7 +41,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{shown}: two columns are named {twice!r}. Give each its own name.")
-        own = columns.settle(schema.names, where=shown)
+        own = own or columns.settle(schema.names, where=shown)
+        own.require(schema.names, where=shown)
         names = own.read_from(schema.names)
         paths = _holds_paths(file, own.image)
         inside = not paths and holds_images(schema.field(own.image).type)
