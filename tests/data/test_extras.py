@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
 from degla.data.sources import Columns, read_captions
-from degla.data.table import ColumnFile, table_of
+from degla.data.table import ColumnFile, PairTable, table_of
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, CaptionUnit, NegativeRecord, read_jsonl, write_jsonl
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.rows import read_rows
+from degla.training.rows import read_pairs, read_rows
 from tests.tiny import CLASSES
 from tests.training.configs import tiny_config
 
@@ -375,6 +376,28 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
         chosen = config.objective | {"class_contrast": replace(config.objective["class_contrast"], weight=1.0)}
         with pytest.raises(InputError, match=message):
             open_pairs(replace(config, objective=chosen), encoder=load_encoder(str(tiny_model)), processes=Processes())
+
+
+def test_rows_of_bad_second_images_are_left_out(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, images = rows_of(tiny_pairs), shutil.copytree(tiny_pairs["images"], tmp_path / "images")
+    cut = images / "cut.png"
+    cut.write_bytes((images / rows[0]["image"]).read_bytes()[:60])
+    for row, image in ((3, "cut.png"), (5, "lost.png")):
+        rows[row] |= {"distractor_image": image, "distractor_text": "x"}
+    (images / rows[-1]["image"]).unlink()
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, rows), "images": images}
+    config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path)
+    skipping = replace(config, data=replace(config.data, bad_images="skip"))
+    bad = {"cut.png", "lost.png", rows[-1]["image"]}
+    kept = [row["id"] for row in rows if not bad & {row["image"], row.get("distractor_image")}]
+    for _ in range(2):
+        source = read_pairs(skipping.pairs, seed=0, processes=Processes())
+        assert [row.caption.id for row in source.rows] == kept and 0 < len(kept) < len(rows) - 3
+        assert source.rows.digests == PairTable(source.rows.source, kept=source.rows.kept).digests
+        assert source.extras is not None and len(source.extras) == len(kept)
+    assert "4 rows are skipped. images in column distractor_image: 3 of 10 images cannot be used." in caplog.text
 
 
 def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:

@@ -225,6 +225,7 @@ def usable_rows(
     report: ImageReport,
     *,
     bad_images: Literal["stop", "skip"] = "stop",
+    column: str = "image",
     flag: str = "--data.bad-images",
 ) -> RowIndex | None:
     """Return the numbers of the rows to train on; None for all of them.
@@ -234,6 +235,7 @@ def usable_rows(
         report: the check of their images. For "stop" it is enough that every file exists: training ends at the first
             damaged image. For "skip" every image was decoded, so that all epochs have the same rows.
         bad_images: end the training at bad images, or skip their rows.
+        column: of the images that were checked.
         flag: the flag for `bad_images`, for messages.
 
     Raises:
@@ -241,15 +243,16 @@ def usable_rows(
     """
     if not report.bad:
         return None
+    which = "" if column == "image" else f"images in column {column}: "
     if bad_images == "stop":
-        raise InputError(report.summary() + f"\nTo train without them, add {flag} skip.")
+        raise InputError(f"{which}{report.summary()}\nTo train without them, add {flag} skip.")
     bad = arrow.array([entry.image for entry in report.bad], arrow.large_string())
-    flags = [compute.is_in(chunk, bad).to_numpy(zero_copy_only=False) for chunk in rows.chunks("image")]
+    flags = [compute.is_in(chunk, bad).to_numpy(zero_copy_only=False) for chunk in rows.chunks(column)]
     usable = np.flatnonzero(~np.concatenate(flags))
     if not len(usable):
-        raise InputError("no image can be used.\n" + report.summary())
+        raise InputError(f"no image can be used.\n{which}{report.summary()}")
     left_out = counted(len(rows) - len(usable), "row is", "rows are")
-    _log.warning("%s skipped. %s", left_out, report.summary())
+    _log.warning("%s skipped. %s%s", left_out, which, report.summary())
     for entry in report.bad[_SHOWN:]:
         _log.info("%s", entry.message)
     return usable

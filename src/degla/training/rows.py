@@ -14,7 +14,7 @@ from degla.config.run import StreamConfig
 from degla.config.sections import DataConfig
 from degla.data.containers import name_that_counts
 from degla.data.extras import ExtraData, read_classes, write_extras
-from degla.data.images import ImageReport, check_images, usable_rows
+from degla.data.images import ImageReport, check_images, read_bytes, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
 from degla.data.loader import choose_workers
 from degla.data.neighbours import Neighbours, read_neighbours, write_neighbours
@@ -251,34 +251,43 @@ def _with_images(
     stream: StreamConfig, rows: PairTable, key: Mapping[str, Any], *, folder: Path, anew: bool
 ) -> tuple[PairTable, list[str]]:
     """Return the rows with usable images, and the images that are not usable; every image is checked once."""
-    data = stream.data
-    flag, about_images = data.flag("bad_images"), {"folder": place_of(folder), "bad": data.bad_images}
-    threads = max(choose_workers(data.workers), 2)
-    check = partial(check_images, folder=folder, workers=threads, progress=TaskProgress(True))
-    read = reader_of(data.order)
+    bad: list[str] = []
+    for column in ("image", *(each.column for each in images_of_columns(stream.reads).values())):
+        rows, more = _with_column(stream.data, rows, key, column, folder=folder, bad=bad, anew=anew)
+        bad = bad + more
+    return rows, bad
+
+
+def _with_column(
+    data: DataConfig, rows: PairTable, key: Mapping[str, Any], column: str, *, folder: Path, bad: list[str], anew: bool
+) -> tuple[PairTable, list[str]]:
+    """As `_with_images`, for one column of images; `bad` are those of the columns before."""
+    own = column == "image"
+    about = {"folder": place_of(folder), "bad": data.bad_images} | ({} if own else {"column": column})
+    choose = partial(usable_rows, rows, column=column, bad_images=data.bad_images, flag=data.flag("bad_images"))
 
     def look(_: Path) -> dict[str, Any]:
-        report = check(rows, depth="exists" if data.bad_images == "stop" else "decode", read=read)
+        report = check_images(
+            rows,
+            folder,
+            max(choose_workers(data.workers), 2),
+            depth="exists" if data.bad_images == "stop" else "decode",
+            column=column,
+            read=reader_of(data.order) if own else read_bytes,
+            progress=TaskProgress(True),
+        )
         if data.bad_images == "stop":
-            usable_rows(rows, report, flag=flag)
+            choose(report)
         return report.model_dump()
 
-    report = ImageReport.model_validate(prepare({"rows": key, "images": about_images}, look, anew=anew)[1])
-    usable = usable_rows(rows, report, bad_images=data.bad_images, flag=flag)
-    bad = [entry.image for entry in report.bad]
+    report = ImageReport.model_validate(prepare({"rows": key, "images": about}, look, anew=anew)[1])
+    usable, more = choose(report), [entry.image for entry in report.bad]
     if usable is not None:
         fewer = rows.select(usable)
-        rows = rows.select(usable, prepare({"rows": key, "left out": bad}, lambda _: fewer.describe(), anew=anew)[1])
-
-    def look_further(_: Path) -> dict[str, Any]:
-        other = check(rows, depth="exists", column=each.column)
-        if other.bad:
-            raise InputError(f"images in column {each.column}: {other.summary()}")
-        return other.model_dump()
-
-    for each in images_of_columns(stream.reads).values():
-        prepare({"rows": key, "images": {**about_images, "column": each.column}}, look_further, anew=anew)
-    return rows, bad
+        rows = rows.select(
+            usable, prepare({"rows": key, "left out": bad + more}, lambda _: fewer.describe(), anew=anew)[1]
+        )
+    return rows, more
 
 
 def _column_file(key: Mapping[str, object], make: Callable[[Path], None], *, anew: bool) -> ColumnFile | None:
