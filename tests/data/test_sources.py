@@ -7,8 +7,10 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from degla.data.formats.datasets import _open
+from degla.data.formats import datasets as dataset_folders
 from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, PairItem, validate, write_jsonl
@@ -475,11 +477,20 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match="damaged: not a folder written by datasets' save_to_disk"):
         list(read_captions(tmp_path / "damaged"))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    _open.cache_clear()
+    dataset_folders._opened.cache_clear()
     with pytest.raises(InputError, match=r"pip install 'degla\[datasets\]'"):
         list(read_captions(tmp_path / "splits" / "train"))
     with pytest.raises(InputError, match=r"other: has no uncompressed \.tar.* not a folder written by datasets'"):
         list(read_captions(tmp_path / "other"))
+
+
+def test_a_dataset_folder_that_was_written_again_is_read_again(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for text, hours in (("A dog.", 2), ("A cat.", 1)):
+        datasets.Dataset.from_list([row(text=text)]).save_to_disk(str(tmp_path))
+        then = time.time() - 3600 * hours
+        os.utime(tmp_path / "state.json", (then, then))
+        assert [record.text for _ in range(2) for record in read_captions(tmp_path)] == [text, text]
 
 
 def test_reading_needs_no_torch(tmp_path: Path) -> None:

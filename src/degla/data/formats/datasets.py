@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import PARQUET_ENDINGS, in_one_line
+from degla.remote import remembered
 
 ENDINGS = ()
 PREFIX = "dataset:"
@@ -93,14 +93,22 @@ def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[ob
     ]
 
 
-# One opened dataset per folder and process: a memory map that forked workers share and spawned ones reopen.
-@lru_cache(maxsize=8)
 def _open(folder: str) -> Any:
-    if not any((Path(folder) / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    marks = (Path(folder) / name for name in ("state.json", "dataset_dict.json"))
+    mark = next((mark for mark in marks if mark.is_file()), None)
+    if mark is None:
         raise InputError(
             f"{folder}: has no uncompressed .tar and no .parquet files, and is not a folder written by datasets' "
             "save_to_disk. Give a captions file, or a folder with one of these."
         )
+    return _opened(mark)
+
+
+# One opened dataset per folder and process: a memory map that forked workers share and spawned ones reopen.
+@remembered(8)
+def _opened(mark: Path) -> Any:
+    """Open the folder of a file that is written with each dataset."""
+    folder = str(mark.parent)
     try:
         import datasets
     except ImportError:
