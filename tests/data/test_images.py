@@ -6,9 +6,11 @@ import io
 import logging
 import math
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,6 +90,16 @@ def test_a_name_that_differs_in_case_alone_is_reported(there: str, name: str, tm
         look_for(name, folder=tmp_path, caption_id="1")
     with pytest.raises(ImageError, match=r"is missing\. Check"):
         look_for("other.jpg", folder=tmp_path, caption_id="1")
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_that_differs_in_its_encoding_alone_is_reported(
+    form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"], tmp_path: Path
+) -> None:
+    """As where files were packed on macOS."""
+    photograph(32, 24).save(tmp_path / unicodedata.normalize(form, "café.jpg"))
+    with pytest.raises(ImageError, match=rf"looks the same, but has its accents in the Unicode form {form}: rename"):
+        look_for(unicodedata.normalize(other, "café.jpg"), folder=tmp_path, caption_id="1")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -25,7 +25,7 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data import images, joining, prepared, sources, table
 from degla.data.dataset import data_counts, data_digests
-from degla.data.pairs import normalized_words
+from degla.data.pairs import PairRow, normalized_words
 from degla.errors import DeglaError, InputError
 from degla.files import remove_folder
 from degla.losses import PositiveContrast, losses_by_name
@@ -271,6 +271,14 @@ def test_shards_named_from_another_folder_are_the_same(tmp_path: Path, monkeypat
         assert prepared.read_source(tmp_path / path) == state
     (shards / "0.tar").write_bytes(b"y")
     assert prepared.read_source(tmp_path / path) != state
+
+
+def test_the_images_of_rows_are_also_their_second_ones() -> None:
+    """Those of questions that a validation asks during training are compared with them."""
+    both = CaptionRecord(id="1", image="a.jpg", text="x", image_id="1", distractor_image="b.jpg", distractor_text="y")
+    none = CaptionRecord(id="2", image="c.jpg", text="z", image_id="1")
+    rows = table.table_of([PairRow(each, (), ()) for each in (both, none)])
+    assert rows.images() == {"a.jpg", "b.jpg", "c.jpg"}
 
 
 def test_what_nobody_uses_is_deleted_when_something_new_is_made(

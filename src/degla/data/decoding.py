@@ -15,6 +15,7 @@ import contextlib
 import io
 import logging
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,23 @@ def is_file(path: Path) -> bool:
 
 
 def _like(path: Path) -> str:
-    """Return a sentence that names the file meant on a system that ignores case in names, if it exists; else ""."""
+    """Return a sentence that names the file meant on a system that ignores case in names, if it exists; else "".
+
+    Likewise for one that ignores how letters with accents are encoded.
+    """
     names = (
         path.with_suffix(path.suffix.swapcase()),
         path.with_name(path.name.lower()),
         path.with_name(path.name.upper()),
     )
-    return next((f" {each.name} exists: here, case matters in file names." for each in names if is_file(each)), "")
+    if other := next(filter(is_file, names), None):
+        return f" {other.name} exists: here, case matters in file names."
+    for form in ("NFC", "NFD"):
+        if is_file(path.with_name(unicodedata.normalize(form, path.name))):
+            return (
+                f" A file exists whose name looks the same, but has its accents in the Unicode form {form}: rename it."
+            )
+    return ""
 
 
 @contextlib.contextmanager
