@@ -92,6 +92,18 @@ def test_a_name_that_differs_in_case_alone_is_reported(there: str, name: str, tm
         look_for("other.jpg", folder=tmp_path, caption_id="1")
 
 
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
+def test_a_picture_that_is_larger_than_its_icon_says_is_judged_by_its_own_size(tmp_path: Path) -> None:
+    for width, height in ((300, 1), (20, 30)):
+        stream = io.BytesIO()
+        Image.new("RGB", (width, height)).save(stream, "PNG")
+        entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(stream.getvalue()), 22)
+        (tmp_path / f"{width}.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + stream.getvalue())
+    assert read_image("20.ico", folder=tmp_path, caption_id="1").size == (20, 30)
+    with pytest.raises(ImageError, match=r"300 x 1 pixels: one side is more than 250 times the other"):
+        read_image("300.ico", folder=tmp_path, caption_id="1")
+
+
 @pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_a_name_that_differs_in_its_encoding_alone_is_reported(
     form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"], tmp_path: Path

@@ -349,6 +349,14 @@ def test_a_damaged_archive_is_reported(server: FileServer, tmp_path: Path, capsy
     assert "outer.zip: has no member that starts with deep/textures.tar.gz" in output
 
 
+def test_a_file_of_another_size_is_unpacked_again(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(_zip({"val/a.jpg": b"whole", "val/b.jpg": b"other"}))
+    (tmp_path / "a.jpg").write_bytes(b"who")
+    (tmp_path / "b.jpg").write_bytes(b"whole")
+    assert unpack_archive(tmp_path / "a.zip", tmp_path, moves={"val/": ""}) == 2
+    assert [(tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg")] == [b"whole", b"whole"], "b.jpg was complete"
+
+
 def test_a_place_that_cannot_be_unpacked_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(_zip({"val/a.jpg": b"a"}))
     (tmp_path / "coco" / "a.jpg").mkdir(parents=True)
