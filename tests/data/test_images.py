@@ -92,6 +92,11 @@ def test_a_name_that_differs_in_case_alone_is_reported(there: str, name: str, tm
         look_for("other.jpg", folder=tmp_path, caption_id="1")
 
 
+def test_an_address_in_a_captions_file_is_not_requested(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"a\.jpg: the image of caption '1' is missing\. Addresses in a captions file"):
+        look_for("https://example.org/a.jpg", folder=tmp_path, caption_id="1")
+
+
 @pytest.mark.filterwarnings("ignore:Image was not the expected size")
 def test_a_picture_that_is_larger_than_its_icon_says_is_judged_by_its_own_size(tmp_path: Path) -> None:
     for width, height in ((300, 1), (20, 30)):

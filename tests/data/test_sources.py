@@ -173,6 +173,9 @@ def test_parquet_files_have_the_columns_of_the_first(tmp_path: Path) -> None:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist([each]), tmp_path / f"{number}.parquet")
         with pytest.raises(InputError, match=message):
             list(read_captions(tmp_path))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:1] * 2), tmp_path / "1.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:1] * 3), tmp_path / "0.parquet")
+    assert [record.id for record in read_captions(tmp_path)] == ["0", "1", "2", "3", "4"]
 
 
 def test_a_line_with_only_a_byte_order_mark_is_blank(tmp_path: Path) -> None:

@@ -140,9 +140,12 @@ def is_there(place: str) -> bool:
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     """Return how training messages name an image."""
+    missing = f"Check the image folder ({folder}), the base of relative paths."
+    if address_of(image) is not None:
+        missing = "Addresses in a captions file are not requested: download the images, for example with img2dataset."
     return Subject(
         f"{shown(display_path(locate(image, folder)))}: the image of caption {caption_id!r}",
-        if_missing=f"Check the image folder ({folder}), the base of relative paths.",
+        if_missing=missing,
         if_damaged="Fetch the file again, or skip its rows (in training with --data.bad-images skip).",
     )
 
