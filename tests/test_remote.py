@@ -29,6 +29,7 @@ from fsspec.implementations.memory import MemoryFile
 from safetensors.torch import load_file, save_file
 
 from degla import remote
+from degla.cli import main
 from degla.config.fields import place, read_config
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.data import plan, shards
@@ -141,6 +142,19 @@ def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, t
     ):
         with pytest.raises(InputError, match=message):
             list(read_captions(Path(wrong)))
+
+
+def test_what_is_wrong_in_a_fetched_file_is_told_with_its_address(
+    memory: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where a server answers with its page to log in."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    memory.pipe("/d/c.jsonl", b"<html>")
+    assert main(["prepare", "rows", "clip", "--data.captions", "memory://d/c.jsonl"]) == 2
+    assert capsys.readouterr().err.startswith("degla: memory://d/c.jsonl line 1: not JSON")
 
 
 def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory: fsspec.AbstractFileSystem) -> None:

@@ -86,7 +86,7 @@ def display_path(path: Path | str) -> str:
 
 
 _SHOWN: Final[dict[str, str]] = {}
-"""Folders of the cache that a command writes to instead of an address."""
+"""Folders of the cache that a command reads or writes instead of an address."""
 
 
 def show_as(folder: Path, address: str | None) -> None:

@@ -528,6 +528,9 @@ def test_negatives_in_the_form_of_negclip(name: str, tmp_path: Path) -> None:
         ("1", None, False, "published", 0),
     ]
     assert [row.id for row in read_captions(path, columns=Columns(image="filepath", text="title"))] == ["0", "1"]
+    path = write_table(path, [{"id": f"c{row['title']}", **row} for row in rows], "," if name == "n.csv" else "\t")
+    captions = read_captions(path, columns=Columns(image="filepath", text="title"))
+    assert {row.caption_id for row in read_negatives(path)} == {row.id for row in captions} == {"cA dog.", "cA cow."}
 
 
 @pytest.mark.parametrize(

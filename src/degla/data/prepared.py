@@ -23,7 +23,7 @@ from degla.files import cache_folder, cannot_write, remove_folder, whole_folder,
 from degla.parse import PARQUET_ENDINGS, check_regular, in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of, fetch, file_state, size_of, state_of
+from degla.remote import address_of, fetch, file_state, show_as, size_of, state_of
 from degla.version import installed_version
 
 _LAYOUT: Final = 2
@@ -181,7 +181,9 @@ def fetched(path: Path) -> Path:
             fetch(address, folder / path.name, advance)
         return {}
 
-    return prepare({"address": address, "state": state_of(address)}, copy)[0] / path.name
+    folder = prepare({"address": address, "state": state_of(address)}, copy)[0]
+    show_as(folder, address.rpartition("/")[0])
+    return folder / path.name
 
 
 def _delete_unused(folder: Path) -> None:
