@@ -191,6 +191,21 @@ def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory
         remote.size_of("memory://a")
 
 
+def test_an_answer_of_too_few_bytes_is_asked_for_again(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, answers, whole = bytes(range(256)), count(), memory.cat_file
+    memory.pipe("/d/x", content)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+
+    def short(self: object, path: str, start: int, end: int) -> bytes:
+        return whole(path, start, end)[: -1 if next(answers) < 2 else None]
+
+    monkeypatch.setattr(type(memory), "cat_file", short)
+    assert remote.read_range("memory://d/x", 10, 100) == content[10:100] and next(answers) == 3
+    assert remote.read_range("memory://d/x", 250, 300) == content[250:], "the file ends there"
+
+
 def test_a_file_that_changes_while_it_is_fetched_is_not_taken(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

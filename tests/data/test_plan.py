@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from degla.data import plan as plan_module
+from degla.data.loader import EpochSampler
 from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan
 from degla.errors import InputError
 
@@ -173,6 +174,23 @@ def test_few_shards_are_open_at_a_time(case, size, epoch) -> None:
     count, open_at = len(set(shards)), shards_open(plan, epoch)
     assert max(open_at) <= 2 * SHARDS_AT_A_TIME
     assert sum(number > SHARDS_AT_A_TIME for number in open_at) <= (count - 1) // SHARDS_AT_A_TIME, "at borders only"
+
+
+@pytest.mark.parametrize(("start", "steps"), [(0, None), (3, None), (0, 7), (3, 12), (5, 5), (7, 30)])
+def test_shards_are_needed_when_their_rows_are(start: int, steps: int | None) -> None:
+    """On any device, once an epoch, counted from the batch with which a resumed run goes on."""
+    shards = np.repeat(np.arange(20), 4)
+    plan = BatchPlan(range(80), batch_size=5, world_size=2, rank=1, seed=3, shards=shards)
+    assert len(plan) == 8
+    needed, number = list[tuple[int, int]](), 0
+    for epoch in range(2, 8):
+        seen = set[int]()
+        for rows in plan.global_batches(epoch)[start if epoch == 2 else 0 :]:
+            if number < (8 - start if steps is None else steps):
+                needed += [(number, shard) for shard in dict.fromkeys(shards[rows].tolist()) if shard not in seen]
+            seen |= set(shards[rows].tolist())
+            number += 1
+    assert list(EpochSampler(plan, 2, start, steps=steps).first_uses()) == needed
 
 
 def test_rows_and_shards_are_shuffled_and_other_rows_left_out() -> None:
