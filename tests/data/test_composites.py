@@ -39,6 +39,10 @@ def test_words_of_one_part_of_speech_are_exchanged_everywhere() -> None:
     assert results == {("a men sees a men", "two dog ride"), ("a dog ride a dog", "two men sees")}
     # One word each: exchanging them gives the other order, which says the same.
     assert _exchanged([("dogs", "NOUN")], [("cats", "NOUN")], Random(0)) is None
+    # A word of both captions stays.
+    one, other = ([(name, "NOUN"), (how, "ADP"), ("tree", "NOUN")] for name, how in (("dog", "by"), ("cat", "under")))
+    results = {tuple(_exchanged(one, other, Random(seed)) or ()) for seed in range(20)}
+    assert results == {("cat by tree", "dog under tree"), ("dog under tree", "cat by tree")}
     # No part of speech in common: any two words; words that both contain stay.
     apart = _exchanged([("red", "ADJ"), ("and", "CCONJ")], [("run", "VERB"), ("and", "CCONJ")], Random(0))
     assert apart is not None and apart != ["red and", "run and"]

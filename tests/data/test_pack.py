@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_packs_again(
 
 
 def test_a_killed_pack_is_made_again_and_nothing_else_is_deleted(
-    packed: Pairs, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]
+    packed: Pairs, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = packed["images"]
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -170,6 +170,19 @@ def test_a_killed_pack_is_made_again_and_nothing_else_is_deleted(
     assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err and (out / "pairs-000000.tar").is_file()
     (out / "mine.txt").unlink()
+    with monkeypatch.context() as patch:
+        deleted, unlink = list[str](), Path.unlink
+
+        def killed(path: Path, **options: bool) -> None:
+            if len(deleted) > 1:
+                raise KeyboardInterrupt
+            deleted.extend([path.name] if path.parent == out and path.name != ".lock" else [])
+            unlink(path, **options)
+
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack_module._make_empty(out)
+    assert len(deleted) == 2, "killed again, while the rest was deleted"
     assert main(words) == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
 
