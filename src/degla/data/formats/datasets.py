@@ -98,8 +98,8 @@ def _open(folder: str) -> Any:
     mark = next((mark for mark in marks if mark.is_file()), None)
     if mark is None:
         raise InputError(
-            f"{folder}: has no uncompressed .tar and no .parquet files, and is not a folder written by datasets' "
-            "save_to_disk. Give a captions file, or a folder with one of these."
+            f"{folder}: has no uncompressed .tar and no .parquet files (subfolders are not searched), and is not "
+            "a folder written by datasets' save_to_disk. Give a captions file, or a folder with one of these."
         )
     return _opened(mark)
 
