@@ -9,8 +9,11 @@ import os
 import shutil
 import signal
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -666,13 +669,18 @@ def test_only_methods_with_steps_state_steps(tmp_path: Path) -> None:
     assert watch._describe(1, [{"step": 5, "loss": 0.25}]) == "clip, seed 0: 5 of 20, loss 0.250"
 
 
-def _told(caplog: pytest.LogCaptureFixture) -> str:
-    """What a watch and its progress log; threads that earlier tests left may log, too."""
-    return "\n".join(each.getMessage() for each in caplog.records if each.name in ("test", "degla.progress"))
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What a watch and its progress log: threads that earlier tests left may log, too, and set the root's level."""
+    names = ("test", "degla.progress")
+    for name in names:
+        caplog.set_level(logging.INFO, logger=name)
+    own = get_ident()
+    return lambda: "\n".join(row.getMessage() for row in caplog.records if row.name in names and row.thread == own)
 
 
 def test_steps_of_an_earlier_call_are_no_speed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     config = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
@@ -683,17 +691,16 @@ def test_steps_of_an_earlier_call_are_no_speed(
     for number in range(2):
         (tmp_path / str(number)).touch()
     monkeypatch.setattr("degla.progress._SOONEST", 0.0)
-    caplog.set_level(logging.INFO)
     with Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
         for number in range(2):
             watch.ended(number, Ended((JobResult((tmp_path / str(number),)),)))
-        assert "/s" not in _told(caplog)
+        assert "/s" not in told()
         watch.ended(2, Ended((JobResult((tmp_path / "2",), trained=True),)))
-    assert "training steps: 60 of 80" in _told(caplog) and "/s" in _told(caplog)
+    assert "training steps: 60 of 80" in told() and "/s" in told()
 
 
 def test_the_time_left_counts_workers_and_the_runs_under_way(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A base and eight runs of 600 s by four workers: 20 minutes in all, after the base."""
     questions = StudyQuestions(("world",), tmp_path, "digest")
@@ -702,8 +709,7 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
         for label, config in ((BASE, None), *((f"run {number}", TrainConfig()) for number in range(8)))
     ]
     now = [0.0]
-    monkeypatch.setattr("degla.study.conduct.time.monotonic", lambda: now[0])
-    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("degla.study.conduct.time", SimpleNamespace(monotonic=lambda: now[0]))
     watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
     monkeypatch.setattr(watch, "_advance", lambda steps: None, raising=False)
 
@@ -713,7 +719,7 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
             number, Ended((JobResult((tmp_path / "result",), trained=number > 0, measured=True),), seconds=seconds)
         )
         watch.look(then)
-        return _told(caplog).splitlines()[-1]
+        return told().splitlines()[-1]
 
     watch.look([0, 1, 2, 3])
     assert "left" not in end(0, at=5, seconds=5, then=[1, 2, 3, 4]), "a base does not say how long a run takes"
@@ -725,7 +731,7 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
 
 
 def test_steps_of_a_stopped_job_are_no_speed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     config = replace(TrainConfig(), train=replace(TrainConfig().train, steps=20), out=tmp_path)
@@ -733,13 +739,12 @@ def test_steps_of_a_stopped_job_are_no_speed(
     chain = Job("clip", "base", config, {}, measures, questions, resume=True).alone
     (tmp_path / "metrics.jsonl").write_text('{"step": 18}\n')
     monkeypatch.setattr("degla.progress._SOONEST", 0.0)
-    caplog.set_level(logging.INFO)
     with Watch([chain], log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
         watch.look([0])
-        assert "/s" not in _told(caplog)
+        assert "/s" not in told()
         (tmp_path / "metrics.jsonl").write_text('{"step": 20}\n')
         watch.look([0])
-    assert "training steps: 20 of 20" in _told(caplog) and "/s" in _told(caplog)
+    assert "training steps: 20 of 20" in told() and "/s" in told()
 
 
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
