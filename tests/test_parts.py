@@ -192,6 +192,39 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
     assert resumed.status == 0, "whoever lacks the parts reads a run that uses none of them"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "from degla.losses.my_margin import MyMargin as One",
+        "from degla.losses import MyMargin as One",
+        "import degla.losses.my_margin",
+        "from .my_margin import MyMargin",
+        "from . import my_margin",
+        "from degla import losses\nOne = losses.MyMargin",
+        "import degla\nOne = degla.losses.MyMargin",
+    ],
+)
+def test_a_part_that_imports_another_has_the_digest_of_both(
+    parts: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARTS, str(parts))
+    losses, both = parts / "losses", {"losses/my_loss.py", "losses/my_margin.py"}
+    (losses / "my_loss.py").write_text(f"{words}\n")
+    (parts / "recipes" / "other.py").write_text("from degla.losses import MyLoss\n")
+    before = LOSSES.digests(["my_loss"])
+    assert before.keys() == both and LOSSES.digests(["my_weighted"]).keys() == {"losses/my_weighted.py"}
+    assert RECIPES.digests(["other"]).keys() == {"recipes/other.py", *both}
+    margin = losses / "my_margin.py"
+    margin.write_text(f"from degla.losses import MyLoss\n{margin.read_text()}")  # in a circle
+    after = LOSSES.digests(["my_loss"])
+    assert {name for name in both if before[name] != after[name]} == {"losses/my_margin.py"}
+    (losses / "my_loss.py").write_text("'MyMargin'\n")
+    (losses / "_broken.py").write_text("(")
+    assert LOSSES.digests(["my_loss"]).keys() == {"losses/my_loss.py"}
+    (losses / "_broken.py").write_text("from degla.losses.my_weighted import MyWeighted\n")
+    assert LOSSES.digests(["my_loss"]).keys() == {"losses/my_loss.py", "losses/my_weighted.py"}
+
+
 def test_processes_of_torchrun_know_the_parts(
     parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,18 +114,22 @@ class Shelf:
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """Return the first 32 digits of the sha256 of those named members' files that are the user's own.
 
-        The digest includes the files beside it whose names begin with `_`, which it may import.
+        The digest includes the files beside it whose names begin with `_`, which it may import. Own members, of any
+        shelf, that these files import have a digest of their own.
 
         Returns:
             Digests by file, for example ``losses/my_margin.py``.
         """
-        own, digests = self.own(), {}
-        for name in sorted(own.keys() & set(names)):
-            state = hashlib.sha256()
-            for file in (own[name], *sorted(own[name].parent.glob("_*.py"))):
-                state.update(file.read_bytes())
-            digests[f"{self.folder.name}/{name}.py"] = state.hexdigest()[:32]
-        return digests
+        digests: dict[str, str] = {}
+        waiting = [(self, name) for name in names]
+        while waiting:
+            shelf, name = waiting.pop()
+            file, place = shelf.own().get(name), f"{shelf.folder.name}/{name}.py"
+            if file is not None and place not in digests:
+                sources = [each.read_bytes() for each in (file, *sorted(file.parent.glob("_*.py")))]
+                digests[place] = hashlib.sha256(b"".join(sources)).hexdigest()[:32]
+                waiting += _imported(sources, shelf.package)
+        return dict(sorted(digests.items()))
 
     def names(self) -> list[str]:
         """Return the sorted names of all members, without importing anything; raises as `own`."""
@@ -206,6 +211,31 @@ class Shelf:
             hint = " Separate names with spaces." if "," in name else did_you_mean(name, names)
             own = f" {IF_OWN}" if self.extensible else ""
             raise InputError(f"unknown {self.noun} {name!r}.{hint} Known: {', '.join(names)}.{own}")
+
+
+def _imported(sources: Iterable[bytes], package: str) -> list[tuple[Shelf, str]]:
+    """Return the users' own members that source files of a package import or name, as `losses.MyMargin`, with their
+    shelves."""
+    found: set[str] = set()
+    for source in sources:
+        try:
+            nodes = list(ast.walk(ast.parse(source)))
+        except (SyntaxError, ValueError):  # Reported by whoever imports it.
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                found |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                place = "." * node.level + (node.module or "")
+                place = resolve_name(place, package) if node.level else place
+                found |= {place, *(f"{place}.{each.name}" for each in node.names)}
+            elif isinstance(node, ast.Attribute):
+                found.add(ast.unparse(node))
+    # The last two words of a path: `from degla import losses` leaves no more.
+    ends = {tuple(path.split(".")[-2:]) for path in found}
+    named = [each for each in SHELVES.values() if each.extensible and any(each.folder.name in end[:1] for end in ends)]
+    return [(shelf, name) for shelf in named for name in shelf.own()
+            if not ends.isdisjoint((shelf.folder.name, word) for word in (name, class_name(name)))]  # fmt: skip
 
 
 def _wrong(name: str) -> str:
