@@ -7,12 +7,14 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.evaluation.comparison import Comparison
 from degla.evaluation.page import frontier_rows, glance_tables
 from degla.evaluation.plots import frontier
 from degla.files import write_text
 from degla.pages.plot import standalone_picture
 
+_NEEDS = "Needs the package booktabs."
 _COLUMNS = (
     *("benchmark", "name", "kind", "metric", "n", "chance", "method", "seeds", "mean", "deviation", "low", "high"),
     *("gain", "gain_low", "gain_high", "significant", "doubt", "ties"),
@@ -28,19 +30,23 @@ def write_for_paper(comparison: Comparison, out: Path, *, weighed: tuple[str, st
         weighed: as for `page.page_of`.
 
     Raises:
-        InputError, DeglaError: as `files.write_text`.
+        InputError, DeglaError: as `files.write_text`; or one of these files exists, but not with a NAME.tex of here.
     """
     texts = {out.with_suffix(".tex"): _tables(comparison), out.with_suffix(".csv"): _scores(comparison)}
     for number, (across, up) in enumerate(frontier_rows(comparison, weighed), start=1):
         name = f"{out.stem}.svg" if number == 1 else f"{out.stem}-{number}.svg"
         texts[out.with_name(name)] = standalone_picture(frontier(across, up, comparison)) + "\n"
+    tables = out.with_suffix(".tex")
+    own = tables.is_file() and tables.read_bytes().startswith(f"% {_NEEDS}".encode())
+    if (other := next(filter(Path.exists, texts), None)) and not own:  # It may be the paper itself.
+        raise InputError(f"{other}: already exists and was not written by --paper. Choose another --out.")
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
 
 
 def _tables(comparison: Comparison) -> str:
-    notes = ["Needs the package booktabs. Percent; mean over seeds ± half of its 95 % interval.", *comparison.warnings]
+    notes = [f"{_NEEDS} Percent; mean over seeds ± half of its 95 % interval.", *comparison.warnings]
     lines = [f"% {' '.join(note.split())}" for note in notes]
     for name, table in glance_tables(comparison).items():
         lines += ["", f"% {comparison.titles[name]}", table.latex()]

@@ -50,8 +50,8 @@ def report(
         their images), written files; scores from 0 to 1.
 
     Raises:
-        InputError: see `compare`, `largest_changes` and `read_mteb_results`; or `out` does not end in ".html" or cannot
-            be written.
+        InputError: see `compare`, `largest_changes`, `read_mteb_results` and `write_for_paper`; or `out` does not end
+            in ".html" or cannot be written.
         DeglaError: the disk is full.
     """
     if out.suffix != ".html":
@@ -59,10 +59,11 @@ def report(
     comparison = compare(results, baseline=baseline)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
-    page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb).write(out)
+    page = page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb)
     written = [out, out.with_suffix(".md")]
-    if paper:
+    if paper:  # First, as it refuses to replace other files.
         written += write_for_paper(comparison, out, weighed=weighed)
+    page.write(out)
     return _as_data(comparison, printed, changed) | {"written": [in_addresses(str(path)) for path in written]}
 
 
