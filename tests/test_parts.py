@@ -311,6 +311,26 @@ def test_a_number_of_its_own_reaches_the_loss_at_its_pair(
             loss(image=image, caption=caption)
 
 
+@pytest.mark.parametrize("number", [1e39, -1e39, 1e-50, 16_777_217, -(2**53) + 1])
+def test_a_number_that_float32_lacks_is_refused(
+    number: float, parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(PARTS, str(parts))
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    trusts: list[float | None] = [0.1, None, 3e38, 16_777_216, 2**40, number]
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("\n".join(json.dumps(row | {"trust": each}) for row, each in zip(rows, trusts, strict=False)))
+    with patch.dict(INPUTS):
+        loss = LOSSES.member("my_weighted", "MyWeighted")()
+        config = tiny_config("clip", model=base, pairs=tiny_pairs | {"captions": captions}, out=tmp_path / "run")
+        stream = replace(config.streams[0], objective={"my_weighted": loss})
+        with pytest.raises(InputError, match=rf"captions\.jsonl: caption '{rows[5]['id']}': trust is -?\d.*float32"):
+            read_pairs(stream, seed=0, processes=Processes())
+        captions.write_text(captions.read_text().rpartition("\n")[0])
+        read_pairs(stream, seed=0, processes=Processes())
+
+
 def test_a_loss_of_the_name_of_a_base_class_leaves_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "losses").mkdir()
     (tmp_path / "losses" / "embeddings.py").write_text("")

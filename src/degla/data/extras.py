@@ -163,7 +163,7 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> None:
             several = each.shape == "BPD"
             columns[name] = _further_texts(rows, wanted, each.column) if several else _of_own(rows, wanted, each)
     for name, each in numbers_of_columns(wanted.reads).items():
-        columns[name] = _of_own(rows, wanted, each)
+        columns[name] = _own_numbers(rows, wanted, each)
     if "concept" in wanted.reads:
         columns["concept"] = _concepts(rows, wanted)
     if "unit" in wanted.reads:
@@ -203,6 +203,22 @@ def _of_own(rows: PairTable, wanted: ExtraData, each: Input) -> Iterator[Any]:
             raise InputError(
                 f"{wanted.where}: caption {ids.filter(values.is_null())[0].as_py()!r} has no field {each.column}, but "
                 "a loss of this recipe reads it for every caption. Add it, or give the loss's input a mask."
+            )
+        yield values
+
+
+def _own_numbers(rows: PairTable, wanted: ExtraData, each: Input) -> Iterator[Any]:
+    """Numbers unchanged; float32, in which a loss reads them, must hold their size, and whole ones exactly."""
+    for values, ids in zip(_of_own(rows, wanted, each), rows.chunks("id"), strict=True):
+        numbers = values.fill_null(0).to_numpy()
+        with np.errstate(over="ignore", under="ignore"):
+            read = numbers.astype(np.float32)
+        whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**63)  # Larger ones are no 64-bit integers.
+        odd = (read != numbers) & (~np.isfinite(read) | (read == 0) | whole)
+        for place in np.flatnonzero(odd)[:1].tolist():
+            raise InputError(
+                f"{wanted.where}: caption {ids[place].as_py()!r}: {each.column} is {numbers[place]:.17g}, but losses "
+                "read float32, which has no such number (whole ones to 16777216, others to 3e38). Scale or renumber it."
             )
         yield values
 
