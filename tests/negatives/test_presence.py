@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,31 @@ def test_the_command_writes_what_the_recipe_reads(
     assert "alone.jsonl: no image has absent things" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     assert main(["prepare", "presence", str(captions), "--out", str(tmp_path / "no" / "folder")]) == 2
+
+
+@pytest.mark.parametrize(("maker", "name"), [("presence", "out"), ("units", "out.jsonl"), ("contexts", "out.jsonl")])
+def test_a_dry_run_tells_rows_space_and_time_and_writes_nothing(
+    maker: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions, out = tmp_path / "captions.jsonl", tmp_path / name
+    rows = [each.model_copy(update={"id": f"{turn}-{each.id}", "image_id": f"{turn}-{each.image_id}"})
+            for turn in range(40) for each in CAPTIONS]  # fmt: skip
+    captions.write_text("".join(each.model_dump_json() + "\n" for each in rows))
+    words = ["prepare", maker, str(captions), "--out", str(out)]
+    monkeypatch.setattr("degla.verbs.prepare._SAMPLED", 70)
+    assert main([*words, "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    assert not out.exists() and list(tmp_path.iterdir()) == [captions]
+    assert "320 captions of 280 images; estimated from 80 of 70, nothing was written" in told
+    assert "disk space: about" in told and "GB are free" in told and "time: about" in told
+    assert main(words) == 0
+    for file in [out] if out.is_file() else out.iterdir():
+        about = re.search(rf"about (\d+) in {file.name}", told)
+        assert about and int(about[1]) == pytest.approx(len(file.read_text().splitlines()), rel=0.1)
+    if maker != "presence":
+        server = ["--llm", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
+        assert main([*words, "--dry-run", *server]) == 0
+        assert "a request to the language model for each caption" in capsys.readouterr().err
 
 
 def test_bodies_have_their_parts_and_people_what_they_are_called_after() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
 
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
-from degla.pages.words import counted
+from degla.pages.words import counted, duration
+from degla.remote import address_of
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,
@@ -38,6 +42,9 @@ _MAKERS = {
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
+_SAMPLED: Final = 256
+"""Images, or a few fewer, from which a dry run estimates."""
+
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
@@ -51,6 +58,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="PATH", help="new folder to write; for units and contexts, a file"
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
+    dry = "estimate rows, disk space and time from a sample of the images; write nothing, ask no language model"
+    verb.add_argument("--dry-run", action="store_true", help=dry)
     verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths are relative to")
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
@@ -71,8 +80,57 @@ def run(arguments: argparse.Namespace) -> int:
         require_jsonl(arguments.out)
     spare_inputs(arguments.out, arguments.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
-    tell(f"{makers[arguments.maker](arguments)}: {arguments.out}")
+    make = makers[arguments.maker]
+    captions = captions_of(arguments, optional=_read(arguments.maker))
+    if arguments.dry_run:
+        _estimate(make, captions, arguments)
+    else:
+        tell(f"{make(arguments, captions)}: {arguments.out}")
     return 0
+
+
+def _read(maker: str) -> tuple[str, ...]:
+    from degla.records import OPTIONAL_FIELDS
+
+    return {"presence": (), "composites": ("positives",)}.get(maker, OPTIONAL_FIELDS)
+
+
+def _estimate(
+    make: Callable[[argparse.Namespace, Iterable[CaptionRecord]], str],
+    captions: Iterable[CaptionRecord],
+    arguments: argparse.Namespace,
+) -> None:
+    """Make the data of a few images in a temporary folder, and tell what all would take."""
+    from degla.negatives.grammar.phrases import parse
+
+    rows = list(captions)
+    images = list(dict.fromkeys(row.image_id for row in rows))
+    chosen = set(images[:: -(-len(images) // _SAMPLED)])
+    sample = [row for row in rows if row.image_id in chosen]
+    parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / arguments.out.name
+        started = time.monotonic()
+        by_rules = {"out": out, "llm": "rules", "typed": frozenset()}
+        made = make(argparse.Namespace(**{**vars(arguments), **by_rules}), sample)
+        scale = len(images) / len(chosen)
+        seconds = scale * (time.monotonic() - started)
+        files = [out] if out.is_file() else sorted(each for each in out.rglob("*") if each.is_file())
+        size = scale * sum(each.stat().st_size for each in files)
+        counts = {each.name: sum(1 for _ in each.open("rb")) for each in files if each.suffix == ".jsonl"}
+    tell(
+        f"{counted(len(rows), 'caption')} of {counted(len(images), 'image')}; estimated from {len(sample):,} of "
+        f"{len(chosen):,}, nothing was written: {made}"
+    )
+    lines = [f"about {round(scale * count):,} in {name}" for name, count in counts.items()]
+    free = ""
+    if address_of(arguments.out) is None:
+        place = next(each for each in arguments.out.absolute().parents if each.exists())
+        free = f"; {shutil.disk_usage(place).free / 1e9:.1f} GB are free"
+    tell(f"rows: {', '.join(lines)}")
+    tell(f"disk space: about {size / 1e6:,.1f} MB{free}")
+    model = "" if arguments.llm == "rules" else ", and that of a request to the language model for each caption"
+    tell(f"time: about {duration(seconds)}{model}")
 
 
 @contextmanager
@@ -84,11 +142,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
 
 
-def _presence(arguments: argparse.Namespace) -> str:
+def _presence(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
     from degla.records import write_jsonl
 
-    captions = list(captions_of(arguments))
+    captions = list(captions)
     contents = survey(captions, seed=arguments.seed)
     require_something(contents, where=str(arguments.captions))
     choices = list(questions(captions, contents, seed=arguments.seed))
@@ -102,10 +160,10 @@ def _presence(arguments: argparse.Namespace) -> str:
     )
 
 
-def _units(arguments: argparse.Namespace) -> str:
+def _units(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.units import with_units
     from degla.negatives.written import UnitWriter
-    from degla.records import OPTIONAL_FIELDS, write_jsonl
+    from degla.records import write_jsonl
 
     units, foils = 0, 0
 
@@ -116,7 +174,6 @@ def _units(arguments: argparse.Namespace) -> str:
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
 
-    captions = captions_of(arguments, optional=OPTIONAL_FIELDS)
     with model_with_replies(arguments) as opened:
         write = None if opened is None else UnitWriter(*opened)
         count = write_jsonl(arguments.out, counting(with_units(captions, seed=arguments.seed, write=write)))
@@ -124,12 +181,12 @@ def _units(arguments: argparse.Namespace) -> str:
     return f"{counted(count, 'caption')} with {counted(units, 'unit')} and {counted(foils, 'foil')}{by}"
 
 
-def _contexts(arguments: argparse.Namespace) -> str:
+def _contexts(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.units import with_contexts
     from degla.negatives.written import ContextWriter
-    from degla.records import OPTIONAL_FIELDS, write_jsonl
+    from degla.records import write_jsonl
 
-    captions = list(captions_of(arguments, optional=OPTIONAL_FIELDS))
+    captions = list(captions)
     with model_with_replies(arguments) as opened:
         write = None if opened is None else ContextWriter(*opened)
         rows = list(with_contexts(captions, seed=arguments.seed, write=write))
@@ -141,7 +198,7 @@ def _contexts(arguments: argparse.Namespace) -> str:
     return f"{longer:,} of {counted(len(captions), 'caption has', 'captions have')} a longer version{by}"
 
 
-def _composites(arguments: argparse.Namespace) -> str:
+def _composites(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.data.composites import composites
     from degla.data.decoding import MAX_PIXELS
     from degla.records import write_jsonl
@@ -153,7 +210,7 @@ def _composites(arguments: argparse.Namespace) -> str:
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:
         raise InputError(f"--size is {size}; it must be even, from 2 to {largest}.")
-    captions = list(captions_of(arguments, optional=("positives",)))
+    captions = list(captions)
     rows, negatives = [], []
     with _new_folder(arguments.out) as folder:
         (folder / "images").mkdir()
