@@ -94,7 +94,9 @@ def test_every_format_gives_the_same_records(
 
 
 def test_the_shelf_is_what_is_tested() -> None:
-    assert FORMATS.names() == ["coco", "csv", "datasets", "degla", "json", "jsonl", "parquet", "tsv", "webdataset"]
+    assert FORMATS.names() == [
+        "coco", "cs_clip", "csv", "datasets", "degla", "json", "jsonl", "parquet", "tsv", "webdataset",
+    ]  # fmt: skip
     for name in FORMATS.names():
         assert FORMATS.summary(name).endswith("."), name
 
@@ -374,6 +376,57 @@ def test_negatives_files_are_recognised_by_their_ending(tmp_path: Path) -> None:
         InputError, match=r"n\.txt: cannot detect the format of its negatives\. Rename it to end in \.jsonl,"
     ):
         read_negatives(tmp_path / "n.txt")
+
+
+def test_cs_clips_file_holds_captions_with_units_and_negatives(tmp_path: Path) -> None:
+    swap = {"change_type": "swap", "swap_subject": "a horse", "swap_object": "a man"}
+    rows: list[dict[str, object]] = [
+        {
+            "sample_id": "9",
+            "original_caption": "a man riding a horse",
+            "image_path": "COCO/1.jpg",
+            "entities": ["a horse", "a man", "grass"],
+            "negative_entities": {
+                "a horse": [{"negative": "a cow", "change_type": "object_change"}, {"negative": "A horse"}],
+                "a man": ["a woman", ""],
+            },
+            "relations": [
+                {
+                    "subject": "a man",
+                    "relation_type": "action_riding",
+                    "object": "a horse",
+                    "negatives": [
+                        {"relation_type": "standing_next_to", "change_type": "antonym"},
+                        {"change_type": "subject_object_swap"},
+                        swap,
+                    ],
+                },
+                {"subject": "a man", "relation_type": "on", "object": None},
+            ],
+            "swap_negatives": [{"negative": " a horse riding a man "}],
+        },
+        {"sample_id": "9", "original_caption": "a man", "image_path": "COCO/1.jpg", "relations": None},
+    ]
+    path = tmp_path / "cs.json"
+    path.write_text(json.dumps(rows))
+    first, second = read_captions(path, columns=Columns(optional=("units",)))
+    assert (first.id, first.image, first.text) == ("0", "COCO/1.jpg", "a man riding a horse") and second.units == ()
+    assert first.image_id == second.image_id and second.id == "1"
+    assert [(unit.text, unit.kind, unit.foils) for unit in first.units] == [
+        ("a man riding a horse", "relation", ("a man standing next to a horse", "a horse riding a man")),
+        ("a horse", "thing", ("a cow",)),
+        ("a man", "thing", ("a woman",)),
+    ]
+    assert next(read_captions(path)).units == ()
+    assert [(row.caption_id, row.text, row.draw) for row in read_negatives(path)] == [
+        ("0", "a horse riding a man", 0), ("0", "a man riding a cow", 1), ("0", "a woman riding a horse", 2),
+    ]  # fmt: skip
+    path.write_text(json.dumps([*rows, {"image_path": "2.jpg"}]))
+    with pytest.raises(InputError, match=r"cs\.json record 2: found .* Needed: .*original_caption"):
+        list(read_captions(path))
+    path.write_text(json.dumps([{**rows[0], "entities": [{"a": 1}]}]))
+    with pytest.raises(InputError, match=r"cs\.json record 0: field 'entities\.0'"):
+        list(read_negatives(path))
 
 
 def test_structure_clips_file_holds_captions_and_negatives(tmp_path: Path) -> None:

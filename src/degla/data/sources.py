@@ -293,7 +293,9 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         remedy = f"Set the format (--format, in training --data.format) to one of: {names}"
         if ability == "negatives":  # No flag sets their format.
-            remedy = "Rename it to end in .jsonl, .parquet, .csv or .tsv; files of DeGLA and Structure-CLIP in .json"
+            remedy = (
+                "Rename it to end in .jsonl, .parquet, .csv or .tsv; files of DeGLA, Structure-CLIP, CS-CLIP in .json"
+            )
         raise InputError(f"{display_path(path)}: cannot detect the format of its {ability}. {remedy}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
