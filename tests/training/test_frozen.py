@@ -102,6 +102,18 @@ def test_chunks_are_exact_or_refused(batch_norm: str, model: Path, tiny_pairs: P
         torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()) + 1e-8)
 
 
+def test_chunks_of_neighbours_and_of_larger_replayed_batches_are_refused_too(
+    model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    loop: dict[str, Any] = {"batch_norm": "update", "chunk_size": 4}
+    replayed = _config(model, tiny_pairs, tmp_path, "negbench", **loop)
+    choose_trainable(load_encoder(str(model)), replayed)
+    replayed = replace(replayed, replay=replace(replayed.replay, batch_size=5))
+    for config in (_config(model, tiny_pairs, tmp_path, "negclip_hard_images", **loop), replayed):
+        with pytest.raises(InputError, match=r"--train\.chunk-size 4: each part would"):
+            choose_trainable(load_encoder(str(model)), config)
+
+
 def test_statistics_of_a_share_of_the_batch_are_refused(
     model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

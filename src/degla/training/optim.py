@@ -138,7 +138,8 @@ def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
     if not encoder.moves_statistics:
         return
     processes = Processes.current().count
-    own = loop.batch_size // processes
+    # A stream of replayed pairs may have larger batches, and neighbours are part of the batch.
+    own = max(each.batch_size // processes * (1 + each.data.neighbours_per_pair) for each in config.streams)
     for refused, flag, reason in (
         ((loop.chunk_size or own) < own, f"--train.chunk-size {loop.chunk_size}",
          "each part would be normalised with its own statistics instead of those of the batch"),
