@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from degla.config.fields import to_plain
 from degla.inputs import parts, with_sources
+from degla.losses import TextContrast, losses_by_name
 from tests.launch import run, run_together
 from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import Gradients, first_step
@@ -103,6 +104,17 @@ def test_processes_and_chunks_change_no_gradient(
         _compare(
             whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()}, relative=1e-5
         )
+
+
+def test_a_tower_that_no_loss_reads_gets_no_gradient_from_chunks(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """With a gradient of 0, AdamW would shrink its weights."""
+    config = tiny_config("read_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = replace(config, objective=losses_by_name(text_contrast=TextContrast()))
+    steps = [first_step(replace(config, train=replace(config.train, chunk_size=size))) for size in (None, 2)]
+    assert steps[0][1].keys() == steps[1][1].keys()
+    assert not any(name.startswith("clip.visual.") for name in steps[0][1])
 
 
 def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -206,7 +206,8 @@ class GradientCache:
             with together:
                 *values, scale, bias = _embed(student, part, self.objective)
                 pairs = zip(values, rows, strict=True)
-                there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
+                # An output that no loss reads gets no gradient: with one of 0, weight decay would shrink its tower.
+                there = [(value, leaf) for value, leaf in pairs if leaf is not None and leaf.grad is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
                 # Scale and bias are shared by all parts; their gradients are sent with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
