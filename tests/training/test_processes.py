@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from degla.config.fields import to_plain
-from degla.config.run import TrainConfig
+from degla.config.run import ReplayConfig, TrainConfig
 from degla.config.sections import ValidationConfig
+from degla.losses import RawDistillation, losses_by_name
 from degla.training.loop import train
 from tests.launch import run, run_together
 from tests.tiny import write_classes
@@ -143,6 +144,21 @@ except DeglaError as error:
 def test_a_group_of_the_caller_outlives_a_run(group: str, config: TrainConfig, tmp_path: Path) -> None:
     short = replace(config, out=tmp_path / "run", train=replace(config.train, steps=1))
     run_together(["-c", _TWICE, json.dumps(to_plain(short)), group], count=2)
+
+
+@pytest.mark.parametrize("stream", ["pairs", "replayed"])
+def test_trained_weights_that_a_stream_does_not_read_are_refused(
+    stream: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Their gradients would not be averaged over processes, and the second step would end in a traceback."""
+    config = tiny_config("negbench", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    images = losses_by_name(raw_distillation=RawDistillation())
+    if stream == "pairs":
+        config = replace(config, objective=images, replay=ReplayConfig())
+    else:
+        config = replace(config, replay=replace(config.replay, objective=images))
+    with pytest.raises(AssertionError, match=r"InputError: several processes cannot train weights that .* not read"):
+        train_in(2, config)
 
 
 @needs_slices

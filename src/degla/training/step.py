@@ -8,9 +8,11 @@ from itertools import chain
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
+from degla.errors import InputError
 from degla.losses.core import Embeddings, Processes
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
@@ -146,6 +148,8 @@ class Trainer:
             student = self._with_predictor_losses(student, batch, self.predictor)
         loss, values = objective.value(student, target, self.processes)
         send_back(loss)
+        if isinstance(self.student, DistributedDataParallel):
+            _require_all_read(self.student)
         if self.processes.count > 1:
             for own in chain(*(module.parameters() for module in self.along.values())):
                 # These modules are not wrapped for data-parallel training.
@@ -185,3 +189,19 @@ class Trainer:
         if scale.requires_grad:  # A frozen scale stays, whatever its value.
             with torch.no_grad():
                 scale.clamp_(0.0, self.log_scale_limit)
+
+
+def _require_all_read(student: DistributedDataParallel) -> None:
+    """Refuse trained weights without a gradient: their share is not averaged over processes, and the next step fails.
+
+    Raises:
+        InputError: the losses of a stream do not read all trained weights.
+    """
+    try:
+        student._check_reducer_finalized()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise InputError(
+            "several processes cannot train weights that the losses on the pairs, or on the replayed pairs, do not "
+            "read. Freeze that tower (--train.no-train-image-tower or --train.no-train-text-tower), or use "
+            "--train.strategy fsdp."
+        ) from None
