@@ -281,6 +281,24 @@ def test_a_resume_in_between_decides_as_a_run_that_never_stopped(
     assert all(outcome.values == outcomes[0].values for outcome in outcomes)
 
 
+def test_a_new_run_keeps_no_line_of_one_that_ended_before_its_first_checkpoint(
+    config: TrainConfig, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    measured.will_be((10.0, 10.0))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("degla.training.step.Trainer.step", end)
+        train(config)
+    assert config.out is not None
+    assert [row["step"] for row in _rows(config.out, "metrics.jsonl")] == [0]
+    measured.will_be(BASE, *CURVE)
+    train(config)
+    scores = [row["validation/composition"] for row in _rows(config.out, "metrics.jsonl") if row["step"] == 0]
+    assert scores == [BASE[0] / 100]
+
+
 def test_what_a_run_asks_for_must_be_there_before_the_first_step(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     state.mirror = mirror
     position = state.load() if resume else Position()
     first = position.step
+    if not resume and accelerator.is_main_process:
+        (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
     _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
