@@ -196,6 +196,15 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert _fingerprint(config.out) == _fingerprint(config.out / "step-6"), "over the budget at the last step"
 
 
+def test_the_budget_needs_no_score_to_improve(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([0.9, 0.895, 0.85, 0.8])
+    monkeypatch.setattr(Validation, "_measure", lambda self, encoder: {"recognition": next(left)})
+    watched = replace(config.validation, score="recognition")
+    outcome = train(replace(config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
+    assert outcome.ended == "recognition is 5.00 points below its start (--stop.max-forgetting 1)"
+    assert outcome.step == 4 and _best(config) == "step-2"
+
+
 def test_a_larger_budget_behind_the_last_step_lets_the_run_stand_for_its_end(
     config: TrainConfig, measured: Measured
 ) -> None:

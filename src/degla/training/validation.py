@@ -158,7 +158,7 @@ class Validation:
             with LineFile(self.run / "validation.jsonl") as file:
                 file.append([json.dumps(row) + "\n"])
         self._note(row)
-        over = self.ended is not None and self._over(trade)
+        over = self.ended is not None and self._over(row)
         self._tell(row, "over the budget" if over else "best" if self.best == f"step-{step}" else "")
         return {f"validation/{name}": value for name, value in (scores | traded).items()}
 
@@ -203,15 +203,18 @@ class Validation:
         for flag, name, reason in needed:
             require_score(f"--validation.{flag}", name, scores, reason=reason)
 
-    def _over(self, trade: TradeOff | None) -> bool:
+    def _over(self, scores: Mapping[str, float]) -> bool:
         budget = self.stop.max_forgetting
         # A loss of exactly the budget is within it, despite rounding errors.
-        return budget is not None and trade is not None and 100 * trade.lost > budget + 1e-6
+        return budget is not None and self._points_lost(scores) > budget + 1e-6
+
+    def _points_lost(self, scores: Mapping[str, float]) -> float:
+        """Return the loss of the kept score in points; the benchmarks need not have the score to improve."""
+        return 100 * (self._start[self.config.kept] - scores[self.config.kept])
 
     def _note(self, row: Mapping[str, Any], *, there: Collection[str] | None = None) -> None:
         """Process an evaluation; `there`: checkpoints that can still be the best, all by default."""
-        name, trade = f"step-{row['step']}", self._trade(row)
-        over = self._over(trade)
+        name, over = f"step-{row['step']}", self._over(row)
         self.ended = None
         if not over and row["score"] > self._highest and (there is None or name in there):
             self._highest, self.best, self._without_better = row["score"], name, 0
@@ -222,9 +225,9 @@ class Validation:
                     f"the last {counted(self._without_better, 'evaluation')} did not improve {self.config.score} "
                     f"(--stop.patience {self.stop.patience})"
                 )
-        if over and trade is not None:
+        if over:
             self.ended = (
-                f"{self.config.kept} is {100 * trade.lost:.2f} points below its start "
+                f"{self.config.kept} is {self._points_lost(row):.2f} points below its start "
                 f"(--stop.max-forgetting {self.stop.max_forgetting:g})"
             )
 
