@@ -133,6 +133,14 @@ def test_the_scale_is_held_between_one_and_its_limit(
     assert trainer.encoder.scale.item() == pytest.approx(scale)
 
 
+def test_a_frozen_scale_above_the_limit_stays(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, train_scale=False)
+    _, _, trainer = first_step(replace(config, optim=replace(config.optim, max_scale=2.0)))
+    before = trainer.encoder.scale.item()
+    trainer.update(torch.zeros(()))
+    assert trainer.encoder.scale.item() == before > 2.0
+
+
 def test_trimming_changes_nothing(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     values = []
     for trim in (True, False):
