@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from degla.cli import main
+from degla.config.run import recipe_config
 from degla.doctor import Finding
-from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _time
+from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _run, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.model.load import load_encoder
@@ -290,6 +291,18 @@ def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.Capture
     assert main(["doctor", "negclpi"]) == 2
     assert "Did you mean 'negclip'" in capsys.readouterr().err
     assert main(["doctor"]) == 2
+
+
+@pytest.mark.parametrize(("every", "steps", "evaluations"), [(0, 8, 2), (0, 5, 1), (0, 12, 2), (4, 10, 2), (20, 10, 0)])
+def test_evaluations_are_counted_as_training_has_them(
+    every: int, steps: int, evaluations: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Without a number of steps, the end of the run is evaluated too, wherever in its epoch it is."""
+    config = recipe_config("clip")
+    watched = replace(config.validation, benchmarks=("zeroshot",), root=tmp_path, every_steps=every)
+    trainer: Any = SimpleNamespace(encoder=load_encoder(str(tiny_model)), teacher=None)
+    finding = _run(replace(config, validation=watched), trainer, steps=steps, per_epoch=6)
+    assert finding.values["evaluations"] == evaluations
 
 
 def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

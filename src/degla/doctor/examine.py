@@ -186,7 +186,9 @@ def _device(device: torch.device, precision: str) -> Finding:
 def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
     count, trained = count_parameters(trainer.encoder)
     kind = "no" if trainer.teacher is None else "frozen" if config.teacher.kind == "frozen" else "EMA"
-    scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
+    every = config.validation.every_steps
+    scored = len(_ends(steps, every) if every else {*_ends(steps, per_epoch), steps})
+    scored = scored if config.validation.benchmarks else 0
     values = {"steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored}
     epochs = "1 epoch" if steps == per_epoch else f"{steps / per_epoch:.3g} epochs"
     text = (
