@@ -204,6 +204,14 @@ def test_an_apple_trains_on_its_processor_as_evaluation_does(
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_gradient_accumulation_of_the_launcher_is_refused(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")  # As accelerate launch sets it.
+    with pytest.raises(InputError, match=r"--gradient_accumulation_steps 4, but there is no .* --train\.chunk-size"):
+        open_accelerator(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path))
+
+
 @pytest.mark.parametrize(("strategy", "warns"), [("fsdp", True), ("ddp", False)])
 def test_slices_for_one_process_are_reported_as_none(
     strategy: str, warns: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture

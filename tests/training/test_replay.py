@@ -17,6 +17,7 @@ from degla.config.fields import from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
 from degla.data.dataset import PairDataset
 from degla.errors import InputError
+from degla.losses import CrossModalRank, HardestHinge
 from degla.losses.core import Processes
 from degla.losses.core.objective import Objective, losses_by_name
 from degla.losses.self_distillation import SelfDistillation
@@ -148,6 +149,21 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
     changed = replace(parts.replay, data=replace(parts.replay.data, captions=other))
     with pytest.raises(InputError, match=r"training data have changed .*/other\.jsonl.*; changed: replay captions, "):
         train(replace(parts, replay=changed), resume=True)
+
+
+def test_losses_of_replayed_pairs_have_a_memory_of_their_own_that_survives_a_resume(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """The run's own pairs have no negatives, so no rules; the replayed ones have three."""
+    config = tiny_config("negbench", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    losses = losses_by_name(cross_modal_rank=CrossModalRank(), hardest_hinge=HardestHinge())
+    config = replace(config, replay=replace(config.replay, objective=losses))
+    whole, resumed = (
+        torch.load(done.folder / "optimizer.pt", weights_only=True)["memory"] for done in whole_and_resumed(config)
+    )
+    assert whole.keys() == {"replay.cross_modal_rank", "replay.hardest_hinge"}
+    assert len(whole["replay.cross_modal_rank"]) == 3 and whole["replay.hardest_hinge"].tolist() == [4.0]
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
             f"{counted(Processes.current().count, 'process was', 'processes were')} started, but accelerate sees "
             f"{accelerator.num_processes}. Start them with torchrun or accelerate launch."
         )
+    if accelerator.gradient_accumulation_steps != 1:  # Of accelerate launch, which would divide every loss by it.
+        raise InputError(
+            f"accelerate launch was given --gradient_accumulation_steps {accelerator.gradient_accumulation_steps}, but "
+            "there is no gradient accumulation. Omit it; --train.chunk-size fits a large batch into memory."
+        )
     missing = set(trackers) - {
         tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with
     }
