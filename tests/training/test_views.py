@@ -13,13 +13,14 @@ from torch.nn.functional import normalize
 from degla.config.run import TrainConfig
 from degla.data.batches import BatchPart
 from degla.errors import InputError
+from degla.losses import Distractor, losses_by_name
 from degla.losses.core import Processes
 from degla.model.attack import AttackConfig
 from degla.model.image import encode_class_token
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
 from degla.model.token_mask import ViewsConfig
-from degla.training.image_parts import Views
+from degla.training.image_parts import Views, image_seeds
 from degla.training.loop import train
 from tests.tiny import CONFIG, timm_tower, write_model
 from tests.training.configs import tiny_config
@@ -105,6 +106,16 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) ->
     assert random(whole, teacher, number=0)[1] == [], "a random draw does not use the teacher"
 
 
+def test_each_row_of_each_kind_of_image_has_a_seed_of_its_own() -> None:
+    def seeds(rows: slice, images: int) -> list[int]:
+        return list(image_seeds("view", _part(rows, _images(images)), first=8, seed=0, number=1))
+
+    whole = seeds(slice(0, 4), 8)  # Of four pairs with their second images.
+    assert len(set(whole)) == 8
+    first, second = seeds(slice(0, 2), 4), seeds(slice(2, 4), 4)
+    assert first[:2] + second[:2] + first[2:] + second[2:] == whole
+
+
 def test_a_cold_draw_leaves_out_what_the_teacher_attends_to(teacher: Teacher) -> None:
     images = _images(6)
     part, order = [_part(slice(0, 6), images)], teacher.look(images)[1].argsort(dim=1)
@@ -140,6 +151,17 @@ def test_chunks_have_the_gradients_of_the_whole(by: str, many_patches: Path, tin
         assert gap < 1e-4, name
     full = first_step(_config(many_patches, tiny_pairs, tmp_path, left_out=0.0))
     assert not torch.allclose(full[0], whole[0], rtol=1e-4)
+
+
+def test_second_images_do_not_change_what_is_distilled_from_the_first(
+    many_patches: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """The teacher's pass for its attention embeds them too, behind the images of the pairs."""
+    config = _config(many_patches, tiny_pairs, tmp_path)
+    losses = losses_by_name(view_contrast=config.objective["view_contrast"])
+    alone = first_step(replace(config, objective=losses))
+    with_second = first_step(replace(config, objective=losses | {"distractor": Distractor(weight=1e-9)}))
+    torch.testing.assert_close(alone[0], with_second[0], rtol=1e-5, atol=0)
 
 
 def test_two_steps_resume_to_the_same_numbers(many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
