@@ -16,7 +16,7 @@ from degla.cli import main
 from degla.config.fields import from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
 from degla.data.dataset import PairDataset
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.losses import CrossModalRank, HardestHinge
 from degla.losses.core import Processes
 from degla.losses.core.objective import Objective, losses_by_name
@@ -164,6 +164,22 @@ def test_losses_of_replayed_pairs_have_a_memory_of_their_own_that_survives_a_res
     assert whole.keys() == {"replay.cross_modal_rank", "replay.hardest_hinge"}
     assert len(whole["replay.cross_modal_rank"]) == 3 and whole["replay.hardest_hinge"].tolist() == [4.0]
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_the_captions_of_both_batches(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[str] = []
+
+    def step(self: Trainer, batch: Any, *, number: int, replayed: Any) -> dict[str, Any]:
+        batches.extend([*batch.ids, *replayed.ids])
+        return {"loss": torch.tensor(torch.nan)}
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(DeglaError, match="step 1: the loss is nan"):
+        train(_gift(tiny_model, tiny_pairs, tmp_path / "run"))
+    note = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert note["caption_ids"] == batches and len(batches) == 4 + 6
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

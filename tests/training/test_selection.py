@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from degla.cli import main
 from degla.config.fields import check_unchanged, read_config
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import trade_off
 from degla.evaluation.processes import EvaluationProcesses
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.training.loop import TrainResult, train
+from degla.training.step import Trainer
 from degla.training.validation import Validation
 from tests.training.configs import cut_off, tiny_config
 
@@ -298,7 +301,7 @@ def test_a_new_run_keeps_no_line_of_one_that_ended_before_its_first_checkpoint(
 
     measured.will_be((10.0, 10.0))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("degla.training.step.Trainer.step", end)
+        patch.setattr(Trainer, "step", end)
         train(config)
     assert config.out is not None
     assert [row["step"] for row in _rows(config.out, "metrics.jsonl")] == [0]
@@ -306,6 +309,21 @@ def test_a_new_run_keeps_no_line_of_one_that_ended_before_its_first_checkpoint(
     train(config)
     scores = [row["validation/composition"] for row in _rows(config.out, "metrics.jsonl") if row["step"] == 0]
     assert scores == [BASE[0] / 100]
+
+
+def test_nothing_is_scored_after_a_loss_that_is_not_finite(
+    config: TrainConfig, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def poisoned(self: Trainer, *arguments: Any, number: int, **options: Any) -> dict[str, Any]:
+        values = step(self, *arguments, number=number, **options)
+        return values | ({"loss": torch.tensor(math.nan)} if number == 1 else {})
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(DeglaError, match="step 2: the loss is nan"):
+        train(replace(config, tracking=replace(config.tracking, every_steps=50)))
+    assert config.out is not None and [row["step"] for row in _rows(config.out)] == [0]
 
 
 def test_what_a_run_asks_for_must_be_there_before_the_first_step(
