@@ -6,15 +6,18 @@ Runs offline. Prints a Markdown table; the reason for each "refused" is below it
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp()
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
@@ -37,6 +40,9 @@ from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
 from tests.export.made import register_tiny_tower, write_clip, write_siglip
 
+HUB = Path(os.environ["HF_HOME"])
+"""Where the text tower of transformers comes from: a model's folder reads no files of others."""
+atexit.register(shutil.rmtree, HUB)
 SIZE = 32
 VIT: dict[str, Any] = {"image_size": SIZE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT: dict[str, Any] = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -81,7 +87,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "text tower of transformers": {
         "vision_cfg": VIT,
-        "text_cfg": {"hf_model_name": "FOLDER", "hf_tokenizer_name": "FOLDER", "hf_model_pretrained": False,
+        "text_cfg": {"hf_model_name": "made/bert", "hf_tokenizer_name": "made/bert", "hf_model_pretrained": False,
                      "hf_pooler_type": "mean_pooler", "context_length": 24},
     },
     "PE-Core": {"vision_cfg": _timm("vit_pe_core_base_patch16_224", "map", None, **SMALL_VIT), "embed_dim": 512},
@@ -111,8 +117,6 @@ def make_model(folder: Path, family: dict[str, Any]) -> Path:
     folder.mkdir()
     if "hf_model_name" in config["text_cfg"]:
         _write_bert(folder)
-        for name in ("hf_model_name", "hf_tokenizer_name"):
-            config["text_cfg"][name] = str(folder)
     preprocess = {"size": SIZE}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     torch.manual_seed(0)
@@ -138,7 +142,11 @@ def _write_bert(folder: Path) -> None:
     tokenizer.train_from_iterator(TEXTS, vocab_size=300, show_progress=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast"}))
-    (folder / "config.json").write_text(json.dumps(BERT))
+    stored, commit = HUB / "hub/models--made--bert", "0" * 40
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs/main").write_text(commit)
+    shutil.copytree(folder, stored / "snapshots" / commit)
+    (stored / "snapshots" / commit / "config.json").write_text(json.dumps(BERT))
 
 
 def write_data(folder: Path) -> None:
