@@ -29,7 +29,7 @@ from degla.model.load import load_encoder
 from degla.model.onnx_folder import OnnxModel
 from tests.export.made import register_tiny_tower, write_clip, write_siglip
 from tests.launch import start
-from tests.tiny import CONFIG, RESNET, write_model
+from tests.tiny import ALL_TOKENS, CONFIG, RESNET, write_model
 from tests.training.configs import tiny_config
 
 transformers = pytest.importorskip("transformers")
@@ -250,6 +250,33 @@ def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
         export(str(wide), to="onnx", out=tmp_path / "none")
 
 
+def test_a_graph_of_many_files_becomes_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch writes a graph of over 2 GB as a file per weight; both graphs may name one alike."""
+    import onnx
+
+    def write(*given: Any, **options: Any) -> None:
+        write_one(*given, **options)
+        graph = onnx.load(given[2])
+        for number, tensor in enumerate(graph.graph.initializer):
+            tensor.name, old = f"weight_{number}", tensor.name
+            for node in graph.graph.node:
+                node.input[:] = [tensor.name if name == old else name for name in node.input]
+        onnx.save_model(graph, given[2], save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+
+    write_one = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", write)
+    models = [write_model(tmp_path / f"model-{seed}", seed=seed, text_cfg=ALL_TOKENS) for seed in (0, 1)]
+    folders = [export(str(model), to="onnx", out=tmp_path / f"onnx-{model.name}").folder for model in models]
+    assert {path.name for path in folders[0].glob("*.onnx*")} == {
+        "image.onnx", "image.onnx.data", "text.onnx", "text.onnx.data"
+    }  # fmt: skip
+    assert not list(folders[0].glob("weight_*"))
+    prints = {OnnxModel(folder, name="").fingerprint for folder in folders}
+    assert len(prints) == 2, "cached embeddings of one would be used for the other"
+    small = export(str(models[0]), to="onnx", int8=True, out=tmp_path / "small").folder
+    assert not list(small.glob("*.data")), "the weights before quantisation"
+
+
 def test_all_tokens_of_a_text_tower_of_transformers_are_compared() -> None:
     """XLM-R's texts start with the id 0, which ends no text."""
     from open_clip.hf_model import HFTextEncoder
@@ -260,8 +287,9 @@ def test_all_tokens_of_a_text_tower_of_transformers_are_compared() -> None:
     clip.text = HFTextEncoder("xlm-roberta", 16, config=config, pooler_type="mean_pooler", proj_type="linear")
     encoder, own = cast(Encoder, SimpleNamespace(clip=clip)), torch.tensor([[0, 5, 2, 1]])
     require_tokens("onnx", encoder, own, own.clone())
-    with pytest.raises(DeglaError, match="onnx: encodes the text 'a photo of a cat' differently"):
-        require_tokens("onnx", encoder, own, torch.tensor([[0, 6, 2, 1]]))
+    for other in ([[0, 6, 2, 1]], [[0, 5, 2]]):
+        with pytest.raises(DeglaError, match="onnx: encodes the text 'a photo of a cat' differently"):
+            require_tokens("onnx", encoder, own, torch.tensor(other))
 
 
 def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +370,12 @@ def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path) -> None:
     assert "out: cannot be written: the disk is full" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_missing_package_is_reported_before_a_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+@pytest.mark.parametrize("package", ["onnxruntime", "transformers"])
+def test_a_missing_package_is_reported_before_a_model_is_read(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        InputError, match=r"needs onnxruntime, which is not installed\. Install it: pip install 'degla\[ex"
+        InputError, match=rf"needs {package}, which is not installed\. Install it: pip install 'degla\[ex"
     ):
         export("no-such-model", to="onnx", out=tmp_path / "out")

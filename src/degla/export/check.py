@@ -73,7 +73,8 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
         mask = torch.arange(own.shape[1])[None] <= end[:, None]
     same = own.shape == other.shape and bool((own == other)[mask].all())
     if not same:
-        wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[mask[n]].all())), 0)
+        rows = range(len(own)) if own.shape == other.shape else ()
+        wrong = next((n for n in rows if not bool((own[n] == other[n])[mask[n]].all())), 0)
         raise DeglaError(
             f"{what}: encodes the text {probe.TEXTS[wrong]!r} differently from the model's own tokenizer. Nothing was "
             "written. Export it to open_clip."

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def require_onnx(*, quantize: bool) -> None:
     Raises:
         InputError: a package is missing; names it.
     """
-    for package in ("onnx", "onnxruntime", *(["onnxruntime.quantization"] if quantize else [])):
+    for package in ("onnx", "onnxruntime", "transformers", *(["onnxruntime.quantization"] if quantize else [])):
         try:
             __import__(package)
         except ImportError:
@@ -66,12 +67,13 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
     )
     for function, example, file, source, target in parts:
         try:
-            with torch.no_grad(), _plain_attention():
+            with torch.no_grad(), _plain_attention(), TemporaryDirectory(dir=folder) as apart:
                 torch.onnx.export(
-                    _Tower(encoder.clip, function).eval(), (example[:2],), str(folder / file),
+                    _Tower(encoder.clip, function).eval(), (example[:2],), str(Path(apart) / file),
                     dynamo=False, opset_version=OPSET, input_names=[source], output_names=[target],
                     dynamic_axes={source: {0: "batch"}, target: {0: "batch"}},
                 )  # fmt: skip
+                _move_graph(Path(apart) / file, folder / file)
         except torch.onnx.OnnxExporterError as error:
             raise InputError(
                 f"{encoder.name}: PyTorch cannot export {file}: {str(error).splitlines()[0]}. Export it to open_clip."
@@ -79,6 +81,16 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
     write_tokenizer(encoder, folder)
     write_processor(encoder, folder)
     write_json(folder / INFO, _info(encoder, reference).model_dump(mode="json"))
+
+
+def _move_graph(source: Path, target: Path) -> None:
+    """Move a graph. PyTorch writes a graph of over 2 GB as a file per weight: these become one file, TARGET.data."""
+    import onnx
+
+    if len(list(source.parent.iterdir())) == 1:
+        source.replace(target)
+    else:
+        onnx.save_model(onnx.load(source), target, save_as_external_data=True, location=f"{target.name}.data")
 
 
 @contextmanager
