@@ -9,7 +9,7 @@ import torch
 
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.load import load_encoder
-from tests.tiny import CONFIG, write_model
+from tests.tiny import ALL_TOKENS, CONFIG, write_model
 
 VISION = CONFIG["vision_cfg"]
 
@@ -58,3 +58,17 @@ def test_other_towers_run_as_they_are(tmp_path: Path, changes: dict[str, object]
     images = torch.randn(3, 3, 32, 32)
     expected = torch.nn.functional.normalize(encoder.clip.encode_image(images), dim=-1)
     torch.testing.assert_close(encoder.encode_images(images), expected)
+
+
+@torch.no_grad()
+def test_embeddings_before_normalisation(tmp_path: Path) -> None:
+    """Without being asked not to, open_clip's CoCa normalises them itself."""
+    vision = VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = ALL_TOKENS | {"embed_cls": True, "output_tokens": True}
+    coca = write_model(
+        tmp_path / "coca", custom_text=True, vision_cfg=vision, text_cfg=text, multimodal_cfg=ALL_TOKENS | {"heads": 2}
+    )
+    encoder, images = load_encoder(str(coca)), torch.randn(3, 3, 32, 32)
+    expected = encoder.clip.visual(images)[0]
+    assert (expected.norm(dim=1) - 1).abs().min() > 0.1
+    torch.testing.assert_close(encoder.embed(images, None, raw=True).raw_image, expected)

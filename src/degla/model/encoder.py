@@ -226,7 +226,7 @@ class Encoder(nn.Module):
         if self._encode_image is not None:
             return self._encode_image(self.clip, images, places).float()
         with self._kernels():
-            rows: Tensor = self.clip.encode_image(images)
+            rows: Tensor = self.clip.encode_image(images, normalize=False)  # CoCa's default is True.
         return rows.float()
 
     def encode_captions(self, texts: Int[Tensor, "texts length"] | PrefixTree) -> Float[Tensor, "texts dim"]:

@@ -170,9 +170,12 @@ class TransformersClip(nn.Module):
         """Bias that a sigmoid-loss model adds to scaled similarities; None for a softmax-loss model."""
         return getattr(self.model, "logit_bias", None)
 
-    def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Return projected features, not normalised."""
-        return pooled(self.model.get_image_features(pixel_values=images))
+    def encode_image(
+        self, images: Float[Tensor, "batch 3 height width"], normalize: bool = False
+    ) -> Float[Tensor, "batch dim"]:
+        """Return projected features; `normalize` as in open_clip."""
+        rows = pooled(self.model.get_image_features(pixel_values=images))
+        return nn.functional.normalize(rows, dim=-1) if normalize else rows
 
     def encode_text(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
         """Return projected features, not normalised; no mask, since CLIP is causal and SigLIP attends to padding."""
