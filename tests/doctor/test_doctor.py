@@ -50,6 +50,7 @@ def test_texts_that_are_cut_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp
     captions = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
     full = " ".join(["red"] * 22)  # the 24 tokens of the model with start and end
     captions[0]["text"], captions[1]["text"], captions[2]["text"] = f"{full} a", f"{full} a b", f"{full}  "
+    captions[3]["text"], captions[4]["text"] = "\u72d7" * 30, f"{full[:-4]} dog!!"  # no spaces; cut in its last word
     files = {name: tmp_path / f"{name}.jsonl" for name in ("captions", "negatives")}
     files["captions"].write_text("".join(json.dumps(row) + "\n" for row in captions))
     negative = json.loads(tiny_pairs["negatives"].read_text().splitlines()[0])
@@ -58,7 +59,7 @@ def test_texts_that_are_cut_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp
     files["negatives"].write_text("".join(json.dumps(row) + "\n" for row in negatives))
     finding = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs | files, out=tmp_path / "run"))["texts"]
     assert finding.state == "warning"
-    assert finding.values == {"texts": 28, "cut": 4, "negatives_as_caption": 2}, finding.text
+    assert finding.values == {"texts": 28, "cut": 6, "negatives_as_caption": 2}, finding.text
 
 
 def test_a_loss_that_is_not_finite_ends_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -152,9 +152,10 @@ def _texts(dataset: PairDataset, *, context: int) -> Finding:
         same += int((tokens[1:] == tokens[0]).all(dim=1).sum())
         long = [number for number, text in enumerate(texts) if len(text.encode()) > context - 2]
         if long:
-            # A text that is cut has the same tokens without its last word.
-            shorter = dataset.tokenize([" ".join(texts[number].split()[:-1]) for number in long])
-            cut += int((shorter == tokens[long]).all(dim=1).sum())
+            # A text that is cut has the same tokens without its last letter and with another word.
+            shorter = dataset.tokenize([texts[number].rstrip()[:-1] for number in long])
+            longer = dataset.tokenize([f"{texts[number]} a" for number in long])
+            cut += int(((shorter == tokens[long]) & (longer == tokens[long])).all(dim=1).sum())
     text = f"{counted(count, 'text')} tokenized"
     if cut:
         text += f"; {cut:,} of them are longer than the model's {context} tokens: training does not read their ends"
