@@ -51,6 +51,12 @@ def test_an_exported_folder_goes_as_it_is(server: FakeHub, tiny_model: Path, tmp
     assert server.files == {}
 
 
+def test_a_folder_that_is_no_model_is_not_sent(server: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A project")
+    assert main(["publish", str(tmp_path), "--to", "me/tiny"]) == 2
+    assert server.files == {}
+
+
 def test_a_dry_run_shows_all_and_sends_nothing(
     server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
