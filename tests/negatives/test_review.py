@@ -270,6 +270,14 @@ def test_lines_of_keys_decide(review: Review) -> None:
     assert texts(review, "swap_nouns") == []
 
 
+def test_a_name_in_brackets_is_shown(
+    review: Review, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(review, "file", lambda _: Path("drafts/[new]/[/old]/rule.yaml"))
+    review_in_terminal(review, keys=io.StringIO("q"))
+    assert "drafts/[new]/[/old]/rule.yaml" in capsys.readouterr().out
+
+
 def test_the_end_of_the_input_is_no_loss(review: Review) -> None:
     assert "2 of 6 decided, 1 accepted" in run_terminal(review, "a\nr")
     assert "6 of 6 decided, 5 accepted" in run_terminal(review, "a\n" * 9)

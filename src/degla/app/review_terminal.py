@@ -29,7 +29,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
         console: where drafts are shown.
     """
     keys = sys.stdin if keys is None else keys
-    console = Console(highlight=False) if console is None else console
+    console = Console(highlight=False, markup=False) if console is None else console
     read = _read_key if keys.isatty() else _read_line
     console.print(_KEYS, style="dim")
     shown = ""
