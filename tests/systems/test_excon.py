@@ -79,6 +79,7 @@ def test_the_top_share_has_exactly_its_places() -> None:
     mask = top_share(evidence, 0.15)
     assert int(mask.sum()) == 6 and mask[0, 4].tolist() == [0, 0] + [1] * 6
     assert int(top_share(torch.zeros(2, 3, 4), 0.15).sum()) == 2
+    assert int(top_share(torch.zeros(1, 10, 10), 0.29).sum()) == 29
 
 
 def test_drop_increase_and_calibration_by_hand() -> None:

@@ -130,7 +130,7 @@ def above(evidence: Map, threshold: float) -> Map:
 def top_share(evidence: Map, share: float) -> Map:
     """Return 1 at the positions with the most evidence: a share of all, rounded down, but at least one."""
     flat = evidence.flatten(1)
-    count = max(1, int(share * flat.shape[1]))
+    count = max(1, int(share * flat.shape[1] + 1e-9))
     mask = torch.zeros_like(flat).scatter_(1, flat.topk(count, dim=1).indices, 1.0)
     return mask.view_as(evidence)
 
