@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from degla.errors import InputError
 from degla.model import load
 from degla.model.checkpoint import average_weights, save_encoder
-from degla.model.load import load_encoder
+from degla.model.load import folder_has_bias, load_encoder
 from degla.training.pairs import image_transform
 from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model
 
@@ -161,6 +161,7 @@ def test_a_file_without_a_recorded_activation_is_reported_of(
         ("", "unknown model ''"),  # not the folder that the command runs in
         ("ViT-B-32:openai", "trained with QuickGELU.*Use ViT-B-32-quickgelu instead"),
         ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "trained with GELU.*Use ViT-B-32 instead"),
+        ("roberta-ViT-B-32:laion2b_s12b_b32k", "differ in the activation.*Use hf-hub:laion/CLIP-ViT-B-32-roberta-"),
         ("ViT-B-32", "is an architecture without weights"),
         ("ViT-B-23:openai", "unknown model.*Did you mean 'ViT-B-"),
         ("wrold", "unknown model 'wrold'. Did you mean 'world'"),
@@ -195,6 +196,27 @@ def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path:
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(InputError, match=r"open_clip_config\.json line 1: not JSON"):
         load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("content", [None, 3, "name", ["name"], {"quick_gelu": True, "text_cfg": None}])
+def test_a_configuration_of_another_kind(content: object, tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": content}))
+    with pytest.raises(InputError, match=r"open_clip_config\.json: not an open_clip configuration"):
+        load_encoder(str(folder))
+    assert not folder_has_bias(folder)
+    (folder / "weights.pt").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"ViT-B-32-quickgelu:"):  # The file's neighbour says nothing about it.
+        load_encoder(f"ViT-B-32-quickgelu:{folder / 'weights.pt'}")
+
+
+def test_a_bias_of_null_is_none(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    content = json.loads((folder / "open_clip_config.json").read_text())
+    for bias in (None, -10.0):
+        content["model_cfg"]["init_logit_bias"] = bias
+        (folder / "open_clip_config.json").write_text(json.dumps(content))
+        assert folder_has_bias(folder) == (bias is not None)
 
 
 def _spoiled(folder: Path, how: str) -> None:

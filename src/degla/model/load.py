@@ -121,7 +121,8 @@ def folder_has_bias(folder: Path) -> bool:
     checkpoint = _checkpoint_folder(folder)
     if is_transformers_folder(checkpoint):
         return LAYOUTS.get(model_type(checkpoint)) == "siglip"
-    return "init_logit_bias" in read_json_object(checkpoint / CONFIG_NAME).get("model_cfg", {})
+    model_config = read_json_object(checkpoint / CONFIG_NAME).get("model_cfg")
+    return isinstance(model_config, dict) and model_config.get("init_logit_bias") is not None
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:
@@ -133,7 +134,7 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
         files = tokenizer_files(folder, model_config)
         if files:
             references.pop("text_cfg.hf_tokenizer_name", None)
-    except (KeyError, AttributeError, TypeError):
+    except (KeyError, AttributeError, TypeError, ValueError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
     for field, value in references.items():
         if value.startswith("local-dir:") or os.path.isdir(value):  # noqa: PTH112 no error for any text
@@ -217,8 +218,13 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
             f"{name!r}: there is no file or pre-trained tag {source!r}.{did_you_mean(source, tags)} "
             f"Tags of {architecture}: {', '.join(tags) or 'none'}."
         )
-    tag_quick_gelu = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
-    if tag_quick_gelu != quick_gelu:
+    tag = open_clip.get_pretrained_cfg(architecture, source) or {}
+    if bool(tag.get("quick_gelu", False)) != quick_gelu:
+        if twin == architecture or twin not in architectures:
+            raise InputError(
+                f"{name}: open_clip's table of weights and its architecture differ in the activation, and there is no "
+                f"other {architecture}. Use hf-hub:{str(tag.get('hf_hub')).strip('/')}, which records it."
+            )
         raise _activation_error(name, twin, quick_gelu=quick_gelu)
     return _from_hub(architecture, pretrained=source, name=name)
 
@@ -253,7 +259,7 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
     if recorded is None and beside.is_file():
         try:
             recorded = bool(read_json_object(beside)["model_cfg"].get("quick_gelu", False))
-        except (InputError, KeyError):
+        except (InputError, KeyError, AttributeError, TypeError):
             recorded = None
     if recorded is not None and recorded != quick_gelu:
         right, wrong = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
