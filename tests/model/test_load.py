@@ -406,3 +406,7 @@ def test_preprocessing_is_what_open_clip_makes_of_a_configuration(tiny_model: Pa
     assert settings.std == image_transform(load_encoder(str(tiny_model))).std
     picture = Image.new("RGB", (32, 32), (255, 0, 0))
     assert encoder.transform(picture)[0, 0, 0] == pytest.approx((1 - 0.5) / settings.std[0])
+    for wrong in ([0.5, 0.5], "grey"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": {"mean": wrong}}))
+        with pytest.raises(InputError, match=r"model: a mean or standard deviation of images is .*one number or three"):
+            load_encoder(str(folder))

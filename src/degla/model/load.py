@@ -355,7 +355,10 @@ def _from_open_clip(
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
     # As resolved by open_clip: the size is the network's own, whatever else a configuration says.
     settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
-    settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}
+    try:
+        settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     description = Description(name=name, model_config=config, preprocess_config=settings, tokenizer_files=files)
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
 

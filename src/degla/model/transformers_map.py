@@ -193,8 +193,15 @@ def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, A
 
 
 def three_channels(value: Any) -> list[float]:
-    """Return a mean or standard deviation per channel; configurations may have one number for all."""
-    return [float(part) for part in (value if isinstance(value, list | tuple) else [value] * 3)]
+    """Return a mean or standard deviation per channel; configurations may have one number for all.
+
+    Raises:
+        InputError: it is neither one number nor three.
+    """
+    parts = value if isinstance(value, list | tuple) else [value] * 3
+    if len(parts) != 3 or not all(isinstance(part, int | float) for part in parts):
+        raise InputError(f"a mean or standard deviation of images is {value!r}; it must be one number or three.")
+    return [float(part) for part in parts]
 
 
 def _resize_mode(processor: dict[str, Any], size: int) -> str:
