@@ -14,9 +14,13 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.models import load_model
 from degla.export.run import export
+from degla.model.checkpoint import save_encoder
+from degla.model.hub import ALLOWED
 from degla.model.load import load_encoder
 from tests.export.hub_server import FakeHub, fake_hub
 from tests.export.made import write_clip
+from tests.model.test_load_transformers import write_tokenizer
+from tests.tiny import ALL_TOKENS, write_model
 
 pytest.importorskip("transformers")
 
@@ -146,6 +150,24 @@ def _of_open_clip(server: FakeHub, all_tokens_model: Path, folder: Path) -> Path
 def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, all_tokens_model: Path, tmp_path: Path) -> None:
     _of_open_clip(server, all_tokens_model, tmp_path / "model")
     assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(all_tokens_model)).fingerprint
+
+
+def test_a_tokenizer_of_the_hub_is_saved_with_the_weights(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for an architecture whose tokenizer is on the hub, such as SigLIP's."""
+    write_tokenizer(tmp_path / "tokenizer", "clip")
+    server.models["org/tok"] = tmp_path / "tokenizer"
+    text = ALL_TOKENS | {"vocab_size": 40, "hf_tokenizer_name": "org/tok"}
+    folder = write_model(tmp_path / "model", text_cfg=text)
+    monkeypatch.setenv(ALLOWED, "1")
+    encoder = load_encoder(str(folder))
+    monkeypatch.delenv(ALLOWED)
+    server.models.clear()
+    save_encoder(encoder, tmp_path / "saved")
+    again = load_encoder(str(tmp_path / "saved"))
+    texts = ["a red cat", "Two dogs!"]
+    assert torch.equal(again.tokenize(texts), encoder.tokenize(texts))
 
 
 def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(

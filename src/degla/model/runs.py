@@ -24,7 +24,7 @@ CARD_NAME = "README.md"
 BEST_NAME = "best"
 """Link to the best checkpoint in a run's folder."""
 _LEFT = re.compile(rf"({STEP.pattern})({re.escape(PARTIAL)}|{re.escape(OLD)}|{re.escape(DELETED)})?")
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "*.gz")
+_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.gz")
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -157,6 +157,9 @@ def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
     model_config = json.loads(json.dumps(description.model_config))
     config = {"model_cfg": model_config, "preprocess_cfg": description.preprocess_config}
     text = model_config.get("text_cfg", {})
+    fetched: Any = getattr(encoder.tokenize, "tokenizer", None)
+    if fetched is not None and not description.tokenizer_files:
+        fetched.save_pretrained(folder)  # It came from the hub, where no folder looks.
     for file in description.tokenizer_files:
         target = folder / file.name
         if target.resolve() != file.resolve():
