@@ -337,7 +337,7 @@ def _from_open_clip(
         with warnings.catch_warnings(), Undrawn() if folder or pretrained else contextlib.nullcontext():
             warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
             clip, _, transform = open_clip.create_model_and_transforms(
-                source, pretrained=pretrained, require_pretrained=folder
+                source, pretrained=pretrained, require_pretrained=folder, pretrained_text=False
             )
         require_floats(weights or Path(pretrained or ""), clip)
         config = model_config or dict(open_clip.get_model_config(source))
