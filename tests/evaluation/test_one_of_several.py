@@ -13,7 +13,9 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.benchmarks import cc_neg, crepe, eqben, spec, svo_probes
+from degla.evaluation.embed import Embedder
 from degla.evaluation.image_files import decode_image, decode_item, read_image_file
+from degla.evaluation.models import load_model
 from degla.records import ItemImage, PairItem
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import constant, knowing
@@ -204,6 +206,18 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path, caplog: pytest.LogCaptur
     paint(tmp_path, ["cc_neg/images/1.jpg"])
     score(tiny_encoder(), "cc_neg", tmp_path)
     assert "2 texts are longer than the 77 tokens of tiny, which does not read the end, for example 'dog" in caplog.text
+
+
+@pytest.mark.parametrize("letter", ["犬", "!"])
+def test_a_text_without_spaces_that_is_cut_is_told(
+    letter: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedder = Embedder(load_model("world"), root=tmp_path)
+    embedder.embed([], [letter * 200])
+    assert "1 text is longer than the 32 tokens of world" in caplog.text
+    caplog.clear()
+    embedder.embed([], [letter])
+    assert not caplog.text
 
 
 def test_published_counts(tmp_path: Path) -> None:

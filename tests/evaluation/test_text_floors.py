@@ -95,6 +95,15 @@ def test_length_and_words_are_seen_order_is_not() -> None:
     assert added == (Average("macro.neutral", of=("swap",)), Average("told", of=("add", "word")))
 
 
+def test_a_part_whose_name_is_a_pattern_counts_in_composition() -> None:
+    entries = [item.model_copy(update={"part": f"{item.part}[1]"}) for item in [*items("add", 60), *items("swap", 60)]]
+    own = replace(benchmark(("add[1]", "swap[1]")), parts=(BenchmarkPart(name="*", family="own"),))
+    floors = find_floors(own, entries)
+    scores = {score.name: score.value for score in floors.values[SHORTER].averages}
+    assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "add[1]"}
+    assert scores == {"macro": 0.75, "micro": 0.75, "macro.neutral": 0.5}
+
+
 def test_a_model_that_ignores_order_can_reach_the_ceiling_and_no_more() -> None:
     entries = [*items("add", 60), *items("swap", 60), *items("word", 60)]
     whole = benchmark(("add", "swap", "word"))

@@ -275,7 +275,11 @@ class Average:
     def members(self, parts: Iterable[str], earlier: Container[str]) -> list[list[str]]:
         """Return, for each entry of `of`, the matching earlier average or parts; empty if nothing matches."""
         names = list(parts)
-        return [[one] if one in earlier else [name for name in names if fnmatchcase(name, one)] for one in self.of]
+        # A part of the user's own may be called "color[1]", which is a pattern that does not match itself.
+        return [
+            [one] if one in earlier or one in names else [name for name in names if fnmatchcase(name, one)]
+            for one in self.of
+        ]
 
 
 def described(name: str) -> dict[str, Any]:
