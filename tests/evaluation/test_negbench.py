@@ -14,6 +14,7 @@ import pytest
 from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.negbench import BENCHMARK
+from degla.evaluation.caveats import missing_images
 from degla.evaluation.text_floors import compare_options
 from degla.evaluation.verdicts import mistakes
 from degla.model.load import load_encoder
@@ -120,6 +121,15 @@ def test_parts_that_lack_are_left_out(tmp_path: Path) -> None:
     paint(tmp_path, truth)
     parts = {entry.part for entry in BENCHMARK.items(tmp_path)}
     assert parts == {"mcq/coco", "retrieval/coco_negated"}
+
+
+def test_what_a_missing_image_leaves_out_is_counted(tmp_path: Path) -> None:
+    truth = write_negbench(tmp_path)
+    paint(tmp_path, truth)
+    (tmp_path / "coco/val2017/000000000001.jpg").unlink()
+    (note,) = missing_images(score(tiny_encoder(), "negbench", tmp_path).benchmarks[0])
+    # Two of four questions, and one of two images of each retrieval, which has scored texts.
+    assert note.startswith("NegBench: 1 image was missing, so 4 items are not in the score.")
 
 
 def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

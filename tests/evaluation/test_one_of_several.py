@@ -183,6 +183,24 @@ def test_chance_of_one_text_is_one_image_of_all(tmp_path: Path) -> None:
     assert {part.name.split("/")[0] for part in result.parts if part.scores[0].floors} == {"i2t"}
 
 
+@pytest.mark.parametrize("beginning", ["", "tenth/"])
+def test_both_sets_of_eqben_have_a_composition(beginning: str, tmp_path: Path) -> None:
+    truth = write_eqben(tmp_path)
+    folder = tmp_path / "eqben"
+    rows = json.loads((folder / "all_select.json").read_text())
+    rows.append(rows[-1] | {"image0": "eqbenyoucook2/0.png", "image1": "eqbenyoucook2/1.png"})
+    (folder / "all_select.json").unlink()
+    write_json(folder / ("eqben_subset_10percent_final.json" if beginning else "all_select.json"), rows)
+    paint(tmp_path, [*truth, *(f"eqben/eqbenyoucook2/{side}.png" for side in (0, 1))])
+    result = score(tiny_encoder(), "eqben", tmp_path).benchmarks[0]
+    assert result.headline == {"composition": "mean5.there"}
+    names = [score.name for score in result.averages]
+    assert names == [*(["kubric", "mean5"] if not beginning else []), "kubric.there", "mean5.there"]
+    kubric = [result.named[f"{beginning}eqbenkubric_{kind}"].value for kind in ("loc", "attr", "cnt")]
+    others = [result.named[f"{beginning}eqben{name}"].value for name in ("ag", "youcook2", "gebc", "sd")]
+    assert result.named["mean5.there"].value == pytest.approx((sum(kubric) / 3 + sum(others)) / 5)
+
+
 def test_recall_is_among_the_first_of_all_texts(tmp_path: Path) -> None:
     """As CREPE prints it, beside chance and floors: one true text among 12 or 13."""
     paint(tmp_path, write_crepe(tmp_path))

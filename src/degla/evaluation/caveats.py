@@ -88,12 +88,15 @@ def doubt_about(
 def missing_images(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence if images of a benchmark are missing."""
     if entry.missing_images:
-        scored = sum(part.scored for part in entry.parts)
         missing = sum(part.missing for part in entry.parts)
+        total = missing + sum(part.scored for part in entry.parts)
+        # A retrieval part misses images; if it has scored only texts, there is no total of both.
+        mixed = any(part.family == "retrieval" and "text_to" in part.scores[0].metric for part in entry.parts)
+        items = counted(missing, "item is", "items are")
+        items = items if mixed else f"{missing:,} of {counted(total, 'item is', 'items are')}"
         yield (
-            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {missing:,} of "
-            f"{counted(missing + scored, 'item is', 'items are')} not in the score. It must not be compared with "
-            "published numbers."
+            f"{entry.title}: {counted(entry.missing_images, 'image was', 'images were')} missing, so {items} not in "
+            "the score. It must not be compared with published numbers."
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,8 +46,6 @@ _MEMORY_SHARE: Final = 16
 """Inverse of the share of main memory in which files read for their digests may be kept."""
 _SMALL = 20_000_000
 """Number of weights below which PyTorch's overhead per call outweighs the computation of a small batch."""
-_LAST_LETTER: Final = re.compile(r"\w\W*\Z|\S\s*\Z")
-"""With what follows it, since some tokenizers drop punctuation; of a text without letters the last character."""
 
 
 @dataclass(frozen=True)
@@ -254,12 +251,13 @@ class Embedder:
         """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
         import torch
 
+        from degla.model.tokenizer import without_last_letter
+
         if not full or self.processes.rank:
             return
-        # A text that is cut has the same tokens without its last letter.
         whole, shorter = (
             np.asarray(torch.as_tensor(self.encoder.tokenize(texts)).cpu())
-            for texts in (full, [_LAST_LETTER.sub("", text) for text in full])
+            for texts in (full, list(map(without_last_letter, full)))
         )
         cut = np.flatnonzero((whole == shorter).all(axis=1))
         if len(cut):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,8 @@ _CONTEXT = 77
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """CLIP's pre-tokenisation: each part of a text is tokenised separately."""
+_LAST_LETTER = re.compile(r"\w\W*\Z|\S\s*\Z")
+"""With what follows it, since some tokenizers drop punctuation; of a text without letters the last character."""
 
 
 def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +134,11 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
             "'text_cfg.vocab_size'). This is the tokenizer of another model."
         )
     return fast(tokenizer)
+
+
+def without_last_letter(text: str) -> str:
+    """Return the text without its last letter: it has the same tokens if the text is cut at the context."""
+    return _LAST_LETTER.sub("", text)
 
 
 @cache
