@@ -149,6 +149,9 @@ def test_rows_of_json_hold_texts_or_are_named(tmp_path: Path) -> None:
     file.write_text(json.dumps({**row, "correct": 1}))
     comparison = compare_verdicts([verdict(pair, 1)], [pair], read_verdicts(file), file=file)
     assert comparison.items == 1 and not comparison.differing
+    file.write_text(json.dumps({**row, "correct": 1, "filename": 7}))
+    with pytest.raises(InputError, match="none of its 1 row"):
+        compare_verdicts([verdict(pair, 1)], [pair], read_verdicts(file), file=file)
     file.write_text(json.dumps({**row, "correct": 1, "caption": 5}))
     with pytest.raises(InputError, match=r"v\.jsonl line 1: has no caption"):
         list(read_verdicts(file))

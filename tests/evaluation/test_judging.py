@@ -102,6 +102,13 @@ def test_a_text_that_is_true_of_two_images_finds_either() -> None:
     assert [rows[f"image/{name}"].verdict.ok["image_to_text@1"] for name in "abc"] == [1.0, 0.0, 0.0]
 
 
+def test_a_text_that_an_image_has_twice_is_one_true_text() -> None:
+    pairs = [("a", "one"), ("a", "one"), ("b", "other")]
+    entry = Retrieval.of_pairs("own", "find", pairs, merged=True, where=Path("pairs"))
+    table = embedded({"a": [1, 0], "b": [0, 1]}, {"one": [1, 0], "other": [0, 1]})
+    assert [row.chance["image_to_text@1"] for row in judge(BENCHMARK, [entry], table)[:2]] == [0.5, 0.5]
+
+
 def test_classes_of_one_name_are_groups_of_their_own() -> None:
     images = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
     entry = Classification(benchmark="own", part="see", images=tuple(ItemImage(path=path) for path in images),

@@ -185,7 +185,7 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
             raise InputError(f"{where}: has no {missing}. Needed: {_Form.layout}.")
         count, part = "1" if "correct" in row else "2", f"{row['type']}_{row['subtype']}"
         key = (count, part, plain(row["caption"]), plain(row["negative_caption"]))
-        yield GivenVerdict(where, key, row.get("filename") or "", ok)
+        yield GivenVerdict(where, key, str(row.get("filename") or ""), ok)
 
 
 def _named(verdict: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:

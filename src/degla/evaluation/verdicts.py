@@ -322,7 +322,7 @@ def _judge_retrieval(
     texts = embeddings.texts[[embeddings.text_row[text] for text in entry.texts]]
     texts_of_image: list[list[int]] = [[] for _ in entry.images]
     for text, owner in enumerate(entry.owners):
-        for image in owner:
+        for image in set(owner):
             texts_of_image[image].append(text)
     queries = [index for index, true in enumerate(texts_of_image) if true]
     paths = [image.path for image in entry.images]
