@@ -56,6 +56,20 @@ def test_float32_is_float32_inside_of_an_autocast_of_the_caller(small_root: Path
     assert np.array_equal(embeddings.images, wanted.images) and np.array_equal(embeddings.texts, wanted.texts)
 
 
+def test_float32_is_not_tf32_in_convolutions_either(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, allowed = tiny_encoder(), []
+    encode = encoder.encode_images
+
+    def encode_images(pixels: torch.Tensor) -> torch.Tensor:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return encode(pixels)
+
+    monkeypatch.setattr(encoder, "encode_images", encode_images)
+    before = torch.backends.cudnn.allow_tf32
+    Embedder(encoder, root=small_root).embed([ItemImage(path=next(iter(COLOURS)))], [])
+    assert allowed == [False] and torch.backends.cudnn.allow_tf32 == before
+
+
 def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:
     cache: dict[str, EmbeddingRows] = {}
     evaluation = Evaluation(["small"], small_root, progress=False, cache=cache)

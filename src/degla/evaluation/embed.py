@@ -111,7 +111,7 @@ class Embedder:
 
         on_processor = torch.device(self.encoder.device).type == "cpu"
         kernel = LinearKernel() if on_processor and is_faster() else contextlib.nullcontext()
-        with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder):
+        with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder), _whole_convolutions():
             image_row, image_rows, digests = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
         return EmbeddedItems(image_rows, image_row, text_rows, text_row, digests)
@@ -330,6 +330,13 @@ def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[obje
     dtype = torch.float16 if encoder.precision == "fp16" else torch.bfloat16
     # Disabled for float32: the caller may have it enabled.
     return torch.autocast(torch.device(encoder.device).type, dtype, enabled=encoder.precision in HALVES)
+
+
+def _whole_convolutions() -> contextlib.AbstractContextManager[object]:
+    """On a GPU PyTorch computes convolutions of float32, such as those of an image's patches, in TF32 by default."""
+    from torch.backends import cudnn
+
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def _nothing() -> EmbeddingRows:
