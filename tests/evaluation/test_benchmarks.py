@@ -52,6 +52,16 @@ def test_member_is_complete(name: str) -> None:
         assert source in names or benchmark.part(source)
 
 
+def test_the_pages_numbers_of_items_are_those_of_the_parts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    items = {name.strip("|` "): cells[1] for name, *cells in reversed(rows) if len(cells) == 3}
+    names = ("bivlc", "cc_neg", "cola", "colorswap", "crepe", "eqben", "hard_positives", "valse", "vismin", "whatsup")
+    for name in (*names, "winoground"):
+        total = sum(part.n or 0 for part in BENCHMARKS.member(name, "BENCHMARK").parts)
+        assert items[name].startswith(f"{total:,}"), name
+
+
 def test_sugarcrepe_counts_are_the_published_ones(data_root: Path) -> None:
     benchmark = BENCHMARKS.load("sugarcrepe").BENCHMARK
     items = list(benchmark.items(data_root))
