@@ -189,7 +189,8 @@ class Evaluation:
         table = self._regions(images, texts)
         if table is not None:
             images, texts = images + table.images, texts + table.texts
-            label = label or f"{encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
+            # Nothing else in a result tells these scores from those by cosine.
+            label = f"{label or encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
         scored = processes.from_first(
             lambda: [self._score(questions, embeddings, cache, table) for questions in self.all_questions]
