@@ -98,6 +98,7 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
         "coco_order": 6,
         "flickr30k_order": 4,
     }
+    assert parts["vg_attribution"].scores[0].metric == "macro", "a pair of 25 items counts"
     assert parts["coco_order"].scores[0].chance == pytest.approx(0.2)
     assert parts["coco_order"].tie == "lenient"
     assert parts["vg_relation"].tie == "strict"
@@ -105,6 +106,14 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
         *(f"aro/visual_genome_{name}.json" for name in ("relation", "attribution")),
         *(f"karpathy/{name}.json" for name in ("coco_karpathy_test", "flickr30k_test")),
     }
+
+
+def test_a_part_without_its_own_metric_is_in_no_average(tmp_path: Path) -> None:
+    truth = write_lists(tmp_path, ["on"], [("old", "red")] * 24) | write_orders(tmp_path)
+    paint(tmp_path, truth)
+    result = score(tiny_encoder(), "aro", tmp_path).benchmarks[0]
+    assert [row.metric for part in result.parts if part.name == "vg_attribution" for row in part.scores] == ["micro"]
+    assert {row.name for row in result.averages} == {"coco_order.mean", "flickr30k_order.mean", "order"}
 
 
 def test_visual_genome_equals_the_literal_protocol(tmp_path: Path) -> None:
@@ -195,6 +204,11 @@ def test_averaged_over_the_seeds_that_are_asked_for(tmp_path: Path) -> None:
     items = {item.id: item.texts for item in BENCHMARK.items(tmp_path) if isinstance(item, PairItem)}
     assert items["aro/coco_order/1-0"][0] == items["aro/coco_order/seed5/1-0"][0]
     assert items["aro/coco_order/1-0"][1:] != items["aro/coco_order/seed5/1-0"][1:]
+    assert {part.tie for part in result.parts} == {"lenient"}
+    (tmp_path / "aro" / "order_seeds.json").write_text("[5, 1]")
+    assert {entry.part for entry in BENCHMARK.items(tmp_path)} == {
+        f"{name}{seed}" for name in ("coco_order", "flickr30k_order") for seed in ("", "/seed1")
+    }
     (tmp_path / "aro" / "order_seeds.json").unlink()
     alone = {item.id: item.texts for item in BENCHMARK.items(tmp_path) if isinstance(item, PairItem)}
     assert alone == {name: texts for name, texts in items.items() if "seed" not in name}

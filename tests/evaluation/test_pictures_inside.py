@@ -22,7 +22,7 @@ from degla.evaluation.image_files import has_image, read_image_file, size_of, th
 from degla.evaluation.item_difference import lead_over
 from degla.evaluation.questions import take_inventory
 from degla.evaluation.results import save_result
-from degla.evaluation.verdicts import order_blind
+from degla.evaluation.verdicts import Judged, order_blind
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict, Result
 from degla.statistics.proportions import wilson
@@ -206,6 +206,17 @@ def test_bivlc_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
     assert list(result.items[0].ok) == ["text_ok", "image_ok", "group_ok", *ways_of], "equal results are equal files"
     chance = {row.metric: row.chance for row in result.benchmarks[0].parts[0].scores}
     assert chance == {"group": 1 / 6, "text": 0.25, "image": 0.25} | {way.name: 0.5 for way in bivlc._DIRECTIONS}
+
+
+def test_each_row_of_bivlc_weighs_the_same_in_a_family() -> None:
+    names = {metric.verdict for metric in bivlc.BENCHMARK.parts[0].metrics}
+    rows = [
+        ItemVerdict(id=f"{part}/{number}", benchmark="bivlc", part=part, image=f"{part}{number}.jpg",
+                    ok=dict.fromkeys(names, float(part == "replace_att")), ties=dict.fromkeys(names, 0), margin=None)
+        for part, count in (("replace_obj", 3), ("replace_att", 1)) for number in range(count)
+    ]  # fmt: skip
+    averages = aggregate(bivlc.BENCHMARK, [Judged(row, {}) for row in rows], draws=1).averages
+    assert {row.name: row.value for row in averages} == {"replace": 0.25}
 
 
 def test_vismin_equals_its_protocol_item_by_item(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
 def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
     averages: dict[str, _Drawn] = {}
     for average in benchmark.averages:
-        members = _members(average, drawn, averages)
+        members = _members(benchmark, average, drawn, averages)
         if not members:
             continue
         values = np.array([member.score.value for member in members])
@@ -261,12 +261,15 @@ def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     )
 
 
-def _members(average: Average, drawn: Sequence[_Drawn], earlier: dict[str, _Drawn]) -> list[_Drawn]:
-    """Members of the average; empty if a named part has no scored item, since a partial average misleads."""
+def _members(
+    benchmark: Benchmark, average: Average, drawn: Sequence[_Drawn], earlier: dict[str, _Drawn]
+) -> list[_Drawn]:
+    """Members of the average; empty if a named part has no value of the metric, since a partial average misleads."""
     first: dict[str, _Drawn] = {}
     for entry in drawn:
-        if average.metric in ("", entry.score.metric):
-            first.setdefault(entry.score.name, entry)
+        # A part may have other metrics than its main one, if none of its groups is large enough.
+        if entry.score.metric == (average.metric or benchmark.part(entry.score.name).metrics[0].name):
+            first[entry.score.name] = entry
     members: dict[str, _Drawn] = {}
     for pattern, names in zip(average.of, average.members(first, earlier), strict=True):
         if not names:
