@@ -93,6 +93,11 @@ def test_equals_a_literal_reading(tmp_path: Path) -> None:
     result = score(encoder, "hard_positives", tmp_path)
     names = ("text_ok", "text_ok.1", "text_ok.2", "brittle")
     assert {item.id: [item.ok[name] == 1 for name in names] for item in result.items} == expected
+    values = values_of(result.benchmarks[0])
+    augmented = {part: np.mean([right[0] for name, right in expected.items() if f"/{part}/" in name]) for part in STEMS}
+    replaced = (augmented["replace_att"] + augmented["replace_rel"]) / 2
+    assert augmented["replace_att"] != augmented["replace_rel"], "else the averages say nothing"
+    assert (values["replace"], values["macro"]) == pytest.approx((replaced, (replaced + augmented["swap"]) / 2))
     by_metric = {row.metric: row for row in result.benchmarks[0].parts[0].scores}
     brittle_items = [right[3] for name, right in expected.items() if "/replace_att/" in name]
     assert by_metric["brittleness"].value == pytest.approx(np.mean(brittle_items))

@@ -71,6 +71,10 @@ def test_mmvp_equals_its_script_item_by_item(tmp_path: Path) -> None:
     truth = write_mmvp(tmp_path)
     paint(tmp_path, truth, size=(40, 30))
     encoder = tiny_encoder()
+    texts = {item.texts[0] for item in mmvp_vlm.BENCHMARK.items(tmp_path) if item.part.endswith("orientation")}  # type: ignore[union-attr]
+    assert texts == {'a photo of A dog, facing "left" 0', 'A dog, facing "left" 0'}, (
+        "capitals matter to some tokenizers"
+    )
     result = score(encoder, "mmvp_vlm", tmp_path)
     verdicts = {item.id: item.ok["image_ok"] == 1 for item in result.items}
     expected = {}
