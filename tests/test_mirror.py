@@ -21,7 +21,8 @@ from degla.files import LineFile
 from degla.mirror import written_to
 from degla.negatives.files.pack import read_manifest
 from degla.negatives.llm.scripted import ScriptedModel
-from tests.negatives.scripted_runs import many, run, varied
+from degla.records import write_jsonl
+from tests.negatives.scripted_runs import many, records, run, varied
 from tests.tiny import write_classes
 
 NAMES = ("n.jsonl", "n.jsonl.manifest.json", "n.jsonl.replies.jsonl")
@@ -417,3 +418,17 @@ def test_two_commands_on_one_machine_do_not_write_to_one_address(memory: fsspec.
         written_to("memory://far/n.jsonl"),
     ):
         pass
+
+
+def test_negatives_at_an_address_are_balanced(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    texts = many(4)
+    run(tmp_path / "n.jsonl", ScriptedModel(varied), texts)
+    write_jsonl(tmp_path / "c.jsonl", records(texts))
+    memory.pipe("/far/n.jsonl", (tmp_path / "n.jsonl").read_bytes())
+    entries = []
+    for number, file in enumerate(("memory://far/n.jsonl", str(tmp_path / "n.jsonl"))):
+        out = tmp_path / f"b{number}.jsonl"
+        words = ["negatives", "balance", file, "--captions", str(tmp_path / "c.jsonl"), "--out", str(out)]
+        assert main([*words, "--told-rule", "1"]) == 0
+        entries.append(json.loads((tmp_path / f"{out.name}.manifest.json").read_text())["balanced"])
+    assert entries[0] == entries[1]

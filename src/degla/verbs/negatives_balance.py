@@ -50,6 +50,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from degla.data.prepared import fetched
     from degla.data.sources import read_negatives
     from degla.negatives.balance.balance import Balancer
     from degla.negatives.balance.outcome import BalanceSettings, describe, render
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{arguments.file}: {complaint}")
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         balancer.write(arguments.out)
-    source = {"file": arguments.file.name, "sha256": sha256_of(arguments.file)}
+    source = {"file": arguments.file.name, "sha256": sha256_of(fetched(arguments.file))}
     entry = {"balanced": describe(settings, source, name, balancer.report)}
     write_json(manifest_path(arguments.out), {**(read_manifest(arguments.file) or {}), **entry})
     answer(arguments, balancer.report.plain, lambda: show(render(balancer.report)))

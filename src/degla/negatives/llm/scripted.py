@@ -12,6 +12,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.negatives.llm import Form, Reply, ReplyStatus, Request
+from degla.parse import read_bytes
 from degla.records import Record, read_jsonl
 
 ScriptedReply = str | Reply
@@ -121,4 +122,4 @@ def read_script(path: Path) -> ScriptedModel:
             return None
         return line.text if line.outcome == "answered" else Reply(request.key, line.outcome)
 
-    return ScriptedModel(answer, digest=sha256(path.read_bytes()).hexdigest())
+    return ScriptedModel(answer, digest=sha256(read_bytes(path)).hexdigest())
