@@ -15,6 +15,7 @@ from degla.data.pairs import with_positives
 from degla.errors import InputError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse, parse_one
+from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.positives.sibling_attribute import SiblingAttribute
 from degla.negatives.rule import judge, load_rule
 from degla.progress import TaskProgress
@@ -149,6 +150,13 @@ def captions(texts: Sequence[str]) -> list[CaptionRecord]:
 def test_one_file_holds_negatives_or_positives() -> None:
     with pytest.raises(InputError, match="one file"):
         NegativesSettings(("swap_nouns", "passive"), 0)
+
+
+def test_a_language_model_that_none_would_ask_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "positives.jsonl"
+    with pytest.raises(InputError, match=r"positives are made by the grammar alone: omit the language model \(--llm\)"):
+        generate(captions(["A dog."]), NegativesSettings(("passive",), 0), out=out, model=ScriptedModel())
+    assert not out.exists()
 
 
 def test_the_engine_makes_them_with_siblings_and_continues(tmp_path: Path) -> None:

@@ -169,6 +169,8 @@ def prepare_model(
     """Open a language model until the stack ends; return it, its prompts, and the manifest's description of both."""
     if source is None:
         return None, None, {}
+    if load_rule(settings.rules[0]).kind == POSITIVE:
+        raise InputError("positives are made by the grammar alone: omit the language model (--llm).")
     model = source if isinstance(source, LanguageModel) else source()
     stack.callback(model.close)
     folder = settings.examples_folder
