@@ -309,6 +309,7 @@ def test_requests_without_an_answer_are_sent_again_by_the_same_command(
         (["--llm", "embedded", "--examples", "3"], "--examples has no effect: a judge is shown no examples."),
         (["--plausibility", "--device", "cpu"], "--device requires --clip."),
         (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a finite number"),
+        (["--clip", "world", "--images", "captions.jsonl"], "captions.jsonl: no such folder of images (--images)."),
     ],
 )
 def test_wrong_use(

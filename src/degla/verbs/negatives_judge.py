@@ -22,6 +22,7 @@ from degla.verbs._arguments import (
     model_with_replies,
     refuse_flags,
     require_files,
+    require_folder,
     require_jsonl,
 )
 from degla.verbs._terminal import print_json, tell
@@ -102,7 +103,9 @@ def _check(arguments: argparse.Namespace) -> None:
         refuse_flags(arguments, "seed", why="requires --llm.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
     require_jsonl(arguments.out)
-    require_files(arguments.file, arguments.captions, arguments.images)
+    require_files(arguments.file, arguments.captions)
+    if arguments.images is not None:
+        require_folder(arguments.images, "of images (--images)")
     if arguments.margin is not None and not isfinite(arguments.margin):
         raise InputError(f"--margin is {arguments.margin}; it must be a finite number, such as 0.01.")
     spare_inputs(arguments.out, arguments.file, arguments.captions)
