@@ -162,6 +162,16 @@ def test_a_model_that_never_answers_is_a_failure(tmp_path: Path, capsys: pytest.
     assert "model_empty" in output.out and "run the same command again to resume" in output.err.lower()
 
 
+def test_a_request_without_an_answer_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions, script = tmp_path / "captions.jsonl", tmp_path / "script.jsonl"
+    write_jsonl(captions, CAPTIONS[:2])
+    first, second = ({"caption": one.text, "rule": "swap_nouns"} for one in CAPTIONS[:2])
+    script.write_text(f"{json.dumps(first | {'text': 'A goat.'})}\n{json.dumps(second | {'outcome': 'unreachable'})}\n")
+    command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--llm", "scripted"]
+    assert main([*command, "--script", str(script), "--out", str(tmp_path / "drafts.jsonl")]) == 1
+    assert "1 draft in" in (printed := capsys.readouterr().out) and "the same command asks again" in printed
+
+
 def test_a_signal_before_the_first_draft_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from degla.errors import DeglaError
 from degla.files import require_writable
 from degla.pages.words import counted
 from degla.remote import in_addresses
+from degla.shelf import RULES
 from degla.verbs._arguments import captions_of, describe_columns, describe_model, model_source, require_least
 from degla.verbs._terminal import show
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.review import draft_examples
     from degla.stopping import status_of_signal
 
+    RULES.require(arguments.rule)  # Positives have no examples.
     require_least(arguments, "count", least=1)
     model = model_source(arguments)
     require_writable(arguments.out)
@@ -54,4 +56,4 @@ def run(arguments: argparse.Namespace) -> int:
     if drafts:
         out = in_addresses(str(arguments.out))
         sys.stdout.write(f"{counted(drafts, 'draft')} in {out}. Select from them with degla examples review.\n")
-    return status_of_signal(summary.stopped)
+    return status_of_signal(summary.stopped) or int(summary.unanswered > 0)
