@@ -87,6 +87,13 @@ def test_more_images_are_drawn_evenly_and_none_again(words: list[str], tmp_path:
             assert len(server.received) == sent
 
 
+def test_a_server_that_draws_nothing_is_a_failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai")
+    with serving(lambda _: failure(400, "not today")) as server:
+        assert main([*words, "--base-url", server.url, "--model", "painter"]) == 1, "the input is right"
+    assert "no image was drawn" in capsys.readouterr().err
+
+
 def test_what_cannot_be_drawn_is_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
     for more, message in (

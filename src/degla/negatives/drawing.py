@@ -123,6 +123,6 @@ def _save(reply: Reply, text: str, folder: Path) -> str:
         return str(error)
     note = PngInfo()
     note.add_itxt(TEXT, text)
-    with whole_file(folder / f"{image_name(name)}.png", binary=True, remedy="Choose another --drawn.") as stream:
+    with whole_file(folder / f"{image_name(name)}.png", binary=True, remedy="Choose another folder.") as stream:
         picture.save(stream, "PNG", pnginfo=note)
     return ""

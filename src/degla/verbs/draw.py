@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from shlex import quote
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.verbs._arguments import require_folder, require_least
 from degla.verbs._drawing import check_drawing, describe_drawing, draw
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         if drawn_text(arguments.out / f"{name}.png") == text
     ]
     if not captions:
-        raise InputError(f"{arguments.out}: no image was drawn.")
+        raise DeglaError(f"{arguments.out}: no image was drawn.")
     count = write_jsonl(arguments.out / "captions.jsonl", captions)
     classes = len({caption.text for caption in captions})
     tell(f"{counted(count, 'image')} of {counted(classes, 'class', 'classes')}: {arguments.out}")
