@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_flags(arguments, "per_rule", "readers", why="requires --sheet.")
     if arguments.out is None:
         refuse_flags(arguments, "samples", why="requires --out.")
+    if not arguments.blind_pairs:
+        refuse_flags(arguments, "likelihood", why="compares the pairs of the text-only test, but --blind-pairs is 0.")
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws

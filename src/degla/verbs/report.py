@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         label, equals, path = each.partition("=")
         if not (label and equals and path):
             raise InputError(f"--mteb {each}: must be LABEL=PATH, where PATH is a file or folder written by mteb.")
+        if label in mteb:
+            raise InputError(f"--mteb: {label!r} is given twice. Give each model its own label.")
         mteb[label] = Path(path)
     files = result_files(arguments.results)
     baseline = arguments.baseline or (load_result(files[0]).model.label if files else None)

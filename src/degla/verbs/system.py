@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.remote import refuse_address
 from degla.shelf import SYSTEMS
 from degla.verbs._arguments import Parser, require_least
 from degla.verbs._training import check_flags, read_flags
@@ -89,6 +90,8 @@ def read_command(words: list[str]) -> SystemCommand:
     """
     SYSTEMS.require(words[0])
     arguments, rest = _parser().parse_known_args(words)
+    if arguments.out is not None:
+        refuse_address(arguments.out)
     if arguments.models is not None and arguments.action != "evaluate":
         raise InputError("--models applies only to degla system NAME evaluate. Use --out.")
     if arguments.quick and arguments.action == "evaluate":

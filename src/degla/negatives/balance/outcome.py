@@ -202,7 +202,7 @@ def render(report: Balance) -> Group:
     add_row(table, "together", shares, *_cells(report.before, report.after), "")
     before, after = report.negatives
     explanation = (
-        f"{counted(report.captions, 'caption')}; negatives (one per caption and rule): {before:,} before, "
+        f"{counted(report.captions, 'caption')}; negatives: {before:,} before (one per caption and rule), "
         f"{after:,} after. "
         "captions %: with a candidate, and with a kept negative. Classifiers are trained on one half of the images and "
         "tested on the other; chance is 50.\n"
