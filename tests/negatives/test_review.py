@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -176,6 +177,42 @@ def test_a_lost_file_is_written_once_however_many_texts_were_accepted(
     monkeypatch.setattr("degla.negatives.review.write_examples", count)
     with Review(drafts, **files) as review:
         assert texts(review, "swap_nouns") == accepted and written == [len(drafts)]
+
+
+def test_a_full_disk_takes_no_decision(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line was written later, with the next decision, whose "undo" the next review then refused."""
+    review.act("accept")
+    write, writes = os.write, 0
+
+    def full(file: int, line: bytes) -> int:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, line[:5])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(InputError, match="cannot be written: No space left"):
+            review.act("accept")
+    assert review.state.decided == 1
+    review.act("undo")
+    review.__exit__(None, None, None)
+    with Review(DRAFTS, log=review.log, out=review.out) as later:
+        assert later.state.decided == 0
+
+
+def test_a_text_whose_file_could_not_be_written_follows(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, entries: list[ExampleEntry], *, rule: str) -> None:
+        raise InputError(f"{path}: cannot be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("degla.negatives.review.write_examples", fail)
+        with pytest.raises(InputError, match="cannot be written"):
+            review.act("accept")
+    assert review.state.decided == 1 and not texts(review, "swap_nouns")
+    review.act("accept")
+    assert texts(review, "swap_nouns") == [(draft.caption, draft.negative) for draft in DRAFTS[:2]]
 
 
 def test_a_text_that_two_drafts_of_a_caption_became_stays_while_one_counts(tmp_path: Path) -> None:

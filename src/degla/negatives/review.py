@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import chain, islice
@@ -331,6 +332,7 @@ class Review:
         self.log, self.out = log, out
         self.rules = tuple(sorted({draft.rule for draft in drafts}))
         self._stream: IO[bytes] | None = None
+        self._unwritten: list[tuple[str, Decision | None, Decision | None]] = []  # not in the rules' files yet
         if self._is_one_file and len(self.rules) > 1:
             raise InputError(f"{out}: the drafts have several rules ({', '.join(self.rules)}). Give a folder as --out.")
         for rule in self.rules:
@@ -355,7 +357,10 @@ class Review:
 
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
-            self._stream.close()
+            try:
+                self._catch_up()
+            finally:
+                self._stream.close()
 
     def file(self, rule: str) -> Path:
         """Return the file for the examples of a rule."""
@@ -390,14 +395,24 @@ class Review:
             self.state.show(decision.key)
             self.state.skip()
             return
+        log, line = self._stream.fileno(), decision.model_dump_json().encode() + b"\n"
+        end = os.fstat(log).st_size
         try:
-            self._stream.write(decision.model_dump_json().encode() + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            while line:
+                line = line[os.write(log, line) :]
+            os.fsync(log)
         except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(log, end)  # What was not decided must not be replayed.
             raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
-        before, after = self.state.apply(decision)
-        self._settle(decision.key, before, after)
+        self._unwritten.append((decision.key, *self.state.apply(decision)))
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Write what the decisions change in the rules' files, also those whose file could not be written before."""
+        while self._unwritten:
+            self._settle(*self._unwritten[0])
+            del self._unwritten[0]
 
     @property
     def _is_one_file(self) -> bool:
