@@ -119,6 +119,9 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "swap_noun.yaml").write_text("")
     with pytest.raises(InputError, match="Did you mean 'swap_nouns'"):
         load_examples("swap_nouns", folder=tmp_path)
+    (tmp_path / "swap_noun.yaml").rename(tmp_path / "swap_nouns.yml")
+    with pytest.raises(InputError, match=r"would not be read\. Rename it to swap_nouns\.yaml\."):
+        load_examples("swap_nouns", folder=tmp_path)
 
 
 def test_yaml_is_imported_only_when_examples_are_read() -> None:

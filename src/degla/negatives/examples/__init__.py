@@ -69,7 +69,7 @@ def load_examples(rule: str, *, folder: Path | None = None) -> tuple[Example, ..
         folder: your own folder; a rule without a file in it keeps the shipped examples.
 
     Raises:
-        InputError: the folder does not exist, a file in it is not named after a rule, or a file is invalid (the
+        InputError: the folder does not exist, a file in it is not named RULE.yaml, or a file is invalid (the
             message names the file, the example's number and the field).
     """
     file = _find_examples(rule, folder=folder)
@@ -82,16 +82,18 @@ def _find_examples(rule: str, *, folder: Path | None) -> Path:
     """Return the file of a rule's examples: the folder's file if it exists, else the shipped one, which may not exist.
 
     Raises:
-        InputError: the folder does not exist, or a file in it is not named after a rule.
+        InputError: the folder does not exist, or a file in it is not named RULE.yaml.
     """
     if folder is None:
         return SHIPPED / f"{rule}.yaml"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of examples.")
-    for file in sorted(folder.glob("*.yaml")):
+    for file in sorted(folder.glob("*.y*ml")):
         if file.stem not in RULES.names():
             near = did_you_mean(file.stem, RULES.names())
             raise InputError(f"{file}: {file.stem!r} is not a rule. Name a file of examples after its rule.{near}")
+        if file.suffix != ".yaml":
+            raise InputError(f"{file}: would not be read. Rename it to {file.stem}.yaml.")
     own = folder / f"{rule}.yaml"
     return own if own.exists() else SHIPPED / own.name
 
