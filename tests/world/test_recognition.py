@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -95,10 +96,11 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(InputError, match="name at least one domain, each only once"):
             draw_recognition(tmp_path / "a", domains=domains)
     assert not (tmp_path / "a").exists()
-    (tmp_path / "b" / class_slug(DOMAINS["count"].classes[0])).mkdir(parents=True)  # what a killed call leaves
-    out = ["--out", str(tmp_path / "b")]
+    (tmp_path / "b c" / class_slug(DOMAINS["count"].classes[0])).mkdir(parents=True)  # what a killed call leaves
+    out = ["--out", str(tmp_path / "b c")]
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "1"]) == 0
-    assert "to train: --data.captions" in capsys.readouterr().err
+    flags = shlex.split(capsys.readouterr().err.partition("to train: ")[2])
+    assert flags[:4] == ["--data.captions", str(tmp_path / "b c" / "captions.jsonl"), "--data.images", out[1]]
     few = ["--domains", "count", "--images-per-class", "1", "--split", "test"]
     assert main(["world", "recognition", "--out", str(tmp_path / "c"), *few]) == 0
     assert (
@@ -106,9 +108,9 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         in (error := capsys.readouterr().err)
         and "to train" not in error
     )
-    pictures = {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
-    assert draw_recognition(tmp_path / "b", domains=("count",), images_per_class=1).images == tmp_path / "b"
-    assert pictures == {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}, "drawn twice"
+    pictures = {file: file.stat().st_mtime_ns for file in (tmp_path / "b c").rglob("*")}
+    assert draw_recognition(tmp_path / "b c", domains=("count",), images_per_class=1).images == tmp_path / "b c"
+    assert pictures == {file: file.stat().st_mtime_ns for file in (tmp_path / "b c").rglob("*")}, "drawn twice"
     assert main(["world", "recognition", *out, "--domains", "count", "--images-per-class", "2"]) == 2
     assert main(["world", "draw", *out, "--style", "turned"]) == 2
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2

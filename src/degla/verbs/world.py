@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from degla.verbs._arguments import refuse_flags, require_least
@@ -59,10 +60,9 @@ def _recognition(arguments: argparse.Namespace) -> int:
     data = draw_recognition(arguments.out, seed=arguments.seed, **settings)
     tell(f"written: {arguments.out}")
     if arguments.split in (None, "train"):
-        tell(
-            f"to train: --data.captions {data.captions} --data.images {data.images} --data.classes {data.classes} "
-            f'--data.class-template "{CLASS_TEMPLATE}"'
-        )
+        flags = {"captions": data.captions, "images": data.images, "classes": data.classes}
+        words = [word for name, path in flags.items() for word in (f"--data.{name}", str(path))]
+        tell(f"to train: {shlex.join([*words, '--data.class-template', CLASS_TEMPLATE])}")
     else:
         tell(f"to evaluate: --benchmarks zeroshot --root ROOT, with this folder at ROOT/zeroshot/{arguments.out.name}")
     return 0
