@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import sha256_of, spare_inputs, write_json
+from degla.files import require_writable, sha256_of, spare_inputs, write_json
 from degla.verbs._arguments import (
     captions_of,
     describe_columns,
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_jsonl(arguments.out)
     require_files(arguments.file, arguments.captions)
     spare_inputs(arguments.out, arguments.file, arguments.captions)
+    require_writable(arguments.out)
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.told, arguments.told_rule)
     with CaptionIndex(captions_of(arguments)) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.files import spare_inputs
+from degla.files import require_writable, spare_inputs
 from degla.pages.words import counted, printable
 from degla.verbs._arguments import captions_of, describe_columns, describe_likelihood, refuse_flags, require_least
 from degla.verbs._terminal import answer, print_json, show, tell
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         spare_inputs(arguments.out, *arguments.files, arguments.captions)
         if arguments.out.suffix.lower() != ".html":
             raise InputError(f"{arguments.out}: the report's file name must end in .html.")
+        require_writable(arguments.out)
     with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.sheet is not None:
             texts = {
