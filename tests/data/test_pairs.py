@@ -106,6 +106,9 @@ def test_negatives_of_another_version_of_the_captions_are_reported(caplog: pytes
     join(moved, [record.model_copy(update={"rule": "partner"}) for record in negatives])
     join([caption("0", "three men"), caption("1", "ein Hund")], negatives)
     assert "WARNING" not in caplog.text
+    join([captions[0], *moved[1:]], [*negatives, negative("1", "nobody knows what happened here")])
+    assert "few words with their captions" in caplog.text, "the first caption is as it was"
+    caplog.clear()
     join(moved, negatives)
     message = "few words with their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'"
     assert message in caplog.text

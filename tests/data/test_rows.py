@@ -273,6 +273,16 @@ def test_shards_named_from_another_folder_are_the_same(tmp_path: Path, monkeypat
     assert prepared.read_source(tmp_path / path) != state
 
 
+def test_a_digest_is_that_of_one_array_wherever_values_are_missing() -> None:
+    first, second = (
+        pyarrow.array(["a", "b"], pyarrow.large_string()),
+        pyarrow.array([None, "c"], pyarrow.large_string()),
+    )
+    whole = table.digest([pyarrow.concat_arrays([first, second])])
+    assert table.digest([first, second]) == table.digest([first, second[:1], second[1:]]) == whole
+    assert table.digest([first, pyarrow.array(["", "c"], pyarrow.large_string())]) != whole
+
+
 def test_the_images_of_rows_are_also_their_second_ones() -> None:
     """Those of questions that a validation asks during training are compared with them."""
     both = CaptionRecord(id="1", image="a.jpg", text="x", image_id="1", distractor_image="b.jpg", distractor_text="y")

@@ -166,6 +166,11 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.table({column: pictures[number], "text": ["one", "two"]}), path)
         records = list(read_captions(path, columns=Columns(image=column)))
         assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in records] == [b"x", IMAGE]
+    kind = pyarrow.struct([("path", pyarrow.string()), ("bytes", pyarrow.binary())])
+    structs = pyarrow.array([{"path": "0.jpg", "bytes": b"x"}, {"path": "1.jpg", "bytes": IMAGE}], kind)
+    pyarrow.parquet.write_table(pyarrow.table({"image": structs, "text": ["one", "two"]}), tmp_path / "3.parquet")
+    records = list(read_captions(tmp_path / "3.parquet"))
+    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in records] == [b"x", IMAGE]
     table = pyarrow.table([pictures[0], ["one", "two"], ["1", "2"]], names=["image", "text", "text"])
     pyarrow.parquet.write_table(table, path)
     with pytest.raises(InputError, match=r"2\.parquet: two columns are named 'text'"):
