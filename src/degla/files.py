@@ -15,12 +15,13 @@ import shutil
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 from degla.errors import DeglaError, InputError
 from degla.passwords import without_passwords
@@ -30,6 +31,8 @@ if sys.platform != "win32":
 
 PARTIAL, OLD, DELETED = ".partial", ".old", ".deleted"
 """Name endings of what is being written, and of folders being replaced and deleted."""
+UNUSED_DAYS: Final = 90
+"""Cached files that are unused for this many days are deleted when another is made."""
 _WRITERS = count()
 
 
@@ -289,6 +292,21 @@ def cache_folder(name: str, environment: Mapping[str, str] = os.environ) -> Path
         return Path(environment.get("DEGLA_CACHE") or usual).expanduser() / name
     except RuntimeError:  # a container whose user has neither HOME nor an entry in /etc/passwd; "~nobody"
         raise InputError("no home folder for the cache. Set DEGLA_CACHE to a folder.") from None
+
+
+def is_unused(file: Path) -> bool:
+    """Whether a file of the cache was neither changed nor marked as used (`mark_used`) for 90 days.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    return time.time() - file.stat().st_mtime > UNUSED_DAYS * 24 * 3600
+
+
+def mark_used(file: Path) -> None:
+    """Set the time of a file of the cache to now, if the cache can be written."""
+    with suppress(OSError):
+        os.utime(file)
 
 
 def open_temporary_database() -> sqlite3.Connection:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -307,6 +309,35 @@ def test_where_the_cache_is(tmp_path: Path) -> None:
     assert cache_folder("embeddings", {"XDG_CACHE_HOME": "relative"}) == home
     environment = {"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}
     assert cache_folder("embeddings", environment) == tmp_path / "x" / "embeddings"
+
+
+def test_embeddings_unused_for_90_days_are_deleted_when_others_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    caplog.set_level(logging.INFO, logger="degla")
+    kept, named = cache_folder("embeddings"), tmp_path / "named"
+    long_ago = time.time() - 91 * 24 * 3600
+
+    def write(folder: Path, name: str) -> Path:
+        with DiskCache(folder) as cache:
+            cache[f"{name}:text:0"] = np.ones(4, np.float32)
+        return folder / f"{name}.sqlite"
+
+    old, patches, other = write(kept, "a1"), kept / "c3.patches.npy", kept / "notes.txt"
+    patches.touch()
+    other.touch()
+    read = write(kept, "b2")
+    for each in (old, patches, other, read, write(named, "a1")):
+        os.utime(each, (long_ago, long_ago))
+    with DiskCache(kept) as cache:
+        assert cache.get("b2:text:0") is not None
+    assert old.exists() and patches.exists(), "nothing is deleted where nothing is made"
+    write(kept, "d4")
+    write(named, "d4")
+    assert sorted(each.name for each in kept.iterdir()) == ["b2.sqlite", "d4.sqlite", "notes.txt"]
+    assert sorted(each.name for each in named.iterdir()) == ["a1.sqlite", "d4.sqlite"], "a folder of the user's own"
+    assert f"{old} was not used for 90 days and was deleted." in caplog.text
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,16 @@ from pydantic import TypeAdapter
 
 from degla.data.places import files_of, is_folder, is_pattern, place_of
 from degla.errors import DeglaError, InputError
-from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
+from degla.files import (
+    UNUSED_DAYS,
+    cache_folder,
+    cannot_write,
+    is_unused,
+    mark_used,
+    remove_folder,
+    whole_folder,
+    write_json,
+)
 from degla.parse import PARQUET_ENDINGS, check_regular, in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
@@ -33,8 +42,6 @@ _REMEDY = "Set the environment variable DEGLA_CACHE to another folder."
 _SECONDS_TO_SETTLE = 2
 """A file changed less than this before it was read may change again within one tick of its timestamps."""
 _PIECE = 1 << 22
-_DAYS = 90
-"""Entries not used for this many days are deleted when a new one is made."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,8 +150,7 @@ def prepare(
                         (partial / _ABOUT).write_text(json.dumps(make(partial)), encoding="utf-8")
     except OSError as error:
         raise cannot_write(folder, error, remedy=_REMEDY) from None
-    with suppress(OSError):  # The folder may be read-only.
-        os.utime(about)
+    mark_used(about)
     return folder, read_json_object(about, remedy="Delete its folder; it will be made again.")
 
 
@@ -190,6 +196,6 @@ def _delete_unused(folder: Path) -> None:
     for entry in filter(Path.is_dir, folder.iterdir()):
         with suppress(FileNotFoundError):  # Another process deletes it, too.
             about = entry / _ABOUT  # Missing if the process that made the entry was killed.
-            if time.time() - (about if about.is_file() else entry).stat().st_mtime > _DAYS * 24 * 3600:
+            if is_unused(about if about.is_file() else entry):
                 remove_folder(entry)
-                _log.info("%s was not used for %d days and was deleted.", entry, _DAYS)
+                _log.info("%s was not used for %d days and was deleted.", entry, UNUSED_DAYS)

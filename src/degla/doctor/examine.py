@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import DeglaError, InputError
 from degla.evaluation.processes import EvaluationProcesses, started_processes
+from degla.files import cache_folder
 from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
@@ -243,20 +246,32 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     place = Path(config.out or ".").absolute()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    free, cached = shutil.disk_usage(place).free, _size_of(cache_folder(""))
     values = {
-        "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": most * checkpoint, "free_bytes": free
+        "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": most * checkpoint, "free_bytes": free,
+        "cache_bytes": cached,
     }  # fmt: skip
     often = f", plus one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
         f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, {checkpoint / 1e9:.2f} GB each; "
         f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
+    cache = f" The cache {cache_folder('')} takes {cached / 1e9:.1f} GB."
     if free < most * checkpoint:
         return Finding("disk", "error" if free < 2 * checkpoint else "warning",
-                       f"{text} at {place}. Free some space, or use another --out or a smaller --checkpoint.keep.",
-                       values)  # fmt: skip
-    return Finding("disk", "ok", text + ".", values)
+                       f"{text} at {place}. Free some space, or use another --out or a smaller --checkpoint.keep."
+                       + cache, values)  # fmt: skip
+    return Finding("disk", "ok", f"{text}.{cache}", values)
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files of a folder, which others may change meanwhile."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += Path(parent, name).lstat().st_size
+    return size
 
 
 def _part_size(config: TrainConfig, batch_size: int) -> int:

@@ -26,6 +26,7 @@ import numpy as np
 from degla.data import decoding
 from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows
+from degla.files import UNUSED_DAYS, cache_folder, is_unused, mark_used
 from degla.records import ImageReading
 from degla.version import installed_version
 
@@ -143,6 +144,17 @@ def open_cache(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
 
+def delete_unused(folder: Path) -> None:
+    """Delete the embeddings in a folder that were not used for 90 days; in one that the user named, none."""
+    if folder != cache_folder("embeddings"):
+        return
+    for file in (*folder.glob("*.sqlite"), *folder.glob("*.sqlite-journal"), *folder.glob("*.patches.npy")):
+        with contextlib.suppress(OSError):  # Another process deletes it, too; on Windows, it is being read.
+            if is_unused(file):
+                file.unlink()
+                logger.info("%s was not used for %d days and was deleted.", file, UNUSED_DAYS)
+
+
 class DiskCache:
     """Float32 rows `[D]` by key; the part of a key before the first colon names its file.
 
@@ -244,6 +256,10 @@ class _File:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                mark_used(self.path)
+            else:
+                delete_unused(self.path.parent)
             self._connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             if _version(self._connection) != FORMAT:
                 # A row of 512 numbers takes over half of SQLite's default page; the other half would be wasted.
