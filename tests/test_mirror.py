@@ -16,7 +16,7 @@ import pytest
 
 from degla import mirror, remote
 from degla.cli import main
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.files import LineFile
 from degla.mirror import written_to
 from degla.negatives.files.pack import read_manifest
@@ -110,6 +110,29 @@ def test_what_a_killed_command_left_here_goes_first_unless_another_machine_went_
     with written_to(address) as out:
         assert memory.cat("/far/n.jsonl").decode() == out.read_text() == seen
     assert not out.parent.exists()
+
+
+@pytest.mark.usefixtures("no_thread")
+@pytest.mark.parametrize("name", ["n.jsonl", "n.jsonl.manifest.json", "folder"])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_another_machine_wrote_meanwhile_is_not_overwritten(
+    name: str, there: bool, memory: fsspec.AbstractFileSystem
+) -> None:
+    address, name = ("memory://far/n", "n/a.json") if name == "folder" else ("memory://far/n.jsonl", name)
+    if there and "/" not in name:
+        memory.pipe(f"/far/{name}", b"before")
+    told = rf"/far/{name}: another process, .* The output itself is complete in"
+    with pytest.raises(DeglaError, match=told), written_to(address) as out:
+        file = out.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+        memory.pipe(f"/far/{name}", b"of another")
+    assert file.read_text() == "mine" and memory.cat(f"/far/{name}") == b"of another"
+    beside = "memory://far/other.html"
+    memory.pipe("/far/other.md", b"before")
+    with written_to(beside) as out:  # A file beside it, which is not fetched, is replaced as here.
+        out.with_suffix(".md").write_text("mine")
+    assert memory.cat("/far/other.md") == b"mine"
 
 
 @pytest.mark.usefixtures("no_thread")

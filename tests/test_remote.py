@@ -28,7 +28,7 @@ import torch
 from fsspec.implementations.memory import MemoryFile
 from safetensors.torch import load_file, save_file
 
-from degla import remote
+from degla import mirror, remote
 from degla.cli import main
 from degla.config.fields import place, read_config
 from degla.config.sections import StopConfig, ValidationConfig
@@ -350,14 +350,14 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     is complete."""
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     out, done = Path("memory://runs/kept"), dict[str, list[str]]()
-    for does in (remote.put, remote.remove):
+    for module, does in ((mirror, remote.put), (address, remote.remove)):
 
         def note(*arguments: Any, does: Any = does) -> None:
             *_, folder, file = arguments[-1].split("/")
             done.setdefault(f"{does.__name__} {folder}", []).append(file)
             does(*arguments)
 
-        monkeypatch.setattr(address, does.__name__, note)
+        monkeypatch.setattr(module, does.__name__, note)
     memory.pipe("/runs/kept/step-9/state.json", b"of one that was not copied to its end")
     for step, name in product((1, 2, 3, 4, 5), ("state.json", "open_clip_model.safetensors", "teacher.safetensors")):
         if step < 5:
@@ -373,6 +373,29 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
     assert {place for place in done if done[place][0] == "state.json"} == {
         f"remove step-{step}" for step in "123" if step not in steps
     }
+
+
+def test_a_run_says_that_another_machine_writes_to_its_address(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    out = Path("memory://runs/shared")
+    metrics = folder_of_run(out) / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("1")
+    with (
+        pytest.raises(DeglaError, match=r"metrics\.jsonl: another process, perhaps on another machine, writes to it"),
+        RunMirror(out, active=True, resume=False, keep=0) as run,
+    ):
+        run.copy()
+        run.wait()
+        memory.rm("/runs/shared/metrics.jsonl")
+        run.copy()
+        run.wait()
+        assert memory.cat("/runs/shared/metrics.jsonl") == b"1", "what was deleted is written again"
+        memory.pipe("/runs/shared/metrics.jsonl", b"2")
+        metrics.write_text("3")
+    assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
 
 
 def test_a_server_cannot_make_a_run_write_outside_its_folder(

@@ -20,7 +20,7 @@ from degla.errors import DeglaError, InputError
 from degla.files import PARTIAL, cache_folder, cannot_write, write_json
 from degla.locks import NAME, lock
 from degla.parse import read_json_object
-from degla.remote import fetch, list_files, pieces, put, remove, show_as, state_of
+from degla.remote import fetch, forget, list_files, pieces, put, remove, show_as, state_of
 
 _SECONDS: Final = 60.0
 """Shortest pause between two copies in the background, which also take at most a tenth of the time."""
@@ -62,6 +62,8 @@ class Mirror(ABC):
         self.address, self.folder = address, folder
         self._threads = ThreadPoolExecutor(max_workers=1)
         self._copying: Future[None] | None = None
+        # Of files at the address, as this command left them; "": not there; None while it writes to them.
+        self._states: dict[str, str | None] = {}
         self.complete = False
         if address is not None:
             _try_to_write(address, probe)
@@ -99,6 +101,26 @@ class Mirror(ABC):
             self._copy()
         except DeglaError as error:
             log.warning("%s It is tried again later.", error)
+
+    def _put(self, content: Path | bytes, address: str) -> str:
+        """Upload a file as `put` does, and return its state there.
+
+        Raises:
+            DeglaError: it is not as this command left it: another one has written to it.
+        """
+        forget()
+        there = known = self._states.get(address)
+        if known is not None:
+            with suppress(InputError):  # A file that was deleted may be written.
+                there = state_of(address)
+            if there != known:
+                raise DeglaError(
+                    f"{address}: another process, perhaps on another machine, writes to it. End it, or this one."
+                )
+        self._states[address] = None
+        put(content, address)
+        self._states[address] = state = state_of(address)
+        return state
 
     @abstractmethod
     def _copy(self) -> None:
@@ -198,6 +220,7 @@ class _OutputMirror(Mirror):
             with suppress(InputError):
                 self._copied = read_json_object(self.folder / _RECORD)
             states = self._states_there()
+            self._states = {f"{self._parent}/{name}": state for name, state in states.items()}
             if self._left_by_us(states):
                 self._copy()
                 return
@@ -229,11 +252,13 @@ class _OutputMirror(Mirror):
 
     def _states_there(self) -> dict[str, str]:
         """States of the file, of its numbered parts (one per model) and of manifests and replies beside them."""
-        pattern = rf"{re.escape(self.out.stem)}(-\d+)?{re.escape(self.out.suffix)}(\.[^/]+\.jsonl?)?"
-        ours = re.compile(pattern, re.DOTALL)
         files = list_files(f"{self._parent}/{escape(self.out.stem)}*")
         names = (file.removeprefix(f"{self._parent}/") for file in files)
-        return {name: state_of(f"{self._parent}/{name}") for name in names if ours.fullmatch(name)}
+        return {name: state_of(f"{self._parent}/{name}") for name in names if self._is_fetched(name)}
+
+    def _is_fetched(self, name: str) -> bool:
+        pattern = rf"{re.escape(self.out.stem)}(-\d+)?{re.escape(self.out.suffix)}(\.[^/]+\.jsonl?)?"
+        return re.fullmatch(pattern, name, re.DOTALL) is not None
 
     def _copy(self) -> None:
         try:
@@ -264,8 +289,10 @@ class _OutputMirror(Mirror):
             self._copied |= {name: [self._copied.get(name, [None])[0], None] for name in changed}
             write_json(self.folder / _RECORD, self._copied)
         for name, (source, state) in reversed(changed.items()):
-            put(source, f"{self._parent}/{name}")
-            self._copied[name] = [state_of(f"{self._parent}/{name}"), state]
+            place = f"{self._parent}/{name}"
+            if self._is_fetched(name) or "/" in name:  # What was not there when the command began is not there now.
+                self._states.setdefault(place, "")
+            self._copied[name] = [self._put(source, place), state]
         if changed:
             write_json(self.folder / _RECORD, self._copied)
 

@@ -17,7 +17,7 @@ from degla.model.onnx_folder import INFO
 from degla.model.runs import WEIGHTS_NAME, checkpoints, latest_checkpoint, point_to_best, step_of
 from degla.model.tokenizer import CONFIG_NAME
 from degla.parse import read_json_object
-from degla.remote import address_of, fetch, list_files, put, read_range, remove, state_of
+from degla.remote import address_of, fetch, list_files, read_range, remove, state_of
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
 """Suffixes of the files that a model is read from; other files, such as an optimiser's state, are not fetched."""
@@ -160,13 +160,13 @@ class RunMirror(Mirror):
                 continue
             if name not in self._copied:
                 for file in sorted(path for path in folder.iterdir() if path.is_file() and path.name != STATE_NAME):
-                    put(file, f"{self.address}/{name}/{file.name}")
+                    self._put(file, f"{self.address}/{name}/{file.name}")
                 self._names[step_of(folder)] = [path.name for path in folder.iterdir()]
-            put(state, f"{self.address}/{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
+            self._put(state, f"{self.address}/{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
             self._copied[name] = digest
         for name in _BESIDE:
             with suppress(FileNotFoundError):
-                put((self.folder / name).read_bytes(), f"{self.address}/{name}")
+                self._put((self.folder / name).read_bytes(), f"{self.address}/{name}")
         # By the rule, not by the local files: a resumed run has fetched only the newest one.
         for step in sorted(self._names)[: -self.keep] if self.keep else ():
             if f"step-{step}" in here:
