@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Required, TypedDict, get_type_hints
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from degla.records import CaptionRecord
+from degla.records import ROW_COLUMNS, CaptionRecord
 from degla.shelf import did_you_mean
 
 ImageInput = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
@@ -191,16 +191,12 @@ INPUTS: dict[str, Input] = {
 """All inputs by name, in order, with those of a user's own losses once these are imported."""
 
 
-_OF_ROWS = ("negatives", "rules", "scores", "groups")
-"""Columns of the table of rows besides those of the captions."""
-
-
 def _is_taken(own: Input) -> bool:
     """Whether the package has a column of that name which holds something else."""
     field = CaptionRecord.model_fields.get(own.column)
     if field is not None:
         return own.kind == "value" or field.annotation not in (str, str | None)
-    return own.column in _OF_ROWS or own.column.startswith("_") or hasattr(CaptionRecord, own.column)
+    return own.column in ROW_COLUMNS or own.column.startswith("_") or hasattr(CaptionRecord, own.column)
 
 
 def add_inputs(inputs: Mapping[str, Input], *, loss: str) -> frozenset[str]:

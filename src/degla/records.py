@@ -110,6 +110,12 @@ class CaptionRecord(Record):
 OPTIONAL_FIELDS = tuple(name for name, field in CaptionRecord.model_fields.items() if not field.is_required())
 """Fields of `CaptionRecord` that only some recipes read."""
 
+LISTS = tuple(name for name in OPTIONAL_FIELDS if CaptionRecord.model_fields[name].default == ())
+"""Those of them that hold several values."""
+
+ROW_COLUMNS = ("negatives", "rules", "scores", "groups")
+"""Columns of the table of training rows besides those of the captions; see `data.table.NEGATIVES`."""
+
 
 @cache
 def wider_captions(own: tuple[tuple[str, bool], ...]) -> type[CaptionRecord]:

@@ -15,7 +15,7 @@ from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, check_regular, describe_json, in_one_line, shorten
-from degla.records import CaptionRecord, NegativeRecord, validate, wider_captions
+from degla.records import LISTS, CaptionRecord, NegativeRecord, validate, wider_captions
 from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf, did_you_mean
 
@@ -24,10 +24,6 @@ VERSION = 2
 
 Placed = tuple[str, CaptionRecord]
 """Where a record was read, for messages, and the record: ("captions.jsonl line 3", record)."""
-
-
-LISTS = ("positives", "units", "concepts", "masked_words")
-"""The optional fields of `CaptionRecord` that are lists."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from degla.data.pairs import PairRow
 from degla.data.prepared import open_batches
-from degla.records import OPTIONAL_FIELDS, CaptionRecord
+from degla.records import LISTS, OPTIONAL_FIELDS, ROW_COLUMNS, CaptionRecord
 
 ROWS: Final = 1 << 16
 """Rows per record batch: the number held in memory at a time while a table is made."""
@@ -28,10 +28,10 @@ _TEXT = arrow.large_string()
 TEXTS = arrow.large_list(_TEXT)
 NUMBERS = arrow.large_list(arrow.int64())
 _UNITS = arrow.large_list(arrow.struct([("text", _TEXT), ("foils", TEXTS), ("kind", _TEXT)]))
-_SEVERAL: Final = {"positives": TEXTS, "units": _UNITS, "concepts": TEXTS, "masked_words": TEXTS}
+_SEVERAL: Final = {**dict.fromkeys(LISTS, TEXTS), "units": _UNITS}
 CAPTION_FIELDS: Final = ("id", "image", "text", "image_id")
 NEGATIVES = arrow.schema(
-    [("negatives", TEXTS), ("rules", NUMBERS), ("scores", arrow.large_list(arrow.float64())), ("groups", arrow.int64())]
+    list(zip(ROW_COLUMNS, (TEXTS, NUMBERS, arrow.large_list(arrow.float64()), arrow.int64()), strict=True))
 )
 
 RowIndex = NDArray[np.int64]

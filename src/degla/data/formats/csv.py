@@ -15,11 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from degla.data.sources import LISTS, Columns, Placed, captions_of_row, published_negative
+from degla.data.sources import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import open_file
-from degla.records import NegativeRecord
+from degla.records import LISTS, NegativeRecord
 from degla.shelf import did_you_mean
 
 ENDINGS = (".csv",)
