@@ -58,6 +58,15 @@ def test_a_line_has_the_losses_of_streams_that_take_turns(tmp_path: Path) -> Non
     assert [(row["loss"], row["own"], row["replay.own"]) for row in rows] == [(2, 10, 20), (4, 30, 40)]
 
 
+def test_a_line_of_one_step_has_only_the_losses_of_that_step(tmp_path: Path) -> None:
+    options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
+    with Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
+        for step in (1, 2):
+            metrics.record(step, epoch=0, values={"loss": step, "own" if step == 1 else "replay.own": step})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [rows[0].get("replay.own"), rows[1].get("own")] == [None, None]
+
+
 def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -> None:
     options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "active": True, "tracker": lambda *_, **__: None}
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}')  # The process died before the line's end.
