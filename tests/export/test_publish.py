@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +20,7 @@ from degla.model.load import load_encoder
 from tests.export.hub_server import FakeHub, fake_hub
 from tests.export.made import write_clip
 from tests.model.test_load_transformers import write_tokenizer
-from tests.tiny import ALL_TOKENS, CONFIG, write_model
+from tests.tiny import ALL_TOKENS, write_model
 
 pytest.importorskip("transformers")
 
@@ -170,20 +168,6 @@ def test_a_tokenizer_of_the_hub_is_saved_with_the_weights(
     again = load_encoder(str(tmp_path / "saved"))
     texts = ["a red cat", "Two dogs!"]
     assert torch.equal(again.tokenize(texts), encoder.tokenize(texts))
-
-
-def test_a_random_text_tower_of_transformers_needs_no_weights(
-    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tokenizer(tmp_path / "bert", "siglip2")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 40} | sizes))
-    server.models["org/bert"] = tmp_path / "bert"
-    text = {"hf_model_name": "org/bert", "hf_tokenizer_name": "org/bert", "hf_pooler_type": "mean_pooler"}
-    config = {"embed_dim": 16, "vision_cfg": CONFIG["vision_cfg"], "text_cfg": text}
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-bert", config)
-    prints = [load_encoder("tiny-bert:random", seed=seed).fingerprint for seed in (0, 0, 1)]
-    assert prints[0] == prints[1] != prints[2]
 
 
 def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(

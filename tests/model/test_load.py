@@ -210,6 +210,18 @@ def test_a_configuration_of_another_kind(content: object, tiny_model: Path, tmp_
         load_encoder(f"ViT-B-32-quickgelu:{folder / 'weights.pt'}")
 
 
+def test_a_random_text_tower_of_transformers_is_not_a_trained_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_: object, **options: object) -> None:
+        given.update(options)
+        raise RuntimeError("no more is needed")
+
+    given: dict[str, object] = {}
+    monkeypatch.setattr("open_clip.create_model_and_transforms", create)
+    with pytest.raises(InputError, match="no more is needed"):
+        load_encoder("ViT-B-32:random")
+    assert given["pretrained_text"] is False
+
+
 def test_a_bias_of_null_is_none(tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     content = json.loads((folder / "open_clip_config.json").read_text())
