@@ -13,6 +13,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import perturb
 from degla.evaluation.benchmarks.aro import BENCHMARK, EXCLUDED_RELATIONS
+from degla.evaluation.questions import ask
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import constant
 from tests.evaluation.shelf_contract import (
@@ -106,6 +107,12 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
         *(f"aro/visual_genome_{name}.json" for name in ("relation", "attribution")),
         *(f"karpathy/{name}.json" for name in ("coco_karpathy_test", "flickr30k_test")),
     }
+
+
+def test_another_number_of_items_of_a_part_that_may_be_absent_is_refused(tmp_path: Path) -> None:
+    paint(tmp_path, write_lists(tmp_path, ["on"] * 3, [("old", "red")]))
+    with pytest.raises(InputError, match=r"part 'vg_relation' under .* has 3 items, the published one has 23,937"):
+        ask(BENCHMARK, tmp_path, allow_missing=False)
 
 
 def test_a_part_without_its_own_metric_is_in_no_average(tmp_path: Path) -> None:

@@ -132,6 +132,10 @@ def test_layouts_of_sun397_caltech101_and_imagenet(tmp_path: Path) -> None:
     assert {Path(image.path).name for image in caltech.images if "/Faces/" in image.path} == set(left)
     again = read(tmp_path)[1]
     assert again == caltech
+    for name in sorted(names)[30:]:
+        (folder / name).unlink()
+    few = read(tmp_path)[1]
+    assert sum("/Faces/" in image.path for image in few.images) == 30, "a class of 30 images keeps them"
     (tmp_path / "zeroshot/caltech101/caltech101/test.txt").write_text("Faces/image_0001.jpg\nyin_yang/image_0002.jpg\n")
     listed = read(tmp_path)[1]
     assert [listed.classes[label] for label in listed.labels] == ["off-center face", "yin and yang symbol"]

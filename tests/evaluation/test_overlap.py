@@ -26,7 +26,7 @@ from degla.evaluation.terminal import render_result
 from degla.model.checkpoint import save_encoder
 from degla.model.integrity import write_state
 from degla.model.load import load_encoder
-from degla.records import CaptionRecord, write_jsonl
+from degla.records import CaptionRecord, Original, write_jsonl
 from tests.evaluation.fake_encoders import spreading
 
 
@@ -74,6 +74,14 @@ def test_images_are_found_by_id_and_by_content(tmp_path: Path) -> None:
     assert first.examples == ("coco/000000000042.jpg", "0.png")
     assert (second.images, second.shared) == (1, 0)
     assert leakage.captions == ("captions.jsonl",) and leakage.images == 7
+
+
+def test_packed_images_are_found_by_the_ids_of_their_originals(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "000000000042.jpg")
+    original = Original(name="train2014/COCO_train2014_000000000042.jpg", bytes=5, sha256="0" * 64)
+    images = TrainingImages((tmp_path / "captions.jsonl",), frozenset(), frozenset([original]))
+    (overlap,) = find_leakage(images, [("a", ["000000000042.jpg"])], root=tmp_path).overlaps
+    assert (overlap.by_id, overlap.by_content) == (1, 0)
 
 
 def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
