@@ -234,6 +234,13 @@ def test_decisions_on_drafts_that_are_gone_are_passed_over(review: Review) -> No
         assert later.state.decided == 1
 
 
+def test_one_text_by_two_rules_is_decided_for_each(tmp_path: Path) -> None:
+    alike = [DRAFTS[0], DRAFTS[0].model_copy(update={"rule": "swap_phrases"})]
+    with Review(alike, log=tmp_path / "log", out=tmp_path / "out") as review:
+        review.act("accept")
+        assert review.state.decided == 1 and not review.state.is_done
+
+
 def test_drafts_of_repeated_captions_are_shown_once(tmp_path: Path) -> None:
     twice = [draft.model_copy(update={"caption_id": "7"}) for draft in DRAFTS[:2]]
     with Review([*DRAFTS, *twice], log=tmp_path / "log", out=tmp_path / "out") as review:

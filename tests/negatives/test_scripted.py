@@ -11,6 +11,8 @@ from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import ChatMessage, Form, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm.scripted import ScriptedModel, read_script
+from degla.negatives.run.summary import Summary
+from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import UnsteadyModel
 
 CHAT = (ChatMessage("user", "A dog"),)
@@ -160,3 +162,12 @@ def test_flags_that_do_not_go_together_are_refused(
     assert main(["negatives", str(captions), "--out", str(tmp_path / "out.jsonl"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_caption_is_skipped_only_if_it_is_too_long_itself() -> None:
+    """A negative that is too long has the same reason, and a text."""
+    summary = Summary(("add_object",), 2)
+    row = {"rule": "add_object", "kind": "object", "source": "rules", "accepted": False, "reason": "over_context"}
+    summary.add([NegativeRecord(caption_id="1", text="A dog beside a cat.", **row)])  # type: ignore[arg-type]
+    summary.add([NegativeRecord(caption_id="2", text=None, **row)])  # type: ignore[arg-type]
+    assert summary.skipped == {"over_context": 1} and summary.skipped_ids == {"over_context": ["2"]}
