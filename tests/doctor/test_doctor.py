@@ -20,6 +20,7 @@ from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_siz
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.model.load import load_encoder
+from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
 from tests.tiny import write_nan_model
 from tests.training.configs import tiny_config
@@ -144,8 +145,6 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
 
 
 def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    from degla.training.pairs import open_pairs
-
     estimates = []
     for negatives in (1, 3):
         config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8)
@@ -157,6 +156,23 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
     size = sum(value.numel() for value in trainer.encoder.parameters())
     assert estimates[0][0] == estimates[1][0] == 4 * 5 * size, "weights, gradient, two moments, teacher"
     assert estimates[1][1] > 1.1 * estimates[0][1] > 10_000
+
+
+def test_copies_of_the_weights_in_half_precision_belong_to_no_pair(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    estimates = []
+    for precision in ("fp32", "bf16"):
+        config = tiny_config(
+            "clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8, precision=precision
+        )
+        _, _, trainer = first_step(config)
+        pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
+        batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
+        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
+    count = sum(value.numel() for value in trainer.encoder.parameters())
+    assert [fixed for fixed, _ in estimates] == [4 * 4 * count, (4 * 4 + 2) * count]
+    assert estimates[1][1] < 0.95 * estimates[0][1], "activations are smaller"
 
 
 def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -276,6 +292,12 @@ def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch:
 def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.doctor.step.main_memory", lambda: 4096)
     assert available_memory(torch.device("cpu")) == 4096
+
+
+def test_what_a_process_holds_of_a_gpu_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1000, 4096))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 200)
+    assert available_memory(torch.device("cuda")) == 1200
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

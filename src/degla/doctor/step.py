@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from degla.allowance import main_memory, usable_cores
-from degla.data.batches import Batch
+from degla.data.batches import Batch, BatchPart
 from degla.doctor import Finding
 from degla.errors import DeglaError
 from degla.model.encoder import Encoder
@@ -41,9 +41,9 @@ def count_parameters(encoder: Encoder) -> tuple[int, int]:
 def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int, int]:
     """Return the bytes that any batch needs, and the bytes per pair that is embedded with a graph.
 
-    The former are weights, gradients, Adam's two moments, the teacher, the anchor of L2-SP and, on a CPU, the initial
-    weights of a run that averages. The latter are the tensors saved for the backward pass, each counted once, measured
-    on `batch` of `stream`.
+    The former are weights, gradients, Adam's two moments, the teacher, the anchor of L2-SP, copies of the weights in
+    half precision and, on a CPU, the initial weights of a run that averages. The latter are the tensors saved for the
+    backward pass, each counted once, measured on `batch` of `stream` without those that half of it has as well.
     """
     count, trained = count_parameters(trainer.encoder)
     weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
@@ -53,27 +53,36 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
     if trainer.config.train.average not in (None, 1) and trainer.encoder.device.type == "cpu":
         copies += count
     fixed = 4 * (sum(weights.values()) + 3 * trained + copies)
+    if trainer.accelerator.mixed_precision != "no":
+        fixed += 2 * count
 
-    storages: dict[int, int] = {}
+    def kept_of(part: BatchPart) -> int:
+        storages: dict[int, int] = {}
 
-    def keep(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return value
+        def keep(value: Tensor) -> Tensor:
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in weights:
+                storages[storage.data_ptr()] = storage.nbytes()
+            return value
 
-    (part,) = batch.parts(len(batch))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        texts = part.texts if stream.objective.reads_texts else None
-        rows = trainer.student(part.image, texts, **stream.objective.outputs)
-    del rows
-    return fixed, sum(storages.values()) // len(batch)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            texts = part.texts if stream.objective.reads_texts else None
+            rows = trainer.student(part.image, texts, **stream.objective.outputs)
+        del rows
+        return sum(storages.values())
+
+    (part,), half = batch.parts(len(batch)), len(batch) // 2
+    if not half:
+        return fixed, kept_of(part)
+    first = next(replace(batch, trees=(), caption_trees=()).parts(half))
+    return fixed, (kept_of(part) - kept_of(first)) // (len(batch) - half)
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the free bytes on the GPU or in main memory, within the limit of a container or job."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    """Return the bytes that this process can have on the GPU, or the free ones in main memory, within the limit of a
+    container or job."""
+    if device.type == "cuda":  # It already holds the weights, which `estimate_memory` counts.
+        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
     most = main_memory()
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
