@@ -4,9 +4,9 @@ For a machine without one: `python -m pytest -p tests.emulated_gpu.plugin FILES`
 as it would there:
 
 * An operation over tensors of the processor and of the GPU is refused, and so are indices on the GPU for a tensor of
-  the processor, and a GPU's tensor as a NumPy array.
+  the processor, a GPU's tensor as a NumPy array, and random numbers of a GPU from a generator of the processor.
 * `device.waits` counts, by operation and place in the package, what makes the processor wait for the GPU: a look at a
-  value, a copy without `non_blocking`, a result whose size depends on values.
+  value, a copy without `non_blocking` or of memory that is not pinned, a result whose size depends on values.
 * Half precision, pinned memory, fused optimisers, events and random states go by the names of CUDA.
 
 No kernel of a GPU runs: nothing here says how fast one is, how it rounds, or how much memory it takes. One device; no

@@ -70,6 +70,8 @@ _LOOKS = {
     _aten.unique_dim.default,
 }  # fmt: skip
 """The processor waits for what they read, or for the size of what they give."""
+_JOINS = (_aten.cat.default, _aten.stack.default)
+"""They take no number of the processor along, as other operations do."""
 
 
 def _computed(func: Any, args: Any, kwargs: Any) -> Any:
@@ -79,13 +81,16 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     device = GPU if kwargs.get("device") is None else torch.device(kwargs["device"])
     copies = func in (_aten.copy_.default, _aten._to_copy.default)
     if not copies:
-        _check(func, args, tensors)
+        _check(func, args, kwargs, tensors)
     if func in _LOOKS:
         _waited(str(func))
     if func is _aten._to_copy.default and device.type == "cpu" and not kwargs.get("non_blocking"):
         _waited("copy to the processor")
-    if func is _aten.copy_.default and len(on_gpu) == 1 and not (args[2:] or [kwargs.get("non_blocking")])[0]:
-        _waited("copy between processor and GPU")
+    if func is _aten.copy_.default and len(on_gpu) == 1:
+        if not (args[2:] or [kwargs.get("non_blocking")])[0]:
+            _waited("copy between processor and GPU")
+        elif isinstance(args[0], OnGpu) and not hasattr(args[1], "is_in_pinned_memory"):
+            _waited("copy of memory that is not pinned")
     out = func(*inputs[0], **inputs[1])
     assert all(value.size() == value.held.size() for value in on_gpu), f"{func} changed a size in place"
     # What an operation changes in place, or gives back as it is, stays the same object.
@@ -111,8 +116,10 @@ def _held(value: Any, tensors: list[torch.Tensor]) -> Any:
     return CPU if isinstance(value, torch.device) else value
 
 
-def _check(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
+def _check(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> None:
     """Refuse what CUDA refuses: a number of the processor may go along, and indices for a tensor of the GPU."""
+    if kwargs.get("generator") is not None:  # Whoever makes one makes one of the processor.
+        raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {func}")
     if func in _INDEXING:
         indices = [value for value in args[1] if value is not None]
         if not isinstance(args[0], OnGpu):
@@ -122,7 +129,7 @@ def _check(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
         if any(not isinstance(index, OnGpu) for index in indices):
             _waited(f"{func} by indices of the processor")
         tensors = [value for value in tensors if not any(value is index for index in indices)]
-    if any(not isinstance(value, OnGpu) and value.dim() for value in tensors):
+    if any(not isinstance(value, OnGpu) and (value.dim() or func in _JOINS) for value in tensors):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu: {func}")
 
 
@@ -143,6 +150,8 @@ def _on_device(make: Callable[..., torch.Tensor], *, copies: bool = False) -> Ca
         own = make(*args, **more)
         if device is None or torch.device(device).type == "cpu":
             return own
+        if more.get("generator") is not None:
+            raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {make.__name__}")
         return own.to(device) if copies else OnGpu(own).requires_grad_(own.requires_grad)
 
     return made
@@ -150,6 +159,12 @@ def _on_device(make: Callable[..., torch.Tensor], *, copies: bool = False) -> Ca
 
 def _new_tensor(self: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None, **more: Any) -> torch.Tensor:
     return torch.tensor(data, dtype=dtype or self.dtype, device=device or self.device, **more)
+
+
+def _pin_memory(self: torch.Tensor, device: Any = None, _pin: Any = torch.Tensor.pin_memory) -> torch.Tensor:
+    own: Any = _pin(self)
+    own.is_in_pinned_memory = True
+    return own
 
 
 def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **more: Any) -> torch.Tensor:
@@ -191,6 +206,7 @@ def install() -> None:
     for name in ("arange", "linspace", "randperm", "eye", "rand", "randn", "randint"):
         setattr(torch, name, _on_device(getattr(torch, name)))
     torch.Tensor.new_tensor = _new_tensor  # type: ignore[assignment, method-assign]
+    torch.Tensor.pin_memory = _pin_memory  # type: ignore[assignment, method-assign]
     torch.inference_mode = _no_inference_mode  # type: ignore[assignment, misc]
     # A module that moves keeps its parameters' identity, which an optimiser may hold.
     torch.__future__.set_swap_module_params_on_conversion(True)
@@ -199,7 +215,7 @@ def install() -> None:
         "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True,
         "get_device_name": properties.name, "get_device_properties": properties, "get_device_capability": (9, 0),
         "is_bf16_supported": True, "mem_get_info": (MEMORY, MEMORY), "memory_allocated": 0, "max_memory_allocated": 0,
-        "is_current_stream_capturing": False,
+        "memory_reserved": 0, "is_current_stream_capturing": False,
     }  # fmt: skip
     done = ("_lazy_init", "set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed",
             "manual_seed_all", "current_stream")  # fmt: skip

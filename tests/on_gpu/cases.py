@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from degla.config.run import TrainConfig
 from degla.evaluation.embed import Embedder
 from degla.evaluation.models import computing_in
+from degla.losses.core import Processes
 from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.shelf import RECIPES
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.loop import TrainResult, train
+from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
 from tests.emulated_gpu.device import OnGpu, waits
 from tests.tiny import write_model
@@ -30,6 +35,8 @@ from tests.training.configs import tiny_config, whole_and_resumed
 Pairs = dict[str, Path]
 WAITS = {"macco": 1}
 """Waits of a step: how many words of a row are masked says how many places its predictor takes."""
+WAITS_WITH_OTHERS = {"c2lip": 1}
+"""More waits of a step of several processes: the largest number of phrases of a row says how far all pad theirs."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +110,48 @@ def test_ways_to_train_are_those_of_the_processor_and_wait_for_nothing(
     assert not sum(steps[1:], Counter())
     wanted: TrainResult = _on_processor(lambda: train(replace(config, out=tmp_path / "processor")))
     assert result.values == pytest.approx(wanted.values, rel=1e-3, abs=1e-5)
+
+
+class _Alike:
+    """NCCL between two processes with the same rows: it takes only tensors of the GPU."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(dist, "get_backend", lambda: "nccl")
+        patch.setattr(dist, "get_world_size", lambda: 2)
+        patch.setattr(dist, "get_rank", lambda: 0)
+        for name in ("all_gather", "all_reduce", "broadcast", "reduce"):
+            patch.setattr(dist, name, getattr(self, name))
+
+    def all_gather(self, parts: list[torch.Tensor], tensor: torch.Tensor) -> None:
+        for part in parts:
+            self.broadcast(part.copy_(self.broadcast(tensor)))
+
+    def all_reduce(self, tensor: torch.Tensor) -> None:
+        self.broadcast(tensor).mul_(2)
+
+    def reduce(self, tensor: torch.Tensor, *, dst: int) -> None:
+        self.all_reduce(tensor)
+
+    def broadcast(self, tensor: torch.Tensor, *, src: int = 0) -> torch.Tensor:
+        assert isinstance(tensor, OnGpu), "No backend type associated with device type cpu"
+        return tensor
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_processes_exchange_only_tensors_of_the_gpu_and_wait_for_nothing(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    steps: list[Counter[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = _config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    accelerator, both = open_accelerator(config), Processes(count=2)
+    encoder = load_encoder(config.model, device=accelerator.device)
+    pairs = open_pairs(config, encoder=encoder, processes=Processes())
+    trainer = build_trainer(config, accelerator, encoder, both, rules=len(pairs.dataset.rules), steps=10)
+    _Alike(monkeypatch)
+    for number, batch in enumerate(islice(pairs.batches(0, start=0, device=accelerator.device), 2)):
+        loss = trainer.step(batch, number=number)["loss"]
+    assert np.isfinite(float(loss))
+    assert sum(steps[1].values()) == WAITS.get(recipe, 0) + WAITS_WITH_OTHERS.get(recipe, 0), steps[1]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

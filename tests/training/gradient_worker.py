@@ -33,7 +33,7 @@ def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tens
         # A teacher equal to its student would hide the gradient of distillation.
         generator = torch.Generator().manual_seed(1)
         for value in trainer.teacher.encoder.parameters():
-            value.data.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator))
+            value.data.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator).to(value.device))
     batch = next(iter(pairs.batches(0, start=0, device=accelerator.device)))
     if double:
         encoder.double()

@@ -161,6 +161,22 @@ def test_trained_weights_that_a_stream_does_not_read_are_refused(
         train_in(2, config)
 
 
+_WAITING = """
+import torch
+import torch.distributed as dist
+from degla.recipes.clip import clip
+from degla.training.build import open_accelerator
+
+open_accelerator(clip())
+options = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options
+assert options._timeout.total_seconds() == 7200, options._timeout
+"""
+
+
+def test_processes_wait_for_what_takes_the_first_long() -> None:
+    run_together(["-c", _WAITING], count=2)
+
+
 @needs_slices
 def test_slices_give_the_same_run_as_copies_and_each_continues_as_the_other(
     watched: TrainConfig, double: Path, tmp_path: Path

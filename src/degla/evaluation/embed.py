@@ -119,6 +119,8 @@ class Embedder:
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows, dict[str, str]]:
         import torch
 
+        from degla.model.encoder import send
+
         with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="degla-image") as pool:
             try:
                 files = ImageFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
@@ -140,7 +142,7 @@ class Embedder:
                                 for number in mine[later]
                             ]
                     pixels = torch.stack([future.result() for future in ahead.pop(place)])
-                    return self.encoder.encode_images(_sent(pixels, self.encoder.device))
+                    return self.encoder.encode_images(send(pixels, self.encoder.device))
 
                 size = self.images_per_batch or self._size(8, 128)
                 paths = {number: image.path for number, image in image_of.items()}
@@ -215,6 +217,8 @@ class Embedder:
     def _texts(self, texts: list[str]) -> tuple[dict[str, int], EmbeddingRows]:
         import torch
 
+        from degla.model.encoder import send
+
         tokens: list[NDArray[np.int64]] = []
         for start in range(0, len(texts), 4096):
             block = self.encoder.tokenize(texts[start : start + 4096])
@@ -240,7 +244,7 @@ class Embedder:
                 stacked = stacked[:, : max(lengths[i] for i in batch)]
             numbers = torch.from_numpy(stacked.copy())
             # Prefixes are found in main memory.
-            return self.encoder.encode_captions(numbers if grows else _sent(numbers, self.encoder.device))
+            return self.encoder.encode_captions(numbers if grows else send(numbers, self.encoder.device))
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
         size = self.texts_per_batch or self._size(32, 512)
@@ -294,13 +298,6 @@ class Embedder:
                 "that became NaN."
             )
         return values
-
-
-def _sent(inputs: Tensor, device: Any) -> Tensor:
-    """Move inputs to a device; a copy to a GPU is asynchronous."""
-    if not str(device).startswith("cuda"):
-        return inputs.to(device)
-    return inputs.pin_memory().to(device, non_blocking=True)
 
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:

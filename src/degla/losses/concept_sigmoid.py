@@ -74,6 +74,7 @@ def equally_many(
     """Return phrases and mask with as many places per row as any process has; each process pads its own batch."""
     if processes.count == 1:
         return concept, valid
-    most = int(processes.gather_constant(torch.tensor([valid.shape[1]], device=valid.device)).max())
+    own = torch.full((1,), valid.shape[1], device=valid.device)  # A copy from the host would wait for the device.
+    most = int(processes.gather_constant(own).max())
     missing = most - valid.shape[1]
     return pad(concept, (0, 0, 0, missing)), pad(valid, (0, missing))

@@ -53,7 +53,8 @@ class HardestHinge(StatefulLoss):
         to_images = student.caption @ images.T
         from_image = torch.relu(self.margin + _largest(to_captions, wrong) - positive)
         # Decided on the device: reading the count on the host would wait.
-        early = memory[:1].to(to_images, non_blocking=True) < self.mean_steps
+        memory = memory.to(to_images.device)
+        early = memory[:1] < self.mean_steps
         second = torch.where(early, to_images.mean(dim=1), _largest(to_images, wrong))
         loss = processes.mean(from_image + torch.relu(self.margin + second - positive))
         return loss, memory + 1

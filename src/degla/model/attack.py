@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.model.encoder import Encoder
+from degla.model.encoder import Encoder, send
 from degla.ranges import AtLeastOne, Checked, DecayRate, Positive, Share
 
 Gradient = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch 3 height width"]]
@@ -77,7 +77,7 @@ def draw_start(
     """Draw a pixel change for each image, uniform between minus and plus epsilon, from its own seed."""
     generator = torch.Generator()
     noise = [torch.rand(like.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds]
-    return (2 * torch.stack(noise).to(like, non_blocking=True) - 1) * epsilon
+    return (2 * send(torch.stack(noise).to(like.dtype), like.device) - 1) * epsilon
 
 
 @contextlib.contextmanager
@@ -99,5 +99,5 @@ def at_rest(encoder: Encoder) -> Iterator[None]:
 def normalisation(encoder: Encoder, *, like: Tensor) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
     """Return the mean and standard deviation that a model normalises images by, with device and dtype of `like`."""
     settings = encoder.description.preprocess_config
-    mean, std = (torch.tensor(settings[name], dtype=torch.float64).view(3, 1, 1) for name in ("mean", "std"))
-    return mean.to(like, non_blocking=True), std.to(like, non_blocking=True)
+    mean, std = (torch.tensor(settings[name], dtype=like.dtype).view(3, 1, 1) for name in ("mean", "std"))
+    return send(mean, like.device), send(std, like.device)

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +38,14 @@ from degla.model.towers import forget_activations, rest_what_stays
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
 
 EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
+_Values = TypeVar("_Values", Tensor, PrefixTree)
+
+
+def send(values: _Values, device: torch.device | str) -> _Values:
+    """Copy from main memory to a device. Only from pinned memory does a copy to a GPU never wait for its work."""
+    if torch.device(device).type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,7 @@ class Encoder(nn.Module):
                 length; or a tree of texts made by `grow`.
         """
         if isinstance(texts, Tensor) and self.grow is not None:
-            texts = self.grow(texts).to(self.device, non_blocking=True)
+            texts = send(self.grow(texts), self.device)
         if isinstance(texts, PrefixTree):
             rows = self._encode_tree(self.clip, texts, *self._masked_as)
         else:
@@ -261,7 +269,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Unit-length embeddings of texts, and the additional output of `encode` for their tree."""
         assert self.grow is not None
-        tree = self.grow(texts).to(texts.device, non_blocking=True) if isinstance(texts, Tensor) else texts
+        tree = send(self.grow(texts), texts.device) if isinstance(texts, Tensor) else texts
         text, further = encode(self.clip, tree, *self._masked_as)
         return nn.functional.normalize(text.float(), dim=-1), further.float()
 

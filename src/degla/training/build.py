@@ -6,11 +6,13 @@ import copy
 import logging
 import math
 from dataclasses import replace
-from typing import Literal
+from datetime import timedelta
+from typing import Final, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
@@ -34,6 +36,10 @@ from degla.training.step import Stream, Trainer
 
 log = logging.getLogger("degla.train")
 
+_LONGEST_WAIT: Final = timedelta(hours=2)
+"""How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
+wait; PyTorch's own limit for GPUs is 10 minutes, after which it kills them."""
+
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
     """Set up accelerate with the devices, precision and trackers of the configuration.
@@ -45,7 +51,7 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     # By default, accelerate uses Apple's and Intel's GPUs, which are untested here and which evaluation does not use;
     # and it takes several processes without a GPU for separate runs of one process.
     on_cpu = not torch.cuda.is_available()
-    device = Accelerator(cpu=on_cpu).device
+    device = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
         log.warning("--train.strategy fsdp has no effect with one process; start several with torchrun.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from degla.data.batches import Batch, BatchPart
 from degla.data.randomness import stream
 from degla.losses.core import Processes, Target
+from degla.model.encoder import send
 from degla.model.evidence import EvidenceConfig, keep_patches, unit_range
 from degla.model.teacher import Teacher
 from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, places_of, sampling_keys
@@ -87,7 +88,7 @@ class Views:
         generator, first = torch.Generator(), self.processes.rank * rows
         seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
         noise = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
-        return torch.stack(noise).to(part.image.device, non_blocking=True)
+        return send(torch.stack(noise), part.image.device)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Evidence:
         evidence = torch.unflatten(teacher.evidence(images, captions), 1, self.grid)
         mask = unit_range(evidence) > self.config.threshold
         if self.config.by == "random":
-            flat = mask.flatten(1).gather(1, noise.to(mask.device).argsort(dim=1))
+            flat = mask.flatten(1).gather(1, send(noise, mask.device).argsort(dim=1))
             mask = torch.unflatten(flat, 1, self.grid)
         there = mask.any(dim=(1, 2))  # Never all patches: the one with least evidence is at 0.
         parts = keep_patches(images, mask)
