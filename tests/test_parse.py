@@ -18,6 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.archives import labelled_members
 from degla.evaluation.results import load_result
 from degla.negatives.replies import read_member, read_reply
+from degla.results import ItemVerdict
 from tests.evaluation.published_layouts import write_tar
 
 DEEP = "[" * 100_000
@@ -222,6 +223,39 @@ def test_lines_that_are_parsed_and_checked_in_one_are_read_as_others(
     result = read()
     monkeypatch.setattr(records, "_flat_record", lambda *_: None)
     assert read() == result
+
+
+ITEM = '"id": "i", "benchmark": "b", "part": "p", "image": "m", "margin": 0.1'
+OBJECTS = ['"ok": {"a": 1.0}, "ties": {"a": 0}', '"ok": {"a": 1, "b": 0.3}, "ties": {}, "group": {"g": "x"}',
+           '"ok": {"a": 1.0, "a": 0.0}, "ties": {}', '"ok": {"a": 1.0}, "ties": {"a": 0, "a": 0}',
+           '"ok": {}, "ok": {"a": 1.0}, "ties": {}', '"ok": {}, "ties": {}, "group": {"g": "x", "g": "x"}',
+           '"ok": {}, "ties": {}, "group": {"g": "{"}', '"ok": {}, "ties": {}, "group": {"g": {"h": "x"}}',
+           '"ok": {}, "ties": {}, "group": {"g": 1}', '"ok": {}, "ties": {"a": 1.0}', '"ok": {}, "ties": {"a": "1"}',
+           '"ok": {"a": NaN}, "ties": {}', '"ok": {"a": -Infinity}, "ties": {}', '"ok": {"a": 1e999}, "ties": {}',
+           '"ok": {"a": "1"}, "ties": {}', '"ok": {"a": true}, "ties": {}', '"ok": 1, "ties": {}']  # fmt: skip
+
+
+@pytest.mark.parametrize("objects", OBJECTS)
+def test_lines_with_objects_of_plain_values_are_read_as_others(
+    objects: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{{{ITEM}, {objects}}}\n")
+
+    def read() -> object:
+        try:
+            return list(records.read_jsonl(ItemVerdict, tmp_path / "rows.jsonl"))
+        except InputError as error:
+            return str(error)
+
+    result = read()
+    monkeypatch.setattr(records, "_flat_record", lambda *_: None)
+    assert read() == result
+
+
+def test_items_of_results_are_parsed_and_checked_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{{{ITEM}, {OBJECTS[0]}}}\n{{{ITEM}, {OBJECTS[1]}}}\n")
+    monkeypatch.setattr(records, "parse_json", None)
+    assert len(list(records.read_jsonl(ItemVerdict, tmp_path / "rows.jsonl"))) == 2
 
 
 @pytest.mark.parametrize("protocol", [2, 5])

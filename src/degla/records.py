@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_args
 
@@ -318,20 +319,27 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
 
 
 def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
-    """Parse and validate a line of plain fields in one step; return None if `parse_json` has to handle it.
+    """Parse and validate a line of plain fields, and objects of plain values, in one step.
 
     pydantic accepts duplicate keys; as every key and string has two quotes, such a line has too many. Validation is
     strict because a number converted to a string has no quotes.
+
+    Returns:
+        None if `parse_json` has to handle the line.
     """
-    if b"\\" in line or b"[" in line or line.count(b"{") != 1:
+    if b"\\" in line or b"[" in line:
         return None
     try:
         record = model.model_validate_json(line, strict=True)
     except ValidationError:
         return None
     fields = record.model_fields_set
-    texts = sum(type(value) is str for name, value in record.__dict__.items() if name in fields)
-    return record if line.count(b'"') == 2 * (len(fields) + texts) else None
+    values = [value for name, value in record.__dict__.items() if name in fields]
+    objects = [value for value in values if type(value) is dict]
+    names = len(fields) + sum(map(len, objects))
+    texts = sum(type(value) is str for value in chain(values, *(inner.values() for inner in objects)))
+    whole = line.count(b'"') == 2 * (names + texts) and line.count(b"{") == 1 + len(objects)
+    return record if whole else None
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel], *, exclude_none: bool = False) -> int:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from markupsafe import Markup
-from pydantic import Field
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Entry
@@ -25,7 +24,8 @@ from degla.evaluation.questions import digests_of
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, minus
-from degla.records import ItemImage, PairItem, Record
+from degla.records import ItemImage, PairItem
+from degla.results import ItemVerdict
 from degla.shelf import BENCHMARKS
 
 logger = logging.getLogger(__name__)
@@ -124,21 +124,9 @@ def _answered(answers: ItemAnswers) -> str:
     return f"right in {answers.right} of {counted(answers.seeds, 'seed')}"
 
 
-class _Row(Record, extra="ignore"):
-    """The fields needed of an `ItemVerdict`: half a million of them are read for one report."""
-
-    id: str
-    benchmark: str
-    part: str
-    image: str
-    group: dict[str, str] = Field(default_factory=dict)
-    ok: dict[str, float]
-    margin: float | None
-
-
 @dataclass
 class _Tally:
-    row: _Row
+    row: ItemVerdict
     margin: float = 0.0
     right: int = 0
     seeds: int = 0
@@ -198,7 +186,7 @@ def _tallies(method: Method) -> dict[str, _Tally]:
     tallies: dict[str, _Tally] = {}
     for seed, path in method.paths.items():
         result = method.results[seed]
-        for row in read_items(path, result, _Row) if items_file(path, result).is_file() else ():
+        for row in read_items(path, result) if items_file(path, result).is_file() else ():
             if row.margin is None or any("@" in verdict for verdict in row.ok):
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))

@@ -20,7 +20,7 @@ from degla.files import sha256_of, write_text
 from degla.pages.words import counted
 from degla.parse import parse_json, read_json, read_json_object
 from degla.passwords import without_passwords
-from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
+from degla.records import Record, read_jsonl, validate, write_jsonl
 from degla.remote import refuse_address, remembered
 from degla.results import ItemVerdict, ModelProvenance, Result, Score
 from degla.version import __version__
@@ -233,7 +233,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
     result = _load(path)
     if not items:
         return result
-    verdicts = tuple(read_items(path, result, ItemVerdict))
+    verdicts = tuple(read_items(path, result))
     beside = items_file(path, result)
     if result.items_file_sha256 and result.items_file_sha256 != sha256_of(beside):
         raise InputError(
@@ -274,14 +274,14 @@ def items_file(path: Path, result: Result) -> Path:
     return beside
 
 
-def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[RecordType]:
-    """Yield every item of a result, with all fields of `ItemVerdict` or those of `kind`.
+def read_items(path: Path, result: Result) -> Iterator[ItemVerdict]:
+    """Yield every item of a result.
 
     Raises:
         InputError: the items file is missing or wrong, or has another number of items.
     """
     beside, number = items_file(path, result), 0
-    for number, row in enumerate(read_jsonl(kind, beside), start=1):  # noqa: B007
+    for number, row in enumerate(read_jsonl(ItemVerdict, beside), start=1):  # noqa: B007
         yield row
     if number != result.items_count:
         raise InputError(
