@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -64,10 +65,15 @@ class ImageTransform:
 
     def normalise(self, pixels: UInt8[Tensor, "3 height width"]) -> Float[Tensor, "3 height width"]:
         """As `to_tensor`, for bytes that are already a tensor."""
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
+        mean, std = _in_bytes(self.mean), _in_bytes(self.std)
         # One pass transposes and converts the bytes, two more scale them.
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(255 * mean).div_(255 * std)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).div_(std)
+
+
+@cache
+def _in_bytes(colour: tuple[float, float, float]) -> Float[Tensor, "3 1 1"]:
+    """A value of each colour on the scale of bytes; to make it anew takes longer than to scale a small image."""
+    return 255 * torch.tensor(colour).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
