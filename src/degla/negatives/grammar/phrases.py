@@ -158,12 +158,6 @@ def _pipeline() -> Any:
     return load_tagger(exclude=("ner", "lemmatizer", "attribute_ruler"))
 
 
-def tagger_version() -> str:
-    """Return the tagger's name and version, for manifests; raises like `parse`."""
-    meta = _pipeline().meta
-    return f"{meta['lang']}_{meta['name']} {meta['version']}"
-
-
 _CAPTIONS: dict[str, Caption] = {}
 
 

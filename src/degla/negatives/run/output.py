@@ -21,7 +21,6 @@ from pydantic import Field
 from degla.errors import InputError
 from degla.files import LineFile, cannot_write, open_temporary_database, whole_lines, write_json
 from degla.negatives.grammar import lexicon
-from degla.negatives.grammar.phrases import tagger_version
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import CaptionStream, FinishedRules, hash_text
 from degla.negatives.run.summary import Summary
@@ -29,6 +28,7 @@ from degla.parse import parse_json, read_json_object
 from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.remote import refuse_address
 from degla.shelf import POSITIVES, RULES
+from degla.tagger import tagger_version
 from degla.version import __version__
 
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
