@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -543,10 +544,12 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
 def test_a_dataset_folder_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     for text, hours in (("A dog.", 2), ("A cat.", 1)):
-        datasets.Dataset.from_list([row(text=text)]).save_to_disk(str(tmp_path))
+        folder = tmp_path / "saved"
+        shutil.rmtree(folder, ignore_errors=True)
+        datasets.Dataset.from_list([row(text=text)]).save_to_disk(str(folder))
         then = time.time() - 3600 * hours
-        os.utime(tmp_path / "state.json", (then, then))
-        assert [record.text for _ in range(2) for record in read_captions(tmp_path)] == [text, text]
+        os.utime(folder / "state.json", (then, then))
+        assert [record.text for _ in range(2) for record in read_captions(folder)] == [text, text]
 
 
 def test_reading_needs_no_torch(tmp_path: Path) -> None:
