@@ -325,10 +325,11 @@ def test_embeddings_unused_for_90_days_are_deleted_when_others_are_made(
         return folder / f"{name}.sqlite"
 
     old, patches, other = write(kept, "a1"), kept / "c3.patches.npy", kept / "notes.txt"
-    patches.touch()
-    other.touch()
+    killed = [kept / f"c3.{name}" for name in ("sqlite-journal", "patches.npy.partial", "patches.npy.host-1-0.partial")]
+    for each in (patches, other, *killed):
+        each.touch()
     read = write(kept, "b2")
-    for each in (old, patches, other, read, write(named, "a1")):
+    for each in (old, patches, *killed, other, read, write(named, "a1")):
         os.utime(each, (long_ago, long_ago))
     with DiskCache(kept) as cache:
         assert cache.get("b2:text:0") is not None
@@ -338,6 +339,17 @@ def test_embeddings_unused_for_90_days_are_deleted_when_others_are_made(
     assert sorted(each.name for each in kept.iterdir()) == ["b2.sqlite", "d4.sqlite", "notes.txt"]
     assert sorted(each.name for each in named.iterdir()) == ["a1.sqlite", "d4.sqlite"], "a folder of the user's own"
     assert f"{old} was not used for 90 days and was deleted." in caplog.text
+
+
+def test_a_folder_of_the_users_own_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(path: Path) -> Path:
+        raise RuntimeError(f"no home for {path}")
+
+    monkeypatch.delenv("DEGLA_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with DiskCache(tmp_path) as cache:
+        cache["a1:text:0"] = np.ones(4, np.float32)
+    assert cache.written == 1
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,8 @@ def identity_of(
         "libraries": {name: installed_version(name) for name in _LIBRARIES},
         "linear": NAME if device == "cpu" and is_faster() else "",
     }
+    if device == "cuda":  # Those of earlier versions were computed in TF32.
+        parts["convolutions"] = "float32"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -146,9 +148,13 @@ def open_cache(folder: Path) -> DiskCache:
 
 def delete_unused(folder: Path) -> None:
     """Delete the embeddings in a folder that were not used for 90 days; in one that the user named, none."""
-    if folder != cache_folder("embeddings"):
+    try:
+        if folder != cache_folder("embeddings"):
+            return
+    except InputError:  # There is no home folder, so the user named this one.
         return
-    for file in (*folder.glob("*.sqlite"), *folder.glob("*.sqlite-journal"), *folder.glob("*.patches.npy")):
+    # Journals of killed processes and unfinished files have these names with an ending.
+    for file in (*folder.glob("*.sqlite*"), *folder.glob("*.patches.npy*")):
         with contextlib.suppress(OSError):  # Another process deletes it, too; on Windows, it is being read.
             if is_unused(file):
                 file.unlink()
