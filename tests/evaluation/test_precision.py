@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,29 @@ def test_float32_is_float32_inside_of_an_autocast_of_the_caller(small_root: Path
     assert np.array_equal(embeddings.images, wanted.images) and np.array_equal(embeddings.texts, wanted.texts)
 
 
-def test_float32_is_not_tf32_in_convolutions_either(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, allowed = tiny_encoder(), []
-    encode = encoder.encode_images
+@pytest.mark.parametrize("everywhere", ["none", "tf32"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_float32_is_not_tf32_in_convolutions_either(
+    everywhere: str, fails: bool, small_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the program that calls has set, by PyTorch's new names, too; and its setting comes back."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("needs PyTorch 2.9")
+    encoder, precisions = tiny_encoder(), []
+    encode, convolutions = encoder.encode_images, torch.backends.cudnn.conv
 
     def encode_images(pixels: torch.Tensor) -> torch.Tensor:
-        allowed.append(torch.backends.cudnn.allow_tf32)
+        precisions.append(convolutions.fp32_precision)
+        if fails:
+            raise KeyboardInterrupt
         return encode(pixels)
 
+    monkeypatch.setattr(torch.backends, "fp32_precision", everywhere)
     monkeypatch.setattr(encoder, "encode_images", encode_images)
-    before = torch.backends.cudnn.allow_tf32
-    Embedder(encoder, root=small_root).embed([ItemImage(path=next(iter(COLOURS)))], [])
-    assert allowed == [False] and torch.backends.cudnn.allow_tf32 == before
+    assert convolutions.fp32_precision == "tf32"
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        Embedder(encoder, root=small_root).embed([ItemImage(path=next(iter(COLOURS)))], [])
+    assert precisions == ["ieee"] and convolutions.fp32_precision == "tf32"
 
 
 def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:

@@ -329,11 +329,20 @@ def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[obje
     return torch.autocast(torch.device(encoder.device).type, dtype, enabled=encoder.precision in HALVES)
 
 
-def _whole_convolutions() -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def _whole_convolutions() -> Iterator[None]:
     """On a GPU PyTorch computes convolutions of float32, such as those of an image's patches, in TF32 by default."""
     from torch.backends import cudnn
 
-    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+    # From version 2.9 on, which refuses to read the older setting in a program that uses its new ones.
+    conv: Any = getattr(cudnn, "conv", None)
+    place, name, whole = (cudnn, "allow_tf32", False) if conv is None else (conv, "fp32_precision", "ieee")
+    before = getattr(place, name)
+    setattr(place, name, whole)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 def _nothing() -> EmbeddingRows:
