@@ -251,6 +251,24 @@ def test_numbers_are_those_of_the_results(results: list[Path], comparison: Compa
     assert lost.value < -0.2
 
 
+@pytest.mark.parametrize("newer", [0, 1])
+def test_a_column_is_filled_from_what_most_methods_have(newer: int, tmp_path: Path) -> None:
+    """Another version may fill it from a new average, which results of the earlier one lack."""
+    benchmark = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    paths = [tmp_path / "0.json", tmp_path / "1.json"]
+    for path in paths:
+        save_result(draw_result(path.stem, (0.5,) * 4, None, benchmark=benchmark, n=30), path)
+    data = json.loads(paths[newer].read_text())
+    del data["sha256"]
+    (entry,) = data["benchmarks"]
+    old = entry["headline"]["composition"]
+    entry["averages"] += [row | {"name": "new"} for row in entry["averages"] if row["name"] == old]
+    entry["headline"]["composition"] = "new"
+    paths[newer].write_text(json.dumps(data))
+    row = compare(paths, baseline="0").headline[0]
+    assert (row.title, row.name) == ("composition", old) and row.cells["1"].gain is not None
+
+
 def test_best_is_only_claimed_where_it_is_significant(results: list[Path], tmp_path: Path) -> None:
     close = compare(results)
     order = next(row for row in close.headline if row.title == "order")

@@ -278,11 +278,15 @@ def _cells(
 
 
 def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:
-    columns: dict[str, str] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for entry in entries_of(methods, name):
-        columns = {**entry.headline, **columns}
+        own = {column: (*sources.get(column, ()), source) for column, source in entry.headline.items()}
+        sources = own | {column: names for column, names in sources.items() if column not in own}
     firsts = {row.name: row for row in reversed(rows)}
-    return [replace(firsts[source], title=column) for column, source in columns.items() if source in firsts]
+    candidates = {column: [firsts[name] for name in names if name in firsts] for column, names in sources.items()}
+    # Results of another version may fill a column from an average that the others lack.
+    most = {column: max(own, key=lambda row: len(row.cells)) for column, own in candidates.items() if own}
+    return [replace(row, title=column) for column, row in most.items()]
 
 
 def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
