@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 
 import open_clip
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from degla.model import clip_tokenizer
 from degla.model.clip_tokenizer import ClipTokenizer, fast
+from degla.model.tokenizer import are_cut
 from tests.tiny import CAPTIONS
 
 ODD = [
@@ -72,3 +74,15 @@ def test_workers_get_it(plain: open_clip.SimpleTokenizer) -> None:
 def test_tokenizers_with_other_settings_stay(setting: dict[str, str]) -> None:
     other = open_clip.SimpleTokenizer(**setting)
     assert fast(other) is other
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_texts_that_are_cut(drops: bool) -> None:
+    """Each letter is one of four tokens; other signs are tokens, too, or dropped."""
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        signs = [re.findall(r"\w" if drops else r"\S", text) for text in texts]
+        return [[*map(ord, row), 0, 0, 0, 0][:4] for row in signs]
+
+    texts = ["a b c d", "a b c d.", "a b c d. ", "a b c d e", "a b c d e.", "a b c d ", "a b c."]
+    assert are_cut(tokenize, texts) == [False, not drops, not drops, True, True, False, False]

@@ -26,7 +26,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.model.tokenizer import without_last_letter
+from degla.model.tokenizer import are_cut
 from degla.pages.words import counted, duration
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
@@ -154,12 +154,9 @@ def _texts(dataset: PairDataset, *, context: int) -> Finding:
         tokens = dataset.tokenize(texts)
         count += len(texts)
         same += int((tokens[1:] == tokens[0]).all(dim=1).sum())
-        long = [number for number, text in enumerate(texts) if len(text.encode()) > context - 2]
+        long = [text for text in texts if len(text.encode()) > context - 2]
         if long:
-            # A text that is cut has the same tokens without its last letter and with another word.
-            shorter = dataset.tokenize([without_last_letter(texts[number]) for number in long])
-            longer = dataset.tokenize([f"{texts[number]} a" for number in long])
-            cut += int(((shorter == tokens[long]) & (longer == tokens[long])).all(dim=1).sum())
+            cut += sum(are_cut(dataset.tokenize, long))
     text = f"{counted(count, 'text')} tokenized"
     if cut:
         text += f"; {cut:,} of them are longer than the model's {context} tokens: training does not read their ends"

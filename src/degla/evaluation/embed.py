@@ -253,17 +253,11 @@ class Embedder:
 
     def _tell_cut(self, full: list[str]) -> None:
         """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
-        import torch
-
-        from degla.model.tokenizer import without_last_letter
+        from degla.model.tokenizer import are_cut
 
         if not full or self.processes.rank:
             return
-        whole, shorter = (
-            np.asarray(torch.as_tensor(self.encoder.tokenize(texts)).cpu())
-            for texts in (full, list(map(without_last_letter, full)))
-        )
-        cut = np.flatnonzero((whole == shorter).all(axis=1))
+        cut = np.flatnonzero(are_cut(self.encoder.tokenize, full))
         if len(cut):
             _log.warning(
                 "%s longer than the %d tokens of %s, which does not read the end, for example %.60r.",

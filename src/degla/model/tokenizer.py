@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,9 @@ _CONTEXT = 77
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """CLIP's pre-tokenisation: each part of a text is tokenised separately."""
+_LAST_CHARACTER = re.compile(r"\S\s*\Z")
 _LAST_LETTER = re.compile(r"\w\W*\Z|\S\s*\Z")
-"""With what follows it, since some tokenizers drop punctuation; of a text without letters the last character."""
+"""With what follows it, for tokenizers that drop punctuation; of a text without letters the last character."""
 
 
 def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +138,15 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
     return fast(tokenizer)
 
 
-def without_last_letter(text: str) -> str:
-    """Return the text without its last letter: it has the same tokens if the text is cut at the context."""
-    return _LAST_LETTER.sub("", text)
+def are_cut(tokenize: Any, texts: Sequence[str]) -> list[bool]:
+    """Whether each text is cut at the context: it has the same tokens without its end and with another word."""
+    import torch
+
+    word, marked = torch.as_tensor(tokenize(["a", "a!"]))
+    end = _LAST_LETTER if torch.equal(word, marked) else _LAST_CHARACTER
+    changed = ([end.sub("", text) for text in texts], [f"{text} a" for text in texts])
+    whole, shorter, longer = (torch.as_tensor(tokenize(each)) for each in (list(texts), *changed))
+    return [bool(same) for same in ((shorter == whole) & (longer == whole)).all(dim=1)]
 
 
 @cache
