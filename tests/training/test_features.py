@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from degla.data.dataset import PairDataset
 from degla.errors import InputError
+from degla.files import cache_folder
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.training.features import embed_patches
@@ -89,11 +91,17 @@ def test_a_file_of_patches_is_made_once_and_of_each_picture(
     monkeypatch.setattr("degla.training.features._BATCH", 5)
     encoder = load_encoder(str(tiny_model))
     names = sorted(path.name for path in tiny_pairs["images"].iterdir())
+    unused = cache_folder("embeddings") / "0.patches.npy"
+    unused.parent.mkdir(parents=True, exist_ok=True)
+    unused.touch()
+    os.utime(unused, (0, 0))
     patches = embed_patches([*names, names[0]], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
     (file,) = (tmp_path / "cache").rglob("*.patches.npy")
     made = file.stat().st_ino  # Another file would replace it.
+    os.utime(file, (0, 0))
     again = embed_patches(names, folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
     assert file.stat().st_ino == made and again == patches and patches.file == file
+    assert file.stat().st_mtime > 0, "marked as used"
     assert np.load(file).shape == (len(names), 5, 16)
     pixels = torch.stack([encoder.transform(Image.open(tiny_pairs["images"] / name)) for name in names])
     with torch.no_grad():
