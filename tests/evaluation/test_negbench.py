@@ -127,9 +127,13 @@ def test_what_a_missing_image_leaves_out_is_counted(tmp_path: Path) -> None:
     truth = write_negbench(tmp_path)
     paint(tmp_path, truth)
     (tmp_path / "coco/val2017/000000000001.jpg").unlink()
-    (note,) = missing_images(score(tiny_encoder(), "negbench", tmp_path).benchmarks[0])
-    # Two of four questions, and one of two images of each retrieval, which has scored texts.
+    entry = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
+    (note,) = missing_images(entry)
+    # Two of COCO's four questions, and one of two images of each retrieval, which has scored texts.
     assert note.startswith("NegBench: 1 image was missing, so 4 items are not in the score.")
+    questions = tuple(part for part in entry.parts if part.family != "retrieval")
+    (note,) = missing_images(entry.model_copy(update={"parts": questions}))
+    assert note.startswith("NegBench: 1 image was missing, so 2 of 8 items are not in the score.")
 
 
 def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
