@@ -84,5 +84,5 @@ def test_texts_that_are_cut(drops: bool) -> None:
         signs = [re.findall(r"\w" if drops else r"\S", text) for text in texts]
         return [[*map(ord, row), 0, 0, 0, 0][:4] for row in signs]
 
-    texts = ["a b c d", "a b c d.", "a b c d. ", "a b c d e", "a b c d e.", "a b c d ", "a b c."]
-    assert are_cut(tokenize, texts) == [False, not drops, not drops, True, True, False, False]
+    texts = ["a b c d", "a b c d.", "a b c d. ", "a b c d e", "a b c d e.", "a b c d ", "a b c.", "!!"]
+    assert are_cut(tokenize, texts) == [False, not drops, not drops, True, True, False, False, False]
