@@ -112,6 +112,8 @@ def test_other_words_with_capitals_are_no_names() -> None:
         ("replace_nouns", "A girl watches TV on a roof"),
         ("replace_nouns", "A girl on a BMX bike feeds a duck"),
         ("replace_nouns", "A DVD player under a lamp"),
+        ("replace_nouns", "A girl puts two TVs on a roof"),
+        ("replace_nouns", "A girl in a green T-shirt feeds a duck"),
     ],
 )
 def test_an_acronym_makes_no_capitals(rule: str, text: str) -> None:

@@ -41,18 +41,19 @@ def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, le
     old, head = tokens[start], tokens[end - 1]
     if old.is_shouted:
         word = word.upper()
-    elif _has_capital(head if _is_acronym(old) else old):  # "a BMX bike" -> "a train", "CT Scan" -> "Photo"
+    elif _has_capital(head if _is_spelt_so(old) else old):  # "a BMX bike" -> "a train", "CT Scan" -> "Photo"
         word = upper_first(word)
     new = replace(head, text=word, lower=word.lower(), lemma=lemma, glued=old.glued)
     return [*tokens[:start], new, *tokens[end:]]
 
 
-def _is_acronym(token: Token) -> bool:
-    return token.text.isupper() and len(token.text) > 1
+def _is_spelt_so(token: Token) -> bool:
+    """Whether a word has its capital wherever it stands: "BMX", "TVs", "T-shirt"."""
+    return token.text[0].isupper() and not token.text[1:2].islower()
 
 
 def _has_capital(token: Token) -> bool:
-    return token.text[0].isupper() and not _is_acronym(token)
+    return token.text[0].isupper() and not _is_spelt_so(token)
 
 
 def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequence[str], *, tag: str) -> list[Token]:
