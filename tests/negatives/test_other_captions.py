@@ -131,6 +131,24 @@ def test_a_unit_is_no_part_of_the_thing() -> None:
     assert texts and all("3 kg " in one for one in texts)
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A girl feeds a \N{DUCK} duck", "a \N{DUCK} "),
+        ("A girl feeds a ducks_duck", "a ducks_"),
+    ],
+)
+def test_a_sign_is_no_part_of_the_thing(text: str, kept: str) -> None:
+    member, caption = load_rule("replace_nouns"), parse_one(text)
+    texts = [one for one in member.propose(caption, Random(3), 40) if one.startswith("A girl ")]
+    assert texts and all(kept in one and member.check(caption, one).accepted for one in texts)
+
+
+def test_an_added_word_takes_the_spaces_of_its_place() -> None:
+    texts = proposals("add_attribute", "A girl on a [wooden] {bench} feeds a duck")
+    assert "A girl on a [wooden] {purple bench} feeds a duck" in texts
+
+
 def test_both_words_of_a_joined_pair_are_in_the_caption() -> None:
     assert {"kettle", "pot"} <= parse_one("a kettle/pot on a stove").vocabulary
 

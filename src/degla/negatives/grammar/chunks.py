@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known
+from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known, is_word
 
 NounRole = Literal["thing", "frame", "where", "pronoun", "technique"]
 Number = Literal["one", "many", "any"]
@@ -377,7 +377,8 @@ def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
 
 def _belongs(token: Token) -> bool:
     """Whether a word forms a compound with the noun after it: "tennis racket", "mixing equipment"."""
-    return token.is_noun or (token.tag == "VBG" and token.role == "compound")
+    noun = token.is_noun and is_word(token.text)  # the tagger takes emoji and "_" for nouns
+    return noun or (token.tag == "VBG" and token.role == "compound")
 
 
 def _joins(before: Token) -> bool:

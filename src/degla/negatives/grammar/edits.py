@@ -57,7 +57,7 @@ def _has_capital(token: Token) -> bool:
 
 
 def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequence[str], *, tag: str) -> list[Token]:
-    """Insert words before `place`, in capitals if the whole caption is.
+    """Insert words before `place`, in capitals if the whole caption is, and where a word stood: "(dog" -> "(red dog".
 
     Args:
         caption: the original caption.
@@ -68,7 +68,10 @@ def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequenc
     """
     new = [Token(text.upper() if caption.is_shouted else text, text, "DT", text) for text in texts]
     new[-1] = replace(new[-1], tag=tag)
-    return [*tokens[:place], *new, *tokens[place:]]
+    rest = list(tokens[place:])
+    if rest and rest[0].glued and rest[0].text[0].isalnum():
+        new[0], rest[0] = replace(new[0], glued=True), replace(rest[0], glued=False)
+    return [*tokens[:place], *new, *rest]
 
 
 def inflect(token: Token, *, like: Token) -> Token:
