@@ -8,7 +8,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.negatives.grammar.exclusion import adjective_choices, noun_choices, noun_relation
-from degla.negatives.grammar.lexicon import DATA_FOLDER, GROUPS_NAME, lexicon, read_tables
+from degla.negatives.grammar.lexicon import DATA_FOLDER, GROUPS_NAME, Lexicon, lexicon, read_tables
 from tools import build_lexicon as lexicon_build
 
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring", "arrow", "diamond", "hexagon", "crescent",
@@ -113,3 +113,9 @@ def test_rules_are_listed_without_importing_torch_or_spacy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_adjectives_of_one_cluster_do_not_exclude_each_other() -> None:
+    clusters = [["wet", "rainy"], ["wet", "muddy"], ["dry"]]
+    tables = Lexicon({"nouns": {}, "adjectives": {"state": {"clusters": clusters}}, "words": {}}, "")
+    assert [tables.adjective_relation("wet", other) for other in ("rainy", "muddy", "dry")] == [*2 * ["synonym"], ""]

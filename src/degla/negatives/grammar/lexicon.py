@@ -248,7 +248,7 @@ class Lexicon:
             return "synonym"
         mine, theirs = self._adjective_groups.get(word, ()), self._adjective_groups.get(other, ())
         shared = [group for group in mine if group in theirs]
-        if any(group.cluster(word) == group.cluster(other) for group in shared):
+        if any(other in group.cluster(word) for group in shared):
             return "synonym"
         senses, others = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
         if not shared and not set(senses).isdisjoint(others):
