@@ -317,6 +317,13 @@ def open_temporary_database() -> sqlite3.Connection:
     return database
 
 
+def set_usual_mode(path: Path) -> None:
+    """Give a file the permissions of any new file: safetensors makes its files readable only by their owner."""
+    mask = os.umask(0o022)  # There is no way to read it without setting it.
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write to, and replace `folder` with it when the block ends without an error.
@@ -332,12 +339,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         _remove(partial)
         partial.mkdir(parents=True)
         yield partial
-        mask = os.umask(0o022)  # There is no way to read it without setting it.
-        os.umask(mask)
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 if path.suffix != ".json":  # See `write_json`.
-                    path.chmod(0o666 & ~mask)  # safetensors makes its files readable only by their owner.
+                    set_usual_mode(path)
                 _sync(path)
         for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
             _sync(place)

@@ -31,6 +31,14 @@ def test_an_unknown_home_folder_is_no_hindrance(monkeypatch: pytest.MonkeyPatch)
     runpy.run_path(load.__file__)
 
 
+def test_saved_weights_have_the_permissions_of_any_new_file(tiny_model: Path, tmp_path: Path) -> None:
+    """safetensors writes files that only their owner can read, so others could not load a model saved from Python."""
+    save_encoder(load_encoder(str(tiny_model)), tmp_path / "saved")
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in [*(tmp_path / "saved").iterdir(), tmp_path / "other"]}
+    assert len(modes) == 1
+
+
 def test_saved_folder_is_what_open_clip_loads(all_tokens_model: Path, tmp_path: Path) -> None:
     encoder = load_encoder(str(all_tokens_model))
     save_encoder(encoder, tmp_path / "saved")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from degla.errors import DeglaError, InputError
-from degla.files import whole_folder, write_json
+from degla.files import set_usual_mode, whole_folder, write_json
 from degla.model.adapters import adapter_state, has_adapters, load_adapter_state, merged_state
 from degla.model.encoder import Encoder
 from degla.model.integrity import (
@@ -45,6 +45,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     weights = _plain(merged_state(encoder.clip))
     note = {"format": "pt", "quick_gelu": "true" if encoder.description.quick_gelu else "false"}
     save_file(weights, folder / WEIGHTS_NAME, metadata=note)
+    set_usual_mode(folder / WEIGHTS_NAME)
 
 
 def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
