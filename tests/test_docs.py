@@ -19,6 +19,7 @@ from degla.cli import _top, _verb, parser
 from degla.config.fields import flags
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.fetch.sources import read_sources
 from degla.losses.core.objective import losses_by_name
 from degla.shelf import BENCHMARKS, RULES, SYSTEMS
 from degla.verbs._training import configure
@@ -182,6 +183,14 @@ def test_every_flag_of_the_configuration_has_a_row() -> None:
     elsewhere = ("objective.", "replay.objective.", "replay.data.")
     missing = [name for name in _fields() if "." in name and not name.startswith(elsewhere) and name not in shown]
     assert not missing
+
+
+def test_what_must_be_got_by_hand_is_in_the_table_of_it() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").lower()
+    table = text.partition("| not downloaded |")[2].partition("\n\n")[0]
+    for name, files in read_sources().table.items():
+        if files.ask:
+            assert name.rpartition("_")[0] in table, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
