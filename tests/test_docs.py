@@ -26,11 +26,15 @@ from degla.verbs._training import configure
 from degla.verbs.system import read_command
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND_PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md", "examples/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(degla [^`]+)`")
+_SCRIPT = re.compile(r"(?<![\w/])((?:bench|tools)/[a-z]\w*\.py)([^`\n;|]*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\| `--([\w.-]+\.[\w-]+)` \| (?:`([^`]*)`|(none)) \|", re.MULTILINE)
 
@@ -166,6 +170,17 @@ def test_commands_in_running_text_use_known_verbs_and_flags(page: Path) -> None:
             flag = word.partition("=")[0]
             if flag.startswith("--"):
                 assert flag in _flags(name), f"degla {' '.join(words)}: no flag {flag}"
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
+def test_scripts_exist_and_have_the_flags(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    if page.parent.name == "bench":
+        text = re.sub(r"(?<=`)(?=\w+\.py)", "bench/", text)
+    for script, words in _SCRIPT.findall(text):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        for flag in re.findall(r"(?<!\S)--[a-z][\w-]*", words):
+            assert flag == "--help" or f'"{flag}"' in source, f"{script} {words.strip()}: no flag {flag}"
 
 
 @pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
