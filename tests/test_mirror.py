@@ -126,8 +126,11 @@ def test_what_another_machine_wrote_meanwhile_is_not_overwritten(
         file = out.parent / name
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")
+        if name == "n/a.json":
+            file.with_name("b.json").write_text("mine")
         memory.pipe(f"/far/{name}", b"of another")
     assert file.read_text() == "mine" and memory.cat(f"/far/{name}") == b"of another"
+    assert not memory.exists("/far/n/b.json"), "a folder of both is nobody's"
     beside = "memory://far/other.html"
     memory.pipe("/far/other.md", b"before")
     with written_to(beside) as out:  # A file beside it, which is not fetched, is replaced as here.

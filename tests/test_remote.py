@@ -384,7 +384,7 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
     metrics.parent.mkdir(parents=True)
     metrics.write_text("1")
     with (
-        pytest.raises(DeglaError, match=r"metrics\.jsonl: another process, perhaps on another machine, writes to it"),
+        pytest.raises(DeglaError, match=r"metrics\.jsonl: another process, .* has written to it"),
         RunMirror(out, active=True, resume=False, keep=0) as run,
     ):
         run.copy()
@@ -396,6 +396,23 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
         memory.pipe("/runs/shared/metrics.jsonl", b"2")
         metrics.write_text("3")
     assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
+
+
+def test_a_run_is_copied_to_where_files_can_be_written_but_not_read(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, path: str, **more: object) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    out = Path("memory://runs/closed")
+    for name, content in (("metrics.jsonl", "1"), ("best.json", "{}")):
+        folder_of_run(out).mkdir(parents=True, exist_ok=True)
+        (folder_of_run(out) / name).write_text(content)
+    with monkeypatch.context() as patch, RunMirror(out, active=True, resume=False, keep=0) as run:
+        patch.setattr(type(memory), "info", refuse)
+        run.copy()
+    assert memory.cat("/runs/closed/metrics.jsonl") == b"1" and memory.cat("/runs/closed/best.json") == b"{}"
 
 
 def test_a_server_cannot_make_a_run_write_outside_its_folder(

@@ -102,25 +102,24 @@ class Mirror(ABC):
         except DeglaError as error:
             log.warning("%s It is tried again later.", error)
 
-    def _put(self, content: Path | bytes, address: str) -> str:
-        """Upload a file as `put` does, and return its state there.
+    def _put(self, content: Path | bytes, address: str) -> None:
+        """Upload a file as `put` does.
 
         Raises:
             DeglaError: it is not as this command left it: another one has written to it.
         """
-        forget()
-        there = known = self._states.get(address)
+        known = self._states.get(address)
         if known is not None:
+            forget()
+            there = known
             with suppress(InputError):  # A file that was deleted may be written.
                 there = state_of(address)
             if there != known:
-                raise DeglaError(
-                    f"{address}: another process, perhaps on another machine, writes to it. End it, or this one."
-                )
+                raise _of_another(address)
         self._states[address] = None
         put(content, address)
-        self._states[address] = state = state_of(address)
-        return state
+        with suppress(InputError):  # A server may let files be written, but not read.
+            self._states[address] = state_of(address)
 
     @abstractmethod
     def _copy(self) -> None:
@@ -129,6 +128,13 @@ class Mirror(ABC):
     @abstractmethod
     def _remedy(self) -> str:
         """Return where the files are that could not be copied, and what to do."""
+
+
+def _of_another(address: str) -> DeglaError:
+    return DeglaError(
+        f"{address}: another process, perhaps on another machine, has written to it. End it and delete this file "
+        "there, or end this one."
+    )
 
 
 def _try_to_write(address: str, probe: str) -> None:
@@ -182,7 +188,7 @@ class _OutputMirror(Mirror):
         self._ended, self._whole = threading.Event(), False
         # Names; states at the address and here when they were the same. The latter is None while a file is copied.
         self._copied: dict[str, list[Any]] = {}
-        if any(file != address for file in list_files(address)):
+        if _inside(address):
             kept = f" What a command that was killed wrote is in {self.out}." if self.out.is_dir() else ""
             raise InputError(f"{address}: is a folder that holds files. Choose another --out.{kept}")
         self._bring()
@@ -282,6 +288,8 @@ class _OutputMirror(Mirror):
                     source = Path(shutil.copyfile(path, sent / path.name))
                 changed[path.name] = source, state
         if whole and self.out.is_dir():
+            for other in _inside(f"{self._parent}/{self.out.name}"):  # It was new when the command began.
+                raise _of_another(other)
             inside = sorted(self.out.rglob("*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             named = {path.relative_to(self.folder).as_posix(): path for path in inside if path.is_file()}
             changed |= {name: (path, _state_here(path)) for name, path in named.items()}
@@ -290,15 +298,21 @@ class _OutputMirror(Mirror):
             write_json(self.folder / _RECORD, self._copied)
         for name, (source, state) in reversed(changed.items()):
             place = f"{self._parent}/{name}"
-            if self._is_fetched(name) or "/" in name:  # What was not there when the command began is not there now.
+            if self._is_fetched(name):  # What was not there when the command began is not there now.
                 self._states.setdefault(place, "")
-            self._copied[name] = [self._put(source, place), state]
+            self._put(source, place)
+            self._copied[name] = [state_of(place), state]
         if changed:
             write_json(self.folder / _RECORD, self._copied)
 
     def _remedy(self) -> str:
         show_as(self.folder, None)
-        return f"The output itself is complete in {self.folder}. Copy it from there."
+        return f"The output itself is complete in {self.folder}. Copy it from there before you use this address again."
+
+
+def _inside(address: str) -> list[str]:
+    """Files in a folder at an address, which may be a file, too."""
+    return [file for file in list_files(address) if file != address]
 
 
 def _files(folder: Path) -> list[Path]:
