@@ -430,6 +430,13 @@ def test_cs_clips_file_holds_captions_with_units_and_negatives(tmp_path: Path) -
         list(read_negatives(path))
 
 
+def test_an_original_caption_alone_is_not_cs_clips(tmp_path: Path) -> None:
+    """Captions that were written anew often stand beside the original."""
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps([{"image": "a.jpg", "image_path": "b", "caption": "new", "original_caption": "old"}]))
+    assert [(row.image, row.text) for row in read_captions(path)] == [("a.jpg", "new")]
+
+
 def test_structure_clips_file_holds_captions_and_negatives(tmp_path: Path) -> None:
     rows = [
         {

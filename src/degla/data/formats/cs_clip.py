@@ -16,6 +16,7 @@ from degla.records import NegativeRecord, validate
 
 ENDINGS = (".json",)
 _HEAD = 65_536  # Bytes that hold the keys of the first record.
+_KEYS = (b'"image_path"', b'"original_caption"', b'"entities"')  # Other files have original captions, too.
 _EXAMPLE = (
     'Needed: [{"image_path": "1.jpg", "original_caption": "A man rides a horse.", "entities": ["horse"], '
     '"negative_entities": {"horse": [{"negative": "cow"}]}, "relations": [...]}, ...].'
@@ -51,11 +52,12 @@ class _Sample(BaseModel):
 
 
 def claims(path: Path) -> bool:
-    """Claim a file that starts with a list of records with an original caption."""
+    """Claim a file that starts with a list of records with an image, an original caption and its entities."""
     if first_character(path) != "[":
         return False
     with open_file(path) as stream:
-        return b'"original_caption"' in stream.read(_HEAD)
+        head = stream.read(_HEAD)
+    return all(key in head for key in _KEYS)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
