@@ -43,7 +43,7 @@ _MAKERS = {
 }
 
 _SAMPLED: Final = 256
-"""Images, or a few fewer, from which a dry run estimates."""
+"""Most images from which a dry run estimates; of more, every N-th."""
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
