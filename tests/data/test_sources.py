@@ -380,7 +380,7 @@ def test_negatives_files_are_recognised_by_their_ending(tmp_path: Path) -> None:
 
 
 def test_cs_clips_file_holds_captions_with_units_and_negatives(tmp_path: Path) -> None:
-    swap = {"change_type": "swap", "swap_subject": "a horse", "swap_object": "a man"}
+    swap = {"change_type": "swap", "swap_subject": "a pony", "swap_object": "a boy"}
     rows: list[dict[str, object]] = [
         {
             "sample_id": "9",
@@ -397,30 +397,36 @@ def test_cs_clips_file_holds_captions_with_units_and_negatives(tmp_path: Path) -
                     "relation_type": "action_riding",
                     "object": "a horse",
                     "negatives": [
-                        {"relation_type": "standing_next_to", "change_type": "antonym"},
+                        {"relation_type": "spatial_standing_next_to", "change_type": "antonym"},
                         {"change_type": "subject_object_swap"},
                         swap,
                     ],
                 },
-                {"subject": "a man", "relation_type": "on", "object": None},
+                {"subject": "a man", "relation_type": "on", "object": None, "negatives": [{"object": "a cow"}]},
             ],
             "swap_negatives": [{"negative": " a horse riding a man "}],
         },
-        {"sample_id": "9", "original_caption": "a man", "image_path": "COCO/1.jpg", "relations": None},
-    ]
+        {"sample_id": "9", "original_caption": "a woman, a manor, a man", "image_path": "COCO/1.jpg", "relations": None,
+         "entities": ["man", " "], "negative_entities": {"man": ["boy"], " ": ["x"]}},
+    ]  # fmt: skip
     path = tmp_path / "cs.json"
     path.write_text(json.dumps(rows))
     first, second = read_captions(path, columns=Columns(optional=("units",)))
-    assert (first.id, first.image, first.text) == ("0", "COCO/1.jpg", "a man riding a horse") and second.units == ()
+    assert (first.id, first.image, first.text) == ("0", "COCO/1.jpg", "a man riding a horse")
+    assert [(unit.text, unit.foils) for unit in second.units] == [("man", ("boy",))]
     assert first.image_id == second.image_id and second.id == "1"
     assert [(unit.text, unit.kind, unit.foils) for unit in first.units] == [
-        ("a man riding a horse", "relation", ("a man standing next to a horse", "a horse riding a man")),
+        ("a man riding a horse", "relation",
+         ("a man standing next to a horse", "a horse riding a man", "a pony riding a boy")),
         ("a horse", "thing", ("a cow",)),
         ("a man", "thing", ("a woman",)),
-    ]
+    ]  # fmt: skip
     assert next(read_captions(path)).units == ()
+    with pytest.raises(InputError, match="its format has fixed fields, so 'file' cannot be the image"):
+        list(read_captions(path, columns=Columns(image="file")))
     assert [(row.caption_id, row.text, row.draw) for row in read_negatives(path)] == [
         ("0", "a horse riding a man", 0), ("0", "a man riding a cow", 1), ("0", "a woman riding a horse", 2),
+        ("1", "a woman, a manor, a boy", 0),
     ]  # fmt: skip
     path.write_text(json.dumps([*rows, {"image_path": "2.jpg"}]))
     with pytest.raises(InputError, match=r"cs\.json record 2: found .* Needed: .*original_caption"):
