@@ -398,6 +398,31 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
     assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
 
 
+def test_what_an_upload_that_failed_left_is_not_of_another_machine(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    out, whole = Path("memory://runs/cut"), memory.pipe_file
+    metrics = folder_of_run(out) / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("1")
+
+    def cut(self: object, path: str, content: bytes) -> None:
+        whole(path, b"part")
+        raise PermissionError(path)
+
+    with RunMirror(out, active=True, resume=False, keep=0) as run:
+        run.copy()
+        run.wait()
+        metrics.write_text("2")
+        with monkeypatch.context() as patch:
+            patch.setattr(type(memory), "pipe_file", cut)
+            run.copy()
+            run.wait()
+        assert memory.cat("/runs/cut/metrics.jsonl") == b"part"
+    assert memory.cat("/runs/cut/metrics.jsonl") == b"2"
+
+
 def test_a_run_is_copied_to_where_files_can_be_written_but_not_read(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
