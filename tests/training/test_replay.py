@@ -183,6 +183,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_the_captions_of_both_batches
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Also in chunks, of which only the first has texts that a loss reads: those of the classes."""
     config = _gift(tiny_model, tiny_pairs, tmp_path / "1", steps=3)
     term = replace(config.replay.objective["soft_alignment"], weight=0.0)
     config = replace(
@@ -194,14 +195,16 @@ def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_pat
     )
     train(config)
     train_in(2, replace(config, out=tmp_path / "2"))
-    metrics = [
-        [json.loads(line) for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
-        for count in ("1", "2")
-    ]
-    assert metrics[0][-1]["l2_sp"] > 0
-    for one, two in zip(*metrics, strict=True):
+    train_in(2, replace(config, out=tmp_path / "chunks", train=replace(config.train, chunk_size=1)))
+    alone, *others = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("1", "2", "chunks")
+    )
+    assert alone[-1]["l2_sp"] > 0
+    for one, two, chunks in zip(alone, *others, strict=True):
         for name in ("loss", "l2_sp", "class_contrast", "replay.logit_distillation"):
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-7), (one["step"], name)
+            assert chunks[name] == pytest.approx(one[name], rel=2e-3, abs=1e-7), (one["step"], name)
 
 
 def test_errors_name_the_flags_of_the_replay(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -199,15 +199,18 @@ class GradientCache:
         scaled: Tensor = loss if scaler is None else scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
         after = _random_state(self.scale.device)
+        # An output that no loss reads gets no gradient: with one of 0, weight decay would shrink its tower. Of one that
+        # any part's rows are read of, the last part sends a gradient, too, since processes exchange theirs then.
+        leaves = zip(*self.rows, strict=True)
+        read = [any(leaf is not None and leaf.grad is not None for leaf in column) for column in leaves]
         for number, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
             last = number == len(self.parts) - 1
             _set_random_state(self._random[number], self.scale.device)
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
                 *values, scale, bias = _embed(student, part, self.objective)
-                pairs = zip(values, rows, strict=True)
-                # An output that no loss reads gets no gradient: with one of 0, weight decay would shrink its tower.
-                there = [(value, leaf) for value, leaf in pairs if leaf is not None and leaf.grad is not None]
+                columns = zip(values, rows, read, strict=True)
+                there = [(value, leaf) for value, leaf, wanted in columns if wanted and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
                 # Scale and bias are shared by all parts; their gradients are sent with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
