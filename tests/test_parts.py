@@ -202,6 +202,8 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
         "from . import my_margin",
         "from degla import losses\nOne = losses.MyMargin",
         "import degla\nOne = degla.losses.MyMargin",
+        "from degla import losses as ours\nOne = ours.MyMargin",
+        "import degla.losses as ours\nOne = ours.MyMargin",
     ],
 )
 def test_a_part_that_imports_another_has_the_digest_of_both(
@@ -219,8 +221,9 @@ def test_a_part_that_imports_another_has_the_digest_of_both(
     after = LOSSES.digests(["my_loss"])
     assert {name for name in both if before[name] != after[name]} == {"losses/my_margin.py"}
     (losses / "my_loss.py").write_text("'MyMargin'\n")
-    (losses / "_broken.py").write_text("(")
-    assert LOSSES.digests(["my_loss"]).keys() == {"losses/my_loss.py"}
+    for wrong in ("(", "from ....elsewhere import One"):
+        (losses / "_broken.py").write_text(wrong)
+        assert LOSSES.digests(["my_loss"]).keys() == {"losses/my_loss.py"}
     (losses / "_broken.py").write_text("from degla.losses.my_weighted import MyWeighted\n")
     assert LOSSES.digests(["my_loss"]).keys() == {"losses/my_loss.py", "losses/my_weighted.py"}
 

@@ -218,19 +218,25 @@ def _imported(sources: Iterable[bytes], package: str) -> list[tuple[Shelf, str]]
     shelves."""
     found: set[str] = set()
     for source in sources:
+        names: list[tuple[str, str]] = []
         try:
             nodes = list(ast.walk(ast.parse(source)))
-        except (SyntaxError, ValueError):  # Reported by whoever imports it.
+            for node in nodes:
+                if isinstance(node, ast.Import):
+                    names += [(each.asname or each.name, each.name) for each in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    place = "." * node.level + (node.module or "")
+                    place = resolve_name(place, package) if node.level else place
+                    names += [(each.asname or each.name, f"{place}.{each.name}") for each in node.names]
+                    found.add(place)
+        except (SyntaxError, ValueError, ImportError):  # Reported by whoever imports it.
             continue
+        path_of = dict(names)
+        found |= {path for _, path in names}
         for node in nodes:
-            if isinstance(node, ast.Import):
-                found |= {each.name for each in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                place = "." * node.level + (node.module or "")
-                place = resolve_name(place, package) if node.level else place
-                found |= {place, *(f"{place}.{each.name}" for each in node.names)}
-            elif isinstance(node, ast.Attribute):
-                found.add(ast.unparse(node))
+            if isinstance(node, ast.Attribute):
+                first, _, rest = ast.unparse(node).partition(".")
+                found.add(f"{path_of.get(first, first)}.{rest}")
     # The last two words of a path: `from degla import losses` leaves no more.
     ends = {tuple(path.split(".")[-2:]) for path in found}
     named = [each for each in SHELVES.values() if each.extensible and any(each.folder.name in end[:1] for end in ends)]
