@@ -167,6 +167,8 @@ def test_a_process_whose_error_another_one_tells_ends_without_a_word(
 
 _JOB = """
 import sys
+import torch
+import torch.distributed as dist
 import degla.verbs.evaluate as verb
 from degla.cli import main
 from degla.evaluation import processes
@@ -180,6 +182,8 @@ def fail():
 
 def run(given):
     with joined_processes() as processes:
+        options = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options
+        assert options._timeout.total_seconds() == 7200, options._timeout
         if sys.argv[1] == str(processes.rank):
             fail()
         processes.together(fail if sys.argv[1] == "both" else int)

@@ -16,6 +16,9 @@ from typing import Any, Final, TypeVar
 from degla.errors import DeglaError, InputError, error_of_system
 
 Value = TypeVar("Value")
+LONGEST_WAIT: Final = timedelta(hours=2)
+"""How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
+wait; PyTorch's own limits, 10 minutes for GPUs and 30 for gloo, would end them."""
 _SECONDS_TO_WAIT: Final = 5.0
 """How long a process with an error waits for the first process to raise the same."""
 _SECONDS_TO_REPORT: Final = 1.0
@@ -97,7 +100,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
             "with torchrun --nproc-per-node N -m degla evaluate ..."
         )
     with _stdout_to_stderr():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         with reported_once():
             yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())

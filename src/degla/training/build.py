@@ -6,8 +6,7 @@ import copy
 import logging
 import math
 from dataclasses import replace
-from datetime import timedelta
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.evaluation.processes import LONGEST_WAIT
 from degla.inputs import with_sources
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
@@ -36,10 +36,6 @@ from degla.training.step import Stream, Trainer
 
 log = logging.getLogger("degla.train")
 
-_LONGEST_WAIT: Final = timedelta(hours=2)
-"""How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
-wait; PyTorch's own limit for GPUs is 10 minutes, after which it kills them."""
-
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
     """Set up accelerate with the devices, precision and trackers of the configuration.
@@ -51,7 +47,7 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     # By default, accelerate uses Apple's and Intel's GPUs, which are untested here and which evaluation does not use;
     # and it takes several processes without a GPU for separate runs of one process.
     on_cpu = not torch.cuda.is_available()
-    device = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]).device
+    device = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
         log.warning("--train.strategy fsdp has no effect with one process; start several with torchrun.")
