@@ -175,6 +175,22 @@ def test_copies_of_the_weights_in_half_precision_belong_to_no_pair(
     assert estimates[1][1] < 0.95 * estimates[0][1], "activations are smaller"
 
 
+def test_texts_of_classes_are_counted_once_and_not_for_each_pair(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    estimates, names = [], tiny_pairs["classes"].read_text()
+    for more in ("", "".join(f"thing {number}\n" for number in range(100))):
+        classes = tmp_path / "classes.txt"
+        classes.write_text(names + more)
+        config = tiny_config("gift", model=tiny_model, pairs=tiny_pairs | {"classes": classes}, out=tmp_path)
+        _, _, trainer = first_step(config)
+        pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
+        batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
+        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
+    assert estimates[0][1] == estimates[1][1]
+    assert estimates[1][0] > estimates[0][0] + 100 * 10_000
+
+
 def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     plain = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     averaging = replace(plain, train=replace(plain.train, average=0.5))

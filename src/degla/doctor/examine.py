@@ -283,15 +283,16 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
     part_size = _part_size(config, config.train.batch_size)
     if replay is not None and trainer.replay is not None and config.replayed is not None:
         # The streams are embedded one after the other, so the larger one counts.
-        _, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
-        second = _part_size(config, config.replayed.batch_size)
-        pair, part_size = max((pair, part_size), (other, second), key=lambda stream: stream[0] * stream[1])
+        again, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
+        streams = (fixed, pair, part_size), (again, other, _part_size(config, config.replayed.batch_size))
+        fixed, pair, part_size = max(streams, key=lambda stream: stream[0] + stream[1] * stream[2])
     need, free = fixed + pair * part_size, available_memory(device)
     values = {
         "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": part_size, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
     text = (
-        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser, and "
+        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser"
+        f"{' and for the texts of classes' if config.data.classes else ''}, and "
         f"{pair / 1e6:.1f} MB for each of {counted(part_size, 'pair')} with "
         f"{counted(config.data.negatives_per_caption, 'negative')}; {free / 1e9:.1f} GB are free"
     )

@@ -42,8 +42,9 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
     """Return the bytes that any batch needs, and the bytes per pair that is embedded with a graph.
 
     The former are weights, gradients, Adam's two moments, the teacher, the anchor of L2-SP, copies of the weights in
-    half precision and, on a CPU, the initial weights of a run that averages. The latter are the tensors saved for the
-    backward pass, each counted once, measured on `batch` of `stream` without those that half of it has as well.
+    half precision, what the texts of classes take and, on a CPU, the initial weights of a run that averages. The latter
+    are the tensors saved for the backward pass, each counted once, measured on `batch` of `stream` without those that
+    half of it has as well.
     """
     count, trained = count_parameters(trainer.encoder)
     weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
@@ -72,10 +73,16 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
         return sum(storages.values())
 
     (part,), half = batch.parts(len(batch)), len(batch) // 2
+    kept = kept_of(part)
+    if "classes" in batch.extra:
+        extra = {name: value for name, value in batch.extra.items() if name != "classes"}
+        batch = replace(batch, trees=(), caption_trees=(), extra=extra)
+        without = kept_of(next(batch.parts(len(batch))))
+        fixed, kept = fixed + kept - without, without
     if not half:
-        return fixed, kept_of(part)
+        return fixed, kept
     first = next(replace(batch, trees=(), caption_trees=()).parts(half))
-    return fixed, (kept_of(part) - kept_of(first)) // (len(batch) - half)
+    return fixed, (kept - kept_of(first)) // (len(batch) - half)
 
 
 def available_memory(device: torch.device) -> int:
