@@ -239,7 +239,7 @@ def _imported(sources: Iterable[bytes], package: str) -> list[tuple[Shelf, str]]
                 found.add(f"{path_of.get(first, first)}.{rest}")
     # The last two words of a path: `from degla import losses` leaves no more.
     ends = {tuple(path.split(".")[-2:]) for path in found}
-    named = [each for each in SHELVES.values() if each.extensible and any(each.folder.name in end[:1] for end in ends)]
+    named = [each for each in SHELVES.values() if any(each.folder.name in end[:1] for end in ends)]
     return [(shelf, name) for shelf in named for name in shelf.own()
             if not ends.isdisjoint((shelf.folder.name, word) for word in (name, class_name(name)))]  # fmt: skip
 

@@ -158,7 +158,7 @@ class Validation:
             with LineFile(self.run / "validation.jsonl") as file:
                 file.append([json.dumps(row) + "\n"])
         self._note(row)
-        over = self.ended is not None and self._over(row)
+        over = self._over(row)
         self._tell(row, "over the budget" if over else "best" if self.best == f"step-{step}" else "")
         return {f"validation/{name}": value for name, value in (scores | traded).items()}
 
