@@ -400,6 +400,25 @@ def test_rows_of_bad_second_images_are_left_out(
     assert "4 rows are skipped. images in column distractor_image: 3 of 10 images cannot be used." in caplog.text
 
 
+def test_rows_left_out_in_one_folder_of_images_are_not_taken_for_those_of_another(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """In the first folder an image is missing that is no second image; in both, the same second image is damaged."""
+    rows = rows_of(tiny_pairs)
+    rows[5] |= {"distractor_image": "cut.png", "distractor_text": "x"}
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, rows)}
+    for lost, count in (("001.png", 21), (None, 23)):
+        images = shutil.copytree(tiny_pairs["images"], tmp_path / str(lost))
+        (images / "cut.png").write_bytes((images / "000.png").read_bytes()[:60])
+        if lost is not None:
+            (images / lost).unlink()
+        config = tiny_config("con_clip", model=tiny_model, pairs=files | {"images": images}, out=tmp_path)
+        skipping = replace(config, data=replace(config.data, bad_images="skip"))
+        source = read_pairs(skipping.pairs, seed=0, processes=Processes())
+        assert source.extras is not None and len(source.extras) == len(source.rows) == count
+        assert source.rows.digests == PairTable(source.rows.source, kept=source.rows.kept).digests
+
+
 def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
     data = DataConfig(**tiny_pairs, negatives_per_caption=1)  # type: ignore[arg-type]
     every = {rule for row in read_rows(data) for rule in row.rules}
