@@ -43,7 +43,7 @@ class Stream:
 
 @dataclass
 class Trainer:
-    """Everything that one step needs. Hardly any step waits for the device: `tests/on_gpu/cases.py` lists those.
+    """Everything that one step needs. Hardly any step waits for the device: `docs/training.md` lists those that do.
 
     Attributes:
         encoder: the unwrapped student.
