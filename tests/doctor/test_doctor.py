@@ -175,6 +175,14 @@ def test_copies_of_the_weights_in_half_precision_belong_to_no_pair(
     assert estimates[1][1] < 0.95 * estimates[0][1], "activations are smaller"
 
 
+def test_memory_of_a_batch_of_one_is_that_of_its_pair(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=1)
+    _, _, trainer = first_step(config)
+    pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
+    batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
+    assert estimate_memory(trainer, trainer.pairs, batch)[1] > 10_000
+
+
 def test_texts_of_classes_are_counted_once_and_not_for_each_pair(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
