@@ -167,10 +167,10 @@ def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capt
         weights = {name: 5 * row if "mlp" in name else row for name, row in load_file(file).items()}
         save_file(weights, file)
 
-    def evaluate(quick: bool, *more: str) -> int:
+    def evaluate(quick: bool, *more: str, out: str = "") -> int:
         return main([
             "evaluate", str(models[quick]), "--benchmarks", "sugarcrepe", "--root", str(root), "--allow-missing",
-            "--no-cache", "--out", str(tmp_path / f"{quick}.json"), *more,
+            "--no-cache", "--out", str(tmp_path / f"{out or quick}.json"), *more,
         ])  # fmt: skip
 
     assert evaluate(True) == 0
@@ -186,8 +186,10 @@ def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capt
     )  # fmt: skip
     capsys.readouterr()
     for file in (golden, tmp_path / "True.items.jsonl"):
-        assert evaluate(True, "--compare-verdicts", str(file)) == 0
+        assert evaluate(True, "--compare-verdicts", str(file), out="again") == 0
         assert f"{len(verdicts)} items compared, {len(verdicts)} agree, 0 differ" in capsys.readouterr().out
+    assert evaluate(True, "--compare-verdicts", str(tmp_path / "True.items.jsonl")) == 2
+    assert "True.items.jsonl: this command reads it and would overwrite it" in capsys.readouterr().err
     assert evaluate(False, "--compare-verdicts", str(golden)) == 1
     output = capsys.readouterr().out
     other = map(json.loads, (tmp_path / "False.items.jsonl").read_text().splitlines())

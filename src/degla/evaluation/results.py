@@ -188,13 +188,18 @@ def save_result(result: Result, path: Path) -> Path:
         DeglaError: the disk is full.
     """
     check_result_name(path)
-    items = path.with_name(f"{path.stem}.items.jsonl")
+    items = items_name(path)
     write_jsonl(items, result.items)
     about = {"items_file": items.name, "items_count": len(result.items), "items_file_sha256": sha256_of(items)}
     saved = result.model_copy(update=about)
     saved = saved.model_copy(update={"sha256": _digest(parse_json(saved.model_dump_json(), where=str(path)))})
     write_text(path, saved.model_dump_json(indent=1) + "\n")
     return items
+
+
+def items_name(path: Path) -> Path:
+    """Return the path of the items that are written with a result."""
+    return path.with_name(f"{path.stem}.items.jsonl")
 
 
 def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
@@ -268,7 +273,7 @@ def _load(path: Path) -> TracedResult:
 
 def items_file(path: Path, result: Result) -> Path:
     """Return the path of the items of a result that was read from a file; of a copy if they are at an address."""
-    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+    beside = path.with_name(result.items_file) if result.items_file else items_name(path)
     with suppress(InputError):  # There are none.
         return fetched(beside)
     return beside
