@@ -122,6 +122,20 @@ def test_forms_of_a_file_say_the_same_as_flags(tmp_path: Path) -> None:
     assert on_top == replace(wanted, optim=replace(wanted.optim, lr=2e-4))
 
 
+@pytest.mark.parametrize("word", ["none", "None", "null"])
+def test_none_is_a_value_of_flags_and_files(word: str, tmp_path: Path) -> None:
+    file = _write(tmp_path / "mine.yaml", f"recipe: cs_clip\noptim.clip_norm: {word}\ndata.images: {word}\n")
+    flags = ["cs_clip", "--optim.clip-norm", word, f"--data.images={word}"]
+    assert configure(["cs_clip"], verb="train").optim.clip_norm == 1
+    for words in (["--config", file], flags):
+        config = configure(words, verb="train")
+        assert config.optim.clip_norm is None and config.data.images is None
+    named = configure(["clip", "--data.images", f"./{word}"], verb="train")
+    assert from_plain(to_plain(named), where="").data.images == Path(word), "a folder of a run may have this name"
+    with pytest.raises(InputError, match=f"--optim.lr is '{word}'; it must be above 0"):
+        configure(["clip", "--optim.lr", word], verb="train")
+
+
 def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:
     file = _write(tmp_path / "lr.yaml", "optim.lr: 1e-4\n")
     assert configure(["gift", "--config", file], verb="train").optim.lr == 1e-4

@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -224,10 +225,23 @@ def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
         raise InputError(f"{where}: {error}") from None
 
 
+def is_none(value: object) -> bool:
+    """Whether a value from a file or a flag means none, for a field that may have none."""
+    return value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
+
+
+def may_be_none(name: str, settings: Any) -> bool:
+    """Whether the field with this dotted name may have none."""
+    owner, last = _owner(name, settings)
+    return NoneType in get_args(_plain_types(cast(Any, type(owner)))[last])
+
+
 def _converted(value: Any, hint: Any) -> Any:
     """Convert a value from a file to its field's type; if that fails, leave it for the field's own check to reject."""
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
+    if is_none(value) and NoneType in get_args(hint) and Path not in get_args(hint):  # A folder may have this name.
+        return None
     if isinstance(value, bool) and hint is not bool:
         return value  # pydantic would convert it to 1 or 0.
     with contextlib.suppress(ValidationError):
@@ -279,7 +293,10 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
     recipe = fields.pop("recipe", None)
     if recipe is not None and not isinstance(recipe, str):
         raise InputError(f"{path}: field 'recipe': {recipe!r} is not a recipe name. See degla ls recipes.")
-    return recipe or None, fields if path.name == OF_RUNS else place(fields, path.parent)
+    if path.name != OF_RUNS:
+        fields |= dict.fromkeys(name for name in path_fields() if is_none(fields.get(name, "")))
+        fields = place(fields, path.parent)
+    return recipe or None, fields
 
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:

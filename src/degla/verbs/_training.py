@@ -112,6 +112,8 @@ def read_flags(words: list[str], default: Settings, *, program: str) -> Settings
     """
     import tyro
 
+    words = _spell_none(words, default)
+
     def read() -> Settings:
         return tyro.cli(type(default), args=words, default=default, prog=program)
 
@@ -122,6 +124,20 @@ def read_flags(words: list[str], default: Settings, *, program: str) -> Settings
         _refuse(words, default)
     with parsed_once():
         return read()
+
+
+def _spell_none(words: list[str], settings: Any) -> list[str]:
+    """Return the words with `None`, as tyro reads it, for `none` and `null` of fields that may have none."""
+    from degla.config.fields import flags, is_none, may_be_none
+
+    spelled, flag = list(words), ""
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=") if word.startswith("--") else (flag, "", word)
+        flag = name if word.startswith("--") else ""
+        field = name.removeprefix("--").replace("_", "-")
+        if is_none(value) and field in flags(settings) and may_be_none(field.replace("-", "_"), settings):
+            spelled[number] = f"{name}=None" if equals else "None"
+    return spelled
 
 
 def _refuse(words: list[str], settings: Any) -> None:
@@ -145,7 +161,7 @@ def _refuse(words: list[str], settings: Any) -> None:
             raise InputError(f"--{flag} takes no value.{off}")
         if not parts and not switches.get(flag, True):
             raise InputError(f"--{flag} needs a value.")
-        if parts and parts != ["None"]:
+        if parts:
             with_field(settings, flag.replace("-", "_").split("."), " ".join(parts), where="")
 
 
