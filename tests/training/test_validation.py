@@ -69,6 +69,16 @@ def test_evaluating_does_not_change_the_training(watched: tuple[TrainConfig, Tra
     assert plain.values == outcome.values
 
 
+def test_a_run_that_ends_before_an_evaluation_is_due_says_so(
+    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in (3, 2):
+        caplog.clear()
+        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / f"{steps}", steps=steps)
+        train(replace(config, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=3)))
+        assert ("--validation.every-steps is 3, but the run has 2 steps: only" in caplog.text) == (steps == 2)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_process_takes_part_and_the_first_writes(
     rank: int, benchmark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

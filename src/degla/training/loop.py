@@ -140,6 +140,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         for stream, source in zip(config.streams, sources, strict=True)
     ]
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
+    validation.warn_if_never_due(steps)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
     base = encoder.fingerprint if config.reads_base else None  # Before anything is added to the model.

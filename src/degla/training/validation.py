@@ -136,6 +136,14 @@ class Validation:
             return False
         return step % self.config.every_steps == 0 if self.config.every_steps else end
 
+    def warn_if_never_due(self, steps: int) -> None:
+        """Warn if no evaluation is due in a run of `steps` steps."""
+        if self.config.benchmarks and self.config.every_steps > steps and self.processes.first:
+            log.warning(
+                "--validation.every-steps is %d, but the run has %d steps: only the starting model is evaluated.",
+                self.config.every_steps, steps,
+            )  # fmt: skip
+
     @property
     def improved(self) -> bool:
         """Whether the best checkpoint scores higher than the model before training."""
