@@ -43,7 +43,7 @@ _MAKERS = {
 }
 
 _SAMPLED: Final = 256
-"""Most images from which a dry run estimates; of more, every N-th."""
+"""Most images from which a dry run estimates; at least half as many, if there are."""
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
