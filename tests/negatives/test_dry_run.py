@@ -165,3 +165,41 @@ def test_the_command_sends_and_writes_nothing(
     assert main([*command, *server, "--price", "-1", "8"]) == 2
     message = capsys.readouterr().err
     assert "--price requires --llm openai and --dry-run" in message and "must be 0 or more, not -1 and 8" in message
+
+
+def test_what_an_earlier_run_finished_is_not_estimated_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "captions.jsonl", tmp_path / "n.jsonl"
+    table.write_text("".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in captions(10)))
+    command = ["negatives", str(table), "--out", str(out), "--rules", *RULES]
+    assert main(command) == 0
+    rows = out.read_text().splitlines(keepends=True)
+    some = [row for row in rows if json.loads(row)["caption_id"] <= "4"]
+    out.write_text("".join(some)[:-5])
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main([*command, "--dry-run"]) == 0
+    assert (
+        "10 captions (4 are finished; the estimates are for the others); estimated from 10" in capsys.readouterr().out
+    )
+    assert main([*command, "--dry-run", "--seed", "1"]) == 2
+    assert "n.jsonl: made with other settings or captions (seed: was 0, now 1)" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    out.with_name("n.jsonl.manifest.json").unlink()
+    assert main([*command, "--dry-run"]) == 2
+    assert "n.jsonl.manifest.json is missing" in capsys.readouterr().err
+    model = UnsteadyModel()
+    everything, rest = (
+        plan_negatives(captions(10), NegativesSettings(RULES, seed=3), model=model, out=place)
+        for place in (None, _half(tmp_path / "half.jsonl"))
+    )
+    assert everything.most and rest.most and rest.most.total == round(everything.most.total / 2)
+
+
+def _half(out: Path) -> Path:
+    """Write what a run over ten captions has written when five are finished."""
+    generate(captions(10), NegativesSettings(RULES, seed=3), out=out, model=UnsteadyModel(), progress=False)
+    rows = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(rows[: 1 + next(at for at, row in enumerate(rows) if json.loads(row)["caption_id"] == "5")]))
+    return out

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
@@ -127,12 +127,8 @@ def generate(
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
         llm, questions, description = prepare_model(model, settings, stack)
-        if stream.usage is not None:
-            description["words"] = settings.words
-        manifest_entries = manifest(
-            stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, description=description
-        )
-        output = stack.enter_context(continue_output(out, manifest_entries, stream, rules, summary))
+        entries = manifest_of(stream, settings, description)
+        output = stack.enter_context(continue_output(out, entries, stream, rules, summary))
         journal = stack.enter_context(Journal(journal_path(out), summary)) if llm else None
         if journal is not None:
             journal.index()
@@ -194,6 +190,15 @@ def prepare_model(
     if settings.examples:
         description["examples_sha256"] = examples_digest(settings.rules, folder=folder)
     return model, questions, description
+
+
+def manifest_of(stream: CaptionStream, settings: NegativesSettings, description: dict[str, object]) -> dict[str, Any]:
+    """Return a run's manifest; `description` is that of `prepare_model`."""
+    if stream.usage is not None:
+        description["words"] = settings.words
+    return manifest(
+        stream, rules=settings.rules, seed=settings.seed, per_rule=settings.per_rule, description=description
+    )
 
 
 def process_count(workers: int | None, captions: int, *, grammar_only: bool) -> int:

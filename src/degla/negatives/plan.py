@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -15,15 +16,17 @@ from rich.table import Table
 
 from degla.allowance import usable_cores
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import ModelSource, NegativesSettings, prepare_model, process_count
+from degla.negatives.generate import ModelSource, NegativesSettings, manifest_of, prepare_model, process_count
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import LanguageModel, Request
 from degla.negatives.llm.dialect import messages
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.output import count_finished
 from degla.negatives.run.pipeline import Pipeline, TaggedTask, make_rows, tag
 from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
 from degla.pages.words import counted, duration
+from degla.remote import address_of
 from degla.stopping import Interruption, StoppedError
 
 _BATCHES: Final = 4
@@ -68,6 +71,7 @@ class NegativesPlan:
 
     Attributes:
         captions: total number of captions.
+        finished: leading captions that an earlier run has finished; all other numbers are about the rest.
         sampled: captions from which the rest was estimated.
         skipped: those of the sampled captions that no rule can use, by reason.
         least: if every written answer is accepted; None without a language model.
@@ -80,6 +84,7 @@ class NegativesPlan:
     """
 
     captions: int
+    finished: int
     sampled: int
     skipped: Mapping[str, int]
     least: Volume | None
@@ -96,6 +101,7 @@ class NegativesPlan:
         bounds = {name: each for name, each in (("least", self.least), ("most", self.most)) if each is not None}
         return {
             "captions": self.captions,
+            "finished": self.finished,
             "sampled": self.sampled,
             "skipped": dict(self.skipped),
             **{
@@ -115,8 +121,10 @@ class NegativesPlan:
 
     def render(self) -> Group:
         """Return a table for a terminal with one line per rule, then tokens, cost and time."""
+        rest = f" ({self.finished:,} are finished; the estimates are for the others)" if self.finished else ""
         lines = [
-            f"{counted(self.captions, 'caption')}; estimated from {self.sampled:,} of them, nothing was sent or written"
+            f"{counted(self.captions, 'caption')}{rest}; estimated from {self.sampled:,} of them, nothing was sent or "
+            "written"
         ]
         if self.skipped:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
@@ -168,6 +176,7 @@ def plan_negatives(
     engine: Literal["local", "ray"] = "local",
     workers: int | None = 1,
     prices: tuple[float, float] | None = None,
+    out: Path | None = None,
 ) -> NegativesPlan:
     """Estimate what `generate` with these arguments would take, from a sample of the captions.
 
@@ -181,6 +190,7 @@ def plan_negatives(
         engine: as in `generate`; on this machine a model is asked from one process.
         workers: as in `generate`; as many as cores count, if they are on this machine.
         prices: per million tokens read and written.
+        out: as in `generate`: the run would continue there. Not looked at if it is an address.
 
     Raises:
         InputError: as `generate`.
@@ -191,11 +201,15 @@ def plan_negatives(
     if engine == "local":
         processes = min(processes, usable_cores()) if model is None and len(stream) > BATCH else 1
     with ExitStack() as stack:
-        llm, questions, _ = prepare_model(model, settings, stack)
+        llm, questions, description = prepare_model(model, settings, stack)
+        finished = 0
+        if out is not None and address_of(out) is None:
+            entries = manifest_of(stream, settings, description)
+            finished = count_finished(out, entries, stream, rules)
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         batches = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in batches)
-        scale = len(stream) / size if size else 0.0
+        scale = (len(stream) - finished) / size if size else 0.0
         skipped = Counter(filter(None, (check_caption(task.text).reason for batch in batches for task in batch.tasks)))
         parse(["A dog runs."])  # Loading the tagger is no part of a caption's time.
         started = time.process_time()
@@ -203,7 +217,7 @@ def plan_negatives(
             for batch in batches:
                 make_rows(batch, maker)
             grammar = scale * (time.process_time() - started)
-            return NegativesPlan(len(stream), size, skipped, None, None, grammar, processes)
+            return NegativesPlan(len(stream), finished, size, skipped, None, None, grammar, processes)
         tagged = [tag(batch) for batch in batches]
         requests = _requests(maker, tagged)
         grammar = scale * (time.process_time() - started)
@@ -217,7 +231,9 @@ def plan_negatives(
             start = time.monotonic()
             _run(llm, maker, [few])
             seconds = (time.monotonic() - start) * most.total / max(measured, 1) / processes
-        return NegativesPlan(len(stream), size, skipped, least, most, grammar, processes, seconds, len(few), prices)
+        return NegativesPlan(
+            len(stream), finished, size, skipped, least, most, grammar, processes, seconds, len(few), prices
+        )
 
 
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:

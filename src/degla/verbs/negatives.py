@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
             engine=arguments.engine,
             workers=arguments.workers,
             prices=prices,
+            out=arguments.out,
         )
         answer(arguments, lambda: plan.plain, lambda: show(plan.render()))
         return 0

@@ -14,12 +14,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.files import LineFile, cannot_write, open_temporary_database, whole_lines, write_json
+from degla.files import LineFile, cannot_write, open_temporary_database, require_writable, whole_lines, write_json
 from degla.negatives.grammar import lexicon
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import CaptionStream, FinishedRules, hash_text
@@ -274,12 +274,7 @@ def continue_output(
     beside = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for path in (out, journal := journal_path(out), *list_parts(journal)):
-            if path.exists() and path.stat().st_size and not beside.exists():
-                raise InputError(
-                    f"{path}: already exists, but {beside.name} is missing, so the run cannot be resumed. "
-                    "Move the file or choose another --out."
-                )
+        _require_manifest(out)
     except OSError as error:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
     with LineFile(out) as file:
@@ -290,9 +285,32 @@ def continue_output(
             _compare(out, beside, settings)
         else:
             write_json(beside, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
-        output = Output(file)
-        _find_end(output, captions, rules, summary)
-        yield output
+        end, captions_done, texts = _find_end(file.stream, captions, rules, summary, path=out)
+        file.stream.truncate(end)
+        yield Output(file, captions_done, texts)
+
+
+def count_finished(out: Path, settings: dict[str, Any], captions: CaptionStream, rules: Sequence[str]) -> int:
+    """Return how many leading captions an earlier run has finished; changes nothing; raises as `continue_output`."""
+    require_writable(out)
+    _require_manifest(out)
+    beside = manifest_path(out)
+    if beside.exists():
+        _compare(out, beside, settings)
+    if not out.exists():
+        return 0
+    with out.open("rb") as stream:
+        return _find_end(stream, captions, rules, Summary(tuple(rules), len(captions)), path=out)[1]
+
+
+def _require_manifest(out: Path) -> None:
+    beside = manifest_path(out)
+    for path in (out, journal := journal_path(out), *list_parts(journal)):
+        if path.exists() and path.stat().st_size and not beside.exists():
+            raise InputError(
+                f"{path}: already exists, but {beside.name} is missing, so the run cannot be resumed. "
+                "Move the file or choose another --out."
+            )
 
 
 def manifest_path(out: Path) -> Path:
@@ -327,17 +345,22 @@ def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], summary: Summary) -> None:
-    """Keep the rows of finished (caption, rule) pairs and drop what follows.
+def _find_end(
+    stream: IO[bytes], captions: CaptionStream, rules: Sequence[str], summary: Summary, *, path: Path
+) -> tuple[int, int, FinishedRules]:
+    """Find the rows of finished (caption, rule) pairs, which are added to the summary; what follows is to be dropped.
 
     The last pair in the file may lack rows, so it is made again; an incomplete last line belongs to it or follows it.
+
+    Returns:
+        Byte offset of their end; number of leading captions that have all their rows; finished rules of the next one.
     """
     current: tuple[str, str] | None = None
     pending: list[NegativeRecord] = []
     texts: FinishedRules = {}  # of the last caption
     end = finished = 0  # byte offset of the end of the finished pairs, and their number
-    for number, position, line in whole_lines(output.file.stream):
-        where = f"{output.file.path} line {number}"
+    for number, position, line in whole_lines(stream):
+        where = f"{path} line {number}"
         row = _read(NegativeRecord, line, where, remedy="Delete the file and its manifest to start over.")
         pair = (row.caption_id, row.rule)
         if pair != current:
@@ -357,5 +380,4 @@ def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], sum
             if rule == 0:
                 texts = {}
         pending.append(row)
-    output.file.stream.truncate(end)
-    output.captions_done, output.done = finished // len(rules), texts
+    return end, finished // len(rules), texts
