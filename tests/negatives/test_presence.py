@@ -101,7 +101,7 @@ def test_a_dry_run_tells_rows_space_and_time_and_writes_nothing(
     assert main([*words, "--dry-run"]) == 0
     told = capsys.readouterr().err
     assert not out.exists() and list(tmp_path.iterdir()) == [captions]
-    assert "320 captions of 280 images; estimated from 80 of 70, nothing was written" in told
+    assert "320 captions of 280 images; estimated from 80 captions of 70 images, nothing was written" in told
     assert "disk space: about" in told and "GB are free" in told and "time: about" in told
     assert main(words) == 0
     for file in [out] if out.is_file() else out.iterdir():

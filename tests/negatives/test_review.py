@@ -215,6 +215,17 @@ def test_a_text_whose_file_could_not_be_written_follows(review: Review, monkeypa
     assert texts(review, "swap_nouns") == [(draft.caption, draft.negative) for draft in DRAFTS[:2]]
 
 
+def test_a_text_whose_file_could_not_be_written_follows_at_the_end(
+    review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("degla.negatives.review.write_examples", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            review.act("accept")
+    review.__exit__(None, None, None)
+    assert texts(review, "swap_nouns") == [(DRAFTS[0].caption, DRAFTS[0].negative)]
+
+
 def test_a_text_that_two_drafts_of_a_caption_became_stays_while_one_counts(tmp_path: Path) -> None:
     alike = [DRAFTS[0].model_copy(update={"negative": f"A {word} sees a horse."}) for word in ("boat", "tree")]
     with Review(alike, log=tmp_path / "log", out=tmp_path / "out") as review:

@@ -119,8 +119,8 @@ def _estimate(
         size = scale * sum(each.stat().st_size for each in files)
         counts = {each.name: sum(1 for _ in each.open("rb")) for each in files if each.suffix == ".jsonl"}
     tell(
-        f"{counted(len(rows), 'caption')} of {counted(len(images), 'image')}; estimated from {len(sample):,} of "
-        f"{len(chosen):,}, nothing was written: {made}"
+        f"{counted(len(rows), 'caption')} of {counted(len(images), 'image')}; estimated from "
+        f"{counted(len(sample), 'caption')} of {counted(len(chosen), 'image')}, nothing was written: {made}"
     )
     lines = [f"about {round(scale * count):,} in {name}" for name, count in counts.items()]
     free = ""
