@@ -189,6 +189,9 @@ def test_what_an_earlier_run_finished_is_not_estimated_again(
     out.with_name("n.jsonl.manifest.json").unlink()
     assert main([*command, "--dry-run"]) == 2
     assert "n.jsonl.manifest.json is missing" in capsys.readouterr().err
+    for place, status in ((f"{table}/n.jsonl", 2), ("memory://b/n.jsonl", 0)):
+        assert main(["negatives", str(table), "--out", place, "--dry-run"]) == status
+    assert "captions.jsonl is not a folder" in capsys.readouterr().err
     model = UnsteadyModel()
     everything, rest = (
         plan_negatives(captions(10), NegativesSettings(RULES, seed=3), model=model, out=place)

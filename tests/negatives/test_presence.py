@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +114,26 @@ def test_a_dry_run_tells_rows_space_and_time_and_writes_nothing(
         server = ["--llm", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
         assert main([*words, "--dry-run", *server]) == 0
         assert "a request to the language model for each caption" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_a_sample_as_often_as_it_is_contained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = tmp_path / "captions.jsonl"
+    rows = [CAPTIONS[0].model_copy(update={"id": str(turn), "image_id": str(turn)}) for turn in range(40)]
+    captions.write_text("".join(each.model_dump_json() + "\n" for each in rows))
+
+    def make(arguments: Namespace, sample: Iterable[CaptionRecord]) -> str:
+        arguments.out.write_text("{}\n" * 500_000)
+        return f"{len(list(sample))} captions"
+
+    monkeypatch.setattr("degla.verbs.prepare._SAMPLED", 10)
+    monkeypatch.setattr("degla.verbs.prepare._contexts", make)
+    monkeypatch.setattr("degla.verbs.prepare.time", SimpleNamespace(monotonic=iter([3.0, 13.0]).__next__))
+    assert main(["prepare", "contexts", str(captions), "--out", str(tmp_path / "o.jsonl"), "--dry-run"]) == 0
+    printed = capsys.readouterr().err
+    assert "estimated from 10 captions of 10 images" in printed and "about 2,000,000 in o.jsonl" in printed
+    assert "disk space: about 6.0 MB" in printed and "time: about 40 s" in printed
 
 
 def test_bodies_have_their_parts_and_people_what_they_are_called_after() -> None:
