@@ -133,7 +133,7 @@ def _spell_none(words: list[str], settings: Any) -> list[str]:
     spelled, flag = list(words), ""
     for number, word in enumerate(words):
         name, equals, value = word.partition("=") if word.startswith("--") else (flag, "", word)
-        flag = name if word.startswith("--") else ""
+        flag = name
         field = name.removeprefix("--").replace("_", "-")
         if is_none(value) and field in flags(settings) and may_be_none(field.replace("-", "_"), settings):
             spelled[number] = f"{name}=None" if equals else "None"
