@@ -161,7 +161,8 @@ class ExchangingRule(NegativeRule):
         """Return the acceptable exchanges, first those of scenes that an image may show."""
         free = [tokens for tokens, reason in _swaps(self, caption) if not reason]
         rng.shuffle(free)
-        free.sort(key=lambda tokens: (is_strange(caption, tokens), lifeless_actors(tokens)))
+        if len(free) > 1:
+            free.sort(key=lambda tokens: (is_strange(caption, tokens), lifeless_actors(tokens)))
         texts = dict.fromkeys(write(caption, tokens) for tokens in free)
         return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 
