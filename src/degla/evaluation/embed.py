@@ -74,7 +74,7 @@ class Embedder:
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
-        images_per_batch: 0: 8 on a CPU, whose caches activations outgrow (64 with a small model), else 128.
+        images_per_batch: 0: 8 on a CPU, whose caches activations outgrow (128 with a small model), else 128.
         texts_per_batch: 0: 32 on a CPU (256 with a small model), else 512.
         reading: how images become pixels, see `data.decoding.decode`.
         workers: threads that open and transform images; 0: one per core.
@@ -144,7 +144,7 @@ class Embedder:
                     pixels = torch.stack([future.result() for future in ahead.pop(place)])
                     return self.encoder.encode_images(send(pixels, self.encoder.device))
 
-                size = self.images_per_batch or self._size(8, 128)
+                size = self.images_per_batch or self._size(8, small=128, other=128)
                 paths = {number: image.path for number, image in image_of.items()}
                 table = self._rows(list(numbers), embed, size=size, name="images", name_of=paths.__getitem__)
             finally:
@@ -247,7 +247,7 @@ class Embedder:
             return self.encoder.encode_captions(numbers if grows else send(numbers, self.encoder.device))
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
-        size = self.texts_per_batch or self._size(32, 512)
+        size = self.texts_per_batch or self._size(32, small=256, other=512)
         text_of = {number: text for text, number in reversed(text_row.items())}
         return text_row, self._rows(keys, embed, size=size, name="texts", name_of=text_of.__getitem__, order=order)
 
@@ -265,13 +265,13 @@ class Embedder:
                 full[cut[0]],
             )  # fmt: skip
 
-    def _size(self, processor: int, other: int) -> int:
+    def _size(self, processor: int, *, small: int, other: int) -> int:
         """Batch size by device and model size."""
         if not str(self.encoder.device).startswith("cpu"):
             return other
         parameters = getattr(self.encoder, "parameters", None)
-        small = parameters is not None and sum(weight.numel() for weight in parameters()) < _SMALL
-        return 8 * processor if small else processor
+        few = parameters is not None and sum(weight.numel() for weight in parameters()) < _SMALL
+        return small if few else processor
 
     def _key(self, kind: str, content: str) -> str:
         identity = self.image_identity if kind == "image" and self.image_identity else self.identity
