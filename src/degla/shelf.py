@@ -216,7 +216,7 @@ class Shelf:
 def _imported(sources: Iterable[bytes], package: str) -> list[tuple[Shelf, str]]:
     """Return the users' own members that source files of a package import or name, as `losses.MyMargin`, with their
     shelves."""
-    found: set[str] = set()
+    paths: set[str] = set()
     for source in sources:
         names: list[tuple[str, str]] = []
         try:
@@ -228,17 +228,17 @@ def _imported(sources: Iterable[bytes], package: str) -> list[tuple[Shelf, str]]
                     place = "." * node.level + (node.module or "")
                     place = resolve_name(place, package) if node.level else place
                     names += [(each.asname or each.name, f"{place}.{each.name}") for each in node.names]
-                    found.add(place)
+                    paths.add(place)
         except (SyntaxError, ValueError, ImportError):  # Reported by whoever imports it.
             continue
         path_of = dict(names)
-        found |= {path for _, path in names}
+        paths |= {path for _, path in names}
         for node in nodes:
             if isinstance(node, ast.Attribute):
                 first, _, rest = ast.unparse(node).partition(".")
-                found.add(f"{path_of.get(first, first)}.{rest}")
+                paths.add(f"{path_of.get(first, first)}.{rest}")
     # The last two words of a path: `from degla import losses` leaves no more.
-    ends = {tuple(path.split(".")[-2:]) for path in found}
+    ends = {tuple(path.split(".")[-2:]) for path in paths}
     named = [each for each in SHELVES.values() if any(each.folder.name in end[:1] for end in ends)]
     return [(shelf, name) for shelf in named for name in shelf.own()
             if not ends.isdisjoint((shelf.folder.name, word) for word in (name, class_name(name)))]  # fmt: skip

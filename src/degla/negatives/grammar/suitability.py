@@ -122,7 +122,7 @@ def is_strange(caption: Caption, tokens: Sequence[Token]) -> bool:
     old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens))
     counts = (_dressed_things, _mixed_lists, _odd_descriptions, _odd_objects, _swallowed)
     # Most candidates have none: those of the caption are counted for the others only.
-    if any((found := count(new)) and found > count(old) for count in counts):
+    if any((odd := count(new)) and odd > count(old) for count in counts):
         return True
     return _only_phrases_moved(old, new) and any(
         _loses_agency(verb, one.head, other.head, following)
