@@ -117,7 +117,7 @@ def _dataset(folder: Path) -> list[Kind]:
     datasets.Dataset.from_list(ROWS).save_to_disk(str(folder))
 
     def read() -> Any:
-        format._open.cache_clear()
+        format._opened.cache_clear()
         return dumped(read_captions(folder))
 
     return [

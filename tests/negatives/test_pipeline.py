@@ -139,14 +139,6 @@ def test_every_failure_is_a_row_with_its_reason(tmp_path: Path, outcome: str) ->
     assert len(rows) == 2 * last
 
 
-def test_true_texts_are_made_by_the_grammar_alone(tmp_path: Path) -> None:
-    model = UnsteadyModel(varied)
-    run(tmp_path / "asked.jsonl", model, rules=("exchange_conjuncts",))
-    run(tmp_path / "alone.jsonl", None, rules=("exchange_conjuncts",))  # type: ignore[arg-type]
-    rows = rows_of(tmp_path / "asked.jsonl")
-    assert rows == rows_of(tmp_path / "alone.jsonl") and any(row.accepted for row in rows) and not model.requests
-
-
 def test_an_answer_without_words_is_a_row(tmp_path: Path) -> None:
     model = UnsteadyModel(lambda request: "...", forms=("write",))
     run(tmp_path / "out.jsonl", model, TEXTS[:1], rules=("replace_nouns",), per_rule=1)
