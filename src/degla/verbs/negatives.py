@@ -75,7 +75,10 @@ def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
     """Return the named rules; by default all for positives, and those that balance can keep for negatives."""
     if named == ["all"] or (named is None and shelf is POSITIVES):
         return shelf.names()
+    other, what = (RULES, "negatives: omit") if shelf is POSITIVES else (POSITIVES, "positives: add")
     for name in named or ():
+        if name in other.names():
+            raise InputError(f"--rules {name}: makes {what} --positives.")
         shelf.require(name)
     return named or BALANCED_RULES
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.remote import refuse_address
+from degla.remote import address_of, display_path, refuse_address
 from degla.shelf import SYSTEMS
 from degla.verbs._arguments import Parser, require_least
 from degla.verbs._training import check_flags, read_flags
@@ -92,6 +92,8 @@ def read_command(words: list[str]) -> SystemCommand:
     arguments, rest = _parser().parse_known_args(words)
     if arguments.out is not None:
         refuse_address(arguments.out)
+    if arguments.models is not None and address_of(arguments.models) is not None:
+        raise InputError(f"{display_path(arguments.models)}: models are read from a local folder. Download it.")
     if arguments.models is not None and arguments.action != "evaluate":
         raise InputError("--models applies only to degla system NAME evaluate. Use --out.")
     if arguments.quick and arguments.action == "evaluate":
