@@ -146,7 +146,16 @@ def open_cache(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
 
-def delete_unused(folder: Path) -> None:
+def is_cached(file: Path) -> bool:
+    """Whether a file of embeddings exists; it is marked as used then, else unused ones beside it are deleted."""
+    if file.exists():
+        mark_used(file)
+        return True
+    _delete_unused(file.parent)
+    return False
+
+
+def _delete_unused(folder: Path) -> None:
     """Delete the embeddings in a folder that were not used for 90 days; in one that the user named, none."""
     try:
         if folder != cache_folder("embeddings"):
@@ -262,10 +271,7 @@ class _File:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                mark_used(self.path)
-            else:
-                delete_unused(self.path.parent)
+            is_cached(self.path)
             self._connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             if _version(self._connection) != FORMAT:
                 # A row of 512 numbers takes over half of SQLite's default page; the other half would be wasted.

@@ -21,13 +21,13 @@ from degla.data.images import look_for, read_image
 from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
-from degla.evaluation.cache import DiskCache, delete_unused, image_identity_of
+from degla.evaluation.cache import DiskCache, image_identity_of, is_cached
 from degla.evaluation.embed import Embedder
 from degla.evaluation.image_files import content_digest, decode_image, read_image_file
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows
-from degla.files import cache_folder, mark_used, whole_file
+from degla.files import cache_folder, whole_file
 from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
@@ -108,10 +108,7 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
             contents = list(pool.map(lambda path: content_digest(folder, path), names, chunksize=16))
             digest = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
             file = cache_folder("embeddings") / f"{digest}.patches.npy"
-            if file.exists():
-                mark_used(file)
-            else:
-                delete_unused(file.parent)
+            if not is_cached(file):
                 batches = _batches_of_rows(names, folder=folder, encoder=encoder, pool=pool)
                 _write_rows(file, batches, count=len(names))
         return file
