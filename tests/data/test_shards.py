@@ -325,7 +325,7 @@ def test_wrong_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"member 'a\.png' occurs twice"):
         list(read_captions(tmp_path))
     tar.write_bytes(whole + whole)
-    with pytest.raises(InputError, match=r"0\.tar: goes on after the end of the archive.*tar --concatenate"):
+    with pytest.raises(InputError, match=r"0\.tar: has data after the end of the archive.*tar --concatenate"):
         list(read_captions(tmp_path))
     tar.write_bytes(whole + bytes(99_999))
     assert len(list(read_captions(tmp_path))) == 3

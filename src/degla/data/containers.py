@@ -95,7 +95,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
         wanted: whether to read the content of a file with that name.
 
     Raises:
-        InputError: it is not an uncompressed tar, is damaged or truncated, goes on after its end, or contains a name
+        InputError: it is not an uncompressed tar, is damaged or truncated, has data after its end, or contains a name
             twice; or a file to be read has more than `LONGEST_LINE` bytes.
     """
     names, shown = set[str](), display_path(tar)
@@ -132,8 +132,8 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             while piece := stream.read(PIECE):
                 if piece.strip(b"\0"):
                     raise InputError(
-                        f"{shown}: goes on after the end of the archive at byte {archive.offset}, as archives joined "
-                        "with cat do. Join them with tar --concatenate, or give them one by one."
+                        f"{shown}: has data after the end of the archive at byte {archive.offset}, as archives joined "
+                        "with cat have. Join them with tar --concatenate, or give them one by one."
                     )
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # numbers and names in headers may be anything
         raise InputError(f"{shown}: cannot be read as an uncompressed tar: {error}. {_REMEDY}") from None

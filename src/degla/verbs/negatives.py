@@ -77,7 +77,7 @@ def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
         return shelf.names()
     other, what = (RULES, "negatives: omit") if shelf is POSITIVES else (POSITIVES, "positives: add")
     for name in named or ():
-        if name in other.names():
+        if name in other.names() and name not in shelf.names():
             raise InputError(f"--rules {name}: makes {what} --positives.")
         shelf.require(name)
     return named or BALANCED_RULES
