@@ -26,7 +26,11 @@ from degla.verbs._training import configure
 from degla.verbs.system import read_command
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(ROOT / name / "README.md" for name in ("bench", "examples")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 COMMAND_PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md", "examples/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
