@@ -141,6 +141,17 @@ def test_a_frozen_scale_above_the_limit_stays(tiny_model: Path, tiny_pairs: Pair
     assert trainer.encoder.scale.item() == before > 2.0
 
 
+def test_a_start_above_the_limit_is_refused_where_it_would_be_lowered(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = replace(config, optim=replace(config.optim, start_scale=60.0, max_scale=50.0))
+    with pytest.raises(InputError, match=r"--optim\.start-scale 60 is above --optim\.max-scale 50"):
+        first_step(config)
+    _, _, trainer = first_step(replace(config, train=replace(config.train, train_scale=False)))
+    assert trainer.encoder.scale.item() == pytest.approx(60.0), "a frozen scale stays"
+
+
 def test_trimming_changes_nothing(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     values = []
     for trim in (True, False):

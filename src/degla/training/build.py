@@ -131,6 +131,11 @@ def build_trainer(
     limit = math.log(config.optim.max_scale)
     if encoder.bias is not None:
         limit = max(limit, float(encoder.clip.logit_scale.detach()))
+    elif config.train.train_scale and (config.optim.start_scale or 0) > config.optim.max_scale:
+        raise InputError(
+            f"--optim.start-scale {config.optim.start_scale:g} is above --optim.max-scale "
+            f"{config.optim.max_scale:g}, to which the first step would lower it. Lower the one or raise the other."
+        )
     choose_trainable(encoder, config)
     decoder, predictor = _decoder(config, encoder), _predictor(config, encoder)
     teacher = Teacher(encoder, config.teacher) if any(objective.needs for objective in objectives) else None
