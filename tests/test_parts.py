@@ -421,6 +421,7 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
         ({"losses/one.py": "raise ValueError('a\\nb')\n"}, r".*losses/one\.py line 1: ValueError: a b"),
         ({"losses/contrastive.py": ""}, r".*contrastive\.py: the name 'contrastive' is taken by .*contrastive\.py\..*"),
         ({"losses/core.py": ""}, r".*core\.py: the name 'core' is taken by .*core\. Rename the file\."),
+        ({"losses/lr.py": ""}, r".*lr\.py: the name 'lr' is taken by another column of metrics\.jsonl\. Rename .*"),
         ({"losses/one.py": "a = 1\nb = (\n"}, r".*losses/one\.py line 2: SyntaxError: '\(' was never closed"),
         ({"losses/one.py": "import nothing_of_this_name\n"}, r".*one\.py line 1: ModuleNotFoundError: No module.*"),
         ({"losses/one.py": "x = 1\n"}, r".*losses/one\.py: must define One for the loss 'one'\..*"),

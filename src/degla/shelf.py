@@ -77,12 +77,14 @@ class Shelf:
         noun: word for a member in messages, for example ``loss``.
         folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
         extensible: whether users can add members of their own, see `own`.
+        reserved: names that members of the user's own must not have, and what has them.
     """
 
     package: str
     noun: str
     folders: bool = False
     extensible: bool = False
+    reserved: tuple[frozenset[str], str] = (frozenset(), "")
 
     @property
     def folder(self) -> Path:
@@ -105,6 +107,8 @@ class Shelf:
                     continue
                 if not name.startswith("_") and (wrong := _wrong(name)):
                     raise InputError(f"{file}: a {self.noun}'s name must be {wrong}. Rename the file.")
+                if name in self.reserved[0]:
+                    raise InputError(f"{file}: the name {name!r} is taken by {self.reserved[1]}. Rename the file.")
                 taken = [each for each in (files.get(name), self.folder / name, self._packaged(name)) if each]
                 if other := next((each for each in taken if each.exists()), None):
                     raise InputError(f"{file}: the name {name!r} is taken by {other}. Rename the file.")
@@ -283,7 +287,10 @@ class _OwnParts(MetaPathFinder):
 
 sys.meta_path.append(_OwnParts())
 
-LOSSES = Shelf("degla.losses", "loss", extensible=True)
+_METRICS = ("step", "epoch", "loss", "lr", "scale", "bias", "l2_sp", "pairs_per_second", "ended")
+LOSSES = Shelf(
+    "degla.losses", "loss", extensible=True, reserved=(frozenset(_METRICS), "another column of metrics.jsonl")
+)
 RULES = Shelf("degla.negatives.rules", "rule", extensible=True)
 POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True)
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True)

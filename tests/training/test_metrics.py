@@ -13,6 +13,7 @@ import torch
 
 from degla.config.sections import TrackingConfig
 from degla.errors import DeglaError, InputError
+from degla.shelf import LOSSES
 from degla.training.loop import train
 from degla.training.metrics import FiniteWatch, Metrics, NonFiniteLossError, lines_up_to
 from tests.training.configs import tiny_config
@@ -65,6 +66,13 @@ def test_a_line_of_one_step_has_only_the_losses_of_that_step(tmp_path: Path) -> 
             metrics.record(step, epoch=0, values={"loss": step, "own" if step == 1 else "replay.own": step})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [rows[0].get("replay.own"), rows[1].get("own")] == [None, None]
+
+
+def test_no_own_loss_can_have_the_name_of_another_column(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    train(replace(config, l2_sp=replace(config.l2_sp, weight=1.0, importance="equal")))
+    columns = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]).keys()
+    assert "l2_sp" in columns and columns - LOSSES.reserved[0] == {"contrastive"}
 
 
 def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path: Path) -> None:
