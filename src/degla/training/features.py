@@ -146,8 +146,8 @@ def _write_rows(file: Path, batches: Iterator[NDArray[np.float32]], *, count: in
             stream.write(rows.tobytes())
 
 
-_BLOCK = 1024
-"""Number of images whose similarities to all others are held at a time."""
+_BLOCK, _OTHERS = 1024, 16 * 1024
+"""Numbers of images whose similarities to each other are held at a time; the second is a multiple of the first."""
 
 
 def find_neighbours(
@@ -203,10 +203,16 @@ def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
     """Return the `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
     nearest = np.empty((len(rows), count), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
-        products = rows[start : start + _BLOCK] @ rows.T
-        own = np.arange(len(products))
-        products[own, start + own] = -np.inf
-        top = np.argpartition(-products, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(products, top, axis=1), axis=1, kind="stable")
-        nearest[start : start + _BLOCK] = np.take_along_axis(top, order, axis=1)
+        block = rows[start : start + _BLOCK]
+        best, found = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
+        for first in range(0, len(rows), _OTHERS):
+            products = torch.from_numpy(block @ rows[first : first + _OTHERS].T)
+            if first <= start < first + _OTHERS:
+                own = torch.arange(len(block))
+                products[own, start - first + own] = -torch.inf
+            top = products.topk(min(count, products.shape[1]))
+            best, found = torch.cat([best, top.values], dim=1), torch.cat([found, top.indices + first], dim=1)
+            best, order = best.topk(min(count, best.shape[1]))
+            found = found.gather(1, order)
+        nearest[start : start + _BLOCK] = found.numpy()
     return nearest
