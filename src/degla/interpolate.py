@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.caveats import trained_on
+from degla.evaluation.caveats import of_training
 from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, score_names
 from degla.evaluation.overlap import training_images
@@ -109,7 +109,7 @@ def interpolate(
     )
     sweep = choose(points, gain=goal.gain, kept=goal.kept, keep=goal.keep)
     titles = {entry.name: entry.title for entry in result.benchmarks}
-    sweep = replace(sweep, warnings=tuple(trained_on("the tuned model and its averages", leakage, titles)))
+    sweep = replace(sweep, warnings=tuple(of_training("the tuned model and its averages", leakage, titles)))
     write_text(out / "frontier.svg", _draw(sweep))
     write_json(out / "sweep.json", sweep.plain())
     with written_whole(out / CHOSEN) as folder:

@@ -32,10 +32,17 @@ def caveats_of(
         yield from _of_benchmark(entries)
     yield from _unlike(results)
     for label, result in results:
-        yield from trained_on(label, result.leakage, titles)
+        yield from of_training(label, result.leakage, titles)
     for label, floor in floors:
         for entry in floor.benchmarks if floor.model.name.startswith("blind") else ():
             yield from _answered_blind(label, entry)
+
+
+def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
+    """Yield what `trained_on` does, and a sentence for each earlier model whose training images are unknown."""
+    yield from trained_on(label, leakage, titles)
+    for name in leakage.unknown if leakage else ():
+        yield f"{label}: was fine-tuned from {name}, which is no longer there: what that was trained on is not counted."
 
 
 def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:

@@ -130,8 +130,10 @@ def _training_data(result: TracedResult) -> str:
     if leakage is None:
         return "not known"
     shared = [f"{overlap.shared} of {overlap.images} of {overlap.benchmark}" for overlap in leakage.overlaps]
+    earlier = f"; that of {', '.join(leakage.unknown)} is not known" if leakage.unknown else ""
     return (
         f"{', '.join(leakage.captions)}: {counted(leakage.images, 'image')}, among them {', '.join(shared) or 'none'}"
+        f"{earlier}"
     )
 
 

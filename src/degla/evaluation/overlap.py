@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from pydantic import Field
 from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import content_digest, size_of
 from degla.parse import read_json
+from degla.passwords import without_passwords
 from degla.records import Original, Record, read_jsonl
 from degla.remote import address_of
 
@@ -62,11 +63,13 @@ class Leakage(Record):
         captions: names of the captions files.
         images: number of distinct images in them.
         overlaps: one per benchmark.
+        unknown: models that it was fine-tuned from and that are no longer there, so that their data is unknown.
     """
 
     captions: tuple[str, ...]
     images: int = Field(ge=0)
     overlaps: tuple[Overlap, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,13 @@ class TrainingImages:
         captions: the captions files.
         files: the images' full paths.
         originals: the original files of packed images; `files` then has their places in the shards.
+        unknown: as in `Leakage`.
     """
 
     captions: tuple[Path, ...]
     files: frozenset[Path]
     originals: frozenset[Original] = frozenset()
+    unknown: tuple[str, ...] = ()
 
 
 _SECOND: Final = ("distractor_image", "distractor_text")
@@ -95,7 +100,8 @@ def training_images(name: str) -> TrainingImages | None:
         None for any other model, and, with a warning, if the captions file can no longer be read.
     """
     trainings: list[TrainingImages] = []
-    for config in _configs(name):
+    configs, unknown = _configs(name)
+    for config in configs:
         try:
             trainings += trained_by(config)
         except (InputError, KeyError, TypeError, AttributeError) as error:
@@ -106,7 +112,7 @@ def training_images(name: str) -> TrainingImages | None:
                 error,
             )
             return None
-    return joined_images(trainings) if trainings else None
+    return replace(joined_images(trainings), unknown=unknown) if trainings else None
 
 
 def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
@@ -117,19 +123,28 @@ def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
         captions,
         frozenset().union(*(part.files for part in parts)),
         frozenset().union(*(part.originals for part in parts)),
+        tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
     )
 
 
-def _configs(name: str) -> Iterator[dict[str, Any]]:
-    """Configuration of a run, and of each run that an earlier one began from."""
+def _configs(name: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Configuration of a run, and of each run that an earlier one began from; and the first whose folder is missing."""
+    from degla.model.load import SHIPPED
+
+    configs: list[dict[str, Any]] = []
     names: set[str] = set()
     while name not in names:
         names.add(name)
-        config = _config(_folder(name))
+        folder = _folder(name)
+        config = _config(folder)
         if config is None:
-            return
-        yield config
+            # Names with a colon are those of published models.
+            is_folder = bool(address_of(name)) or not (":" in name or name in SHIPPED)
+            lost = bool(configs and name) and is_folder and not folder.is_dir()
+            return configs, (without_passwords(name),) if lost else ()
+        configs.append(config)
         name = str(config.get("model", ""))
+    return configs, ()
 
 
 def _folder(name: str) -> Path:
@@ -222,7 +237,9 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
             by_size.setdefault(state[0], []).append(file)
     overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
     captions = tuple(path.name for path in training.captions)
-    return Leakage(captions=captions, images=len(training.files), overlaps=tuple(overlaps))
+    return Leakage(
+        captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown
+    )
 
 
 def _overlap(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from degla.evaluation.caveats import floor_notes, trained_on
+from degla.evaluation.caveats import floor_notes, of_training
 from degla.evaluation.cells import limited
 from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
@@ -58,7 +58,7 @@ def render_result(result: TracedResult) -> Group:
         table = Table(heads, rows)
         tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
     titles = {benchmark.name: benchmark.title for benchmark in result.benchmarks}
-    return Group(*tables, *map(Text, trained_on(result.model.label, result.leakage, titles)))
+    return Group(*tables, *map(Text, of_training(result.model.label, result.leakage, titles)))
 
 
 def _row(score: Score, floors: Sequence[str], ceilings: bool, *, name: str) -> TableRow:

@@ -16,7 +16,7 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
-from degla.evaluation.caveats import doubt_about, floor_notes, missing_images, trained_on
+from degla.evaluation.caveats import doubt_about, floor_notes, missing_images, of_training
 from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
@@ -165,7 +165,7 @@ def _caveats(models: Sequence[Model]) -> list[str]:
                 labels[model.label] = None
     for result, labels in leaked.values():
         titles = {entry.name: entry.title for entry in result.benchmarks}
-        caveats |= dict.fromkeys(trained_on(", ".join(labels), result.leakage, titles))
+        caveats |= dict.fromkeys(of_training(", ".join(labels), result.leakage, titles))
     return list(caveats)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from degla.config.fields import change
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError
-from degla.evaluation.caveats import trained_on
+from degla.evaluation.caveats import of_training
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
@@ -124,7 +124,7 @@ def _sequences(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[C
 
 def _leaks(label: str, path: Path) -> Iterator[str]:
     result = load_result(path)
-    return trained_on(label, result.leakage, {entry.name: entry.title for entry in result.benchmarks})
+    return of_training(label, result.leakage, {entry.name: entry.title for entry in result.benchmarks})
 
 
 def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, QuestionVariance]:
