@@ -11,6 +11,7 @@ from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
+from degla.evaluation.models import load_floor
 from degla.evaluation.questions import ask
 from degla.records import CaptionRecord, write_jsonl
 from tests.evaluation.fake_encoders import constant, knowing
@@ -136,6 +137,18 @@ def test_oracle_liar_and_constant(tmp_path: Path) -> None:
         assert coco.tie == (tie or "lenient")
         assert {score.value for score in coco.scores} == {value}
         assert all(score.ties == score.n for score in coco.scores)
+
+
+def test_a_floor_without_sight_is_at_chance_in_both_directions(tmp_path: Path) -> None:
+    paint(tmp_path, write_blip(tmp_path))
+    (part,) = score(load_floor("blind"), "retrieval", tmp_path).benchmarks[0].parts
+    found = {measured.metric: measured for measured in part.scores}
+    for k in (1, 5, 10):
+        assert found[f"text_to_image@{k}"].value == pytest.approx(k / 12)
+    assert found["image_to_text@1"].value == pytest.approx(1 / 12), "the shortest caption is of one image"
+    assert part.tie == "lenient", "the rule of the models beside it"
+    (asked,) = score(load_floor("blind"), "retrieval", tmp_path, tie="lenient").benchmarks[0].parts
+    assert asked.scores[1].value == 1.0
 
 
 def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:

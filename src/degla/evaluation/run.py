@@ -192,8 +192,10 @@ class Evaluation:
             # Nothing else in a result tells these scores from those by cosine.
             label = f"{label or encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
+        # A floor cannot tell images apart: counting its ties as right would make it perfect.
+        tie = self.tie or ("half" if isinstance(encoder, Floor) else None)
         scored = processes.from_first(
-            lambda: [self._score(questions, embeddings, cache, table) for questions in self.all_questions]
+            lambda: [self._score(questions, embeddings, cache, table, tie) for questions in self.all_questions]
         )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
@@ -227,10 +229,11 @@ class Evaluation:
         return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)
 
     def _score(
-        self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None
-    ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
+        self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None,
+        regions: RegionTable | None, tie: TieRule | None,
+    ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
-        judged = judge(benchmark, questions.entries, embeddings, tie=self.tie, regions=regions)
+        judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
