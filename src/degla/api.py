@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
+from degla.remote import display_path, forget
 from degla.shelf import BALANCED_RULES
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
     """
     from degla.evaluation.models import load_model
 
+    forget()
     return load_model(_named(name), device=device)
 
 
@@ -169,6 +171,7 @@ def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
     """
     from degla.data.sources import read_captions
 
+    forget()
     return read_captions(_path(path, "read_captions"))
 
 
@@ -202,6 +205,7 @@ def write_negatives(
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
 
+    forget()
     source, target = _path(captions, "write_negatives: captions"), _path(out, "write_negatives: out")
     _whole(per_rule, "write_negatives: per_rule")
     _whole(seed, "write_negatives: seed")
@@ -234,6 +238,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     from degla.config.run import TrainConfig, recipe_config
     from degla.training.loop import train
 
+    forget()
     start = recipe_config(config) if isinstance(config, str) else config
     if not isinstance(start, TrainConfig):
         raise InputError(f"train: {config!r} is not a configuration. Give a recipe name or what its function returns.")
@@ -277,6 +282,7 @@ def evaluate(
     from degla.evaluation.results import check_result_name, save_result, spare_results
     from degla.evaluation.run import Evaluation, ask_all
 
+    forget()
     if not isinstance(model, str | Path):
         _refuse_other(model, "evaluate")
     benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str), _path(root, "evaluate: root")
@@ -312,6 +318,7 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
     from degla.evaluation.report import report
     from degla.evaluation.results import load_result
 
+    forget()
     files, page = [Path(path) for path in _listed(results, "report", str, Path)], _path(out, "report: out")
     if not files:
         raise InputError("report: no results were given.")
@@ -321,8 +328,6 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
 
 def _named(model: str | Path) -> str:
     """Return a model's name; it may be given as a path, such as the checkpoint that `train` returns."""
-    from degla.remote import display_path
-
     if not isinstance(model, str | Path):
         raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
     return display_path(model) if isinstance(model, Path) else model

@@ -181,7 +181,7 @@ def _info_of(address: str) -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Forget what servers reported about their files."""
+    """Forget what servers reported about their files, which one command or call asks for only once."""
     _info_of.cache_clear()
 
 
@@ -230,6 +230,7 @@ def unchanged(address: str) -> Iterator[None]:
     yield
     after = _info_of.__wrapped__(address)  # bypass the cache
     if any(after.get(name) != before.get(name) for name in _STATE_FIELDS):
+        forget()
         raise RemoteError(f"{address}: changed during the download. Start again when it is complete.")
 
 
