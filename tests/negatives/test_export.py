@@ -16,7 +16,7 @@ from degla.data.neighbours import NeighbourRecord, read_neighbours
 from degla.data.pairs import PairRow
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.errors import InputError
-from degla.negatives.files.export import POSITIONS
+from degla.negatives.files.export import POSITIONS, _neighbours
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 FIVE = {rule: f"{rule} text" for rule in POSITIONS}
@@ -176,6 +176,12 @@ def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, caps
     back = join(read_captions(out, columns=columns), read_negatives(out))
     pairs = [row for row in case.pairs() if row.negatives]
     assert [row for row in back if row.negatives] == pairs  # captions with ids and images, negatives in order, rules
+
+
+def test_rows_of_other_images_are_found_at_once_where_most_rows_are_of_one() -> None:
+    draw = _neighbours([0, 1] + 200_000 * [2])
+    assert {other for row in range(2, 102) for other in draw(row)} == {0, 1}
+    assert all(other != 0 for other in draw(0))
 
 
 def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ def export_table(
         else:
             summary.left_out["captions without a negative"] += 1
     _refuse_nothing(len(rows_of), summary, out)
-    neighbours = _neighbours(rows_of, images=len(numbers))
+    neighbours = _neighbours(rows_of)
     drawn = 0
     with whole_file(out, newline="") as stream:
         writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
@@ -209,13 +209,18 @@ def export_table(
     return summary
 
 
-def _neighbours(rows_of: Sequence[int], *, images: int) -> Callable[[int], list[int]]:
+def _neighbours(rows_of: Sequence[int]) -> Callable[[int], list[int]]:
     """Return a function that draws numbers of rows of other images for a row; none if there is only one image."""
     random = Random(0)
+    (main, times), *_ = Counter(rows_of).most_common(1)
+    # Of an image with most rows, drawing until another one comes would take as many draws as it has rows.
+    others_of_main = [row for row, image in enumerate(rows_of) if image != main] if 2 * times > len(rows_of) else None
 
     def draw(row: int) -> list[int]:
+        if others_of_main is not None and rows_of[row] == main:
+            return random.choices(others_of_main, k=NEIGHBOURS) if others_of_main else []
         others: list[int] = []
-        while images > 1 and len(others) < NEIGHBOURS:
+        while len(others) < NEIGHBOURS:
             other = random.randrange(len(rows_of))
             if rows_of[other] != rows_of[row]:
                 others.append(other)
