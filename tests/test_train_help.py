@@ -63,6 +63,12 @@ def test_a_field_and_a_section_are_described_with_the_recipes_values(capsys: Cap
     assert main(["train", "gift", "--help", "optm"]) == 2 and "unknown name 'optm'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["train"], ["train", "gift"], ["doctor", "gift"]])
+def test_help_about_two_things_is_refused(words: list[str], capsys: Capture) -> None:
+    assert main([*words, "--help", "optim", "extra"]) == 2
+    assert "--help takes one field, section or 'all'; got optim extra." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--help", "all"], ["--help-all"]])
 def test_every_flag_is_explained_where_all_are_asked_for(words: list[str], capsys: Capture) -> None:
     shown, _ = _shown(["train", "clip", *words], capsys)

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -217,9 +218,16 @@ def _help_of(words: list[str]) -> tuple[str | None, list[str]]:
         if word == "--help-all":
             return ALL, []
         if word in ("-h", "--help"):
-            behind = words[place + 1] if place + 1 < len(words) else ""
-            return ("" if behind.startswith("--") else behind), []
+            return help_topic(words[place + 1 :]), []
     return None, words
+
+
+def help_topic(behind: list[str]) -> str:
+    """Return the word behind --help, "" if there is none. Raises InputError if there are several."""
+    names = list(takewhile(lambda word: not word.startswith("--"), behind))
+    if len(names) > 1:
+        raise InputError(f"--help takes one field, section or {ALL!r}; got {' '.join(names)}. Ask for one at a time.")
+    return names[0] if names else ""
 
 
 _ELSEWHERE: Final = {
