@@ -237,9 +237,7 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
             by_size.setdefault(state[0], []).append(file)
     overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
     captions = tuple(path.name for path in training.captions)
-    return Leakage(
-        captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown
-    )
+    return Leakage(captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown)
 
 
 def _overlap(
