@@ -174,9 +174,10 @@ def exchange_words(
     for sort in sorts:
         mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
         pairs += _shuffled(mine, theirs, chance)
-    every = [list(dict.fromkeys(word for word, sort in side if sort != "PUNCT")) for side in (first, second)]
+    every = [dict.fromkeys(word for word, sort in side if sort != "PUNCT") for side in (first, second)]
+    single = [[word for word in side if not all(word in other for other in every)] for side in every]
     word_lists = [sorted(normalized_words(text)) for text in texts]
-    for one, other in pairs or _shuffled(every[0], every[1], chance):
+    for one, other in pairs or _shuffled(*single, chance):
         changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]
         new = [sorted(normalized_words(text)) for text in changed]
         if new not in (word_lists, word_lists[::-1]) and changed[0] != texts[0] and changed[1] != texts[1]:
