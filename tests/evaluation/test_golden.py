@@ -196,6 +196,10 @@ def test_a_wrong_activation_is_found_by_one_command(tmp_path: Path, capsys: Capt
     wrong = [row["id"] for row in other if row["ok"] != verdicts[row["id"]]["ok"]]
     assert wrong and all(f"{name} text_ok: " in output for name in wrong)
     assert f"{len(wrong)} differ" in output
+    both = ["evaluate", str(models[False]), str(models[True]), "--benchmarks", "sugarcrepe", "--root", str(root)]
+    both += ["--allow-missing", "--no-cache", "--out", str(tmp_path / "both.json"), "--compare-verdicts", str(golden)]
+    assert main(both) == 1, "the last model agrees"
+    capsys.readouterr()
     assert main(["evaluate", str(models[True]), "--benchmarks", "sugarcrepe", "--root", str(root), "--out",
                  str(tmp_path / "o.json"), "--compare-verdicts", str(tmp_path / "no.csv")]) == 2  # fmt: skip
     assert "no.csv: cannot be read" in capsys.readouterr().err

@@ -87,6 +87,12 @@ def test_each_kind_of_tower_says_what_it_is(
     assert all(part in message for part, message in zip(expected, caplog.messages, strict=True)), caplog.messages
 
 
+def test_a_second_model_of_the_kind_is_not_reported_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for seed in (0, 1):
+        load_encoder(str(write_model(tmp_path / f"model-{seed}", seed=seed, vision_cfg=RESNET)))
+    assert len(caplog.messages) == 1
+
+
 def test_slower_linear_layers_are_reported_where_they_are_slower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,12 @@ def test_an_unknown_home_folder_is_no_hindrance(monkeypatch: pytest.MonkeyPatch)
     runpy.run_path(load.__file__)
 
 
+@pytest.mark.parametrize("name", ["world", "folder"])
+def test_every_model_is_loaded_in_evaluation_mode(name: str, tiny_model: Path) -> None:
+    encoder = load_encoder(str(tiny_model) if name == "folder" else name)
+    assert not any(module.training for module in encoder.modules())
+
+
 def test_saved_weights_have_the_permissions_of_any_new_file(tiny_model: Path, tmp_path: Path) -> None:
     """safetensors writes files that only their owner can read, so others could not load a model saved from Python."""
     save_encoder(load_encoder(str(tiny_model)), tmp_path / "saved")

@@ -115,6 +115,15 @@ def test_a_text_that_says_less_or_more_is_not_used(text: str) -> None:
     assert records == list(with_contexts(_records()[:1], seed=0)) and not writer.written
 
 
+def test_a_text_longer_than_any_caption_may_be_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "There is a dog, and the dog is on a sofa."
+    for most, written in ((len(text), 1), (len(text) - 1, 0)):
+        monkeypatch.setattr("degla.negatives.written.LONGEST_TEXT", most)
+        writer = ContextWriter(UnsteadyModel(lambda request: text))
+        list(with_contexts(_records()[:1], seed=0, write=writer))
+        assert writer.written == written
+
+
 def test_a_model_that_cannot_write_chooses_among_the_templates() -> None:
     writer = ContextWriter(UnsteadyModel(lambda request: request.choices[-1], forms=("fill", "choose")))
     (record,) = with_contexts(_records()[:1], seed=0, write=writer)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +130,22 @@ def test_processes_share_the_time(
     assert (shared in grammar) == (model is None or processes > 1)
     assert duration(plan.grammar_seconds / processes) in grammar
     assert model is None or (shared in timed) == (processes > 1)
+
+
+def test_a_model_in_each_process_of_a_cluster_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(process_time=time.process_time, monotonic=count(step=10).__next__)
+    monkeypatch.setattr("degla.negatives.plan.time", clock)
+    settings = NegativesSettings(("swap_adjectives",), seed=3)
+
+    def seconds(engine: Any) -> float:
+        source = UnsteadyModel(forms=("choose", "fill"))
+        found = plan_negatives(
+            captions(40), settings, model=lambda: source, in_process=True, engine=engine, workers=4
+        ).model_seconds
+        assert found is not None
+        return found
+
+    assert seconds("ray") == pytest.approx(seconds("local") / 4) and seconds("local") > 10
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ from degla.data.joining import join
 from degla.data.pairs import ForeignCheck
 from degla.data.sources import read_captions
 from degla.negatives.differences import mark_tokens, measure_difference
+from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, solve_blind
-from degla.negatives.report.counts import Reservoir, entropy
-from degla.negatives.report.examine import explain
-from degla.negatives.report.page import _whole_flags
-from degla.negatives.report.sheet import key_path
+from degla.negatives.report.counts import Draws, Reservoir, entropy
+from degla.negatives.report.examine import examine_file, explain
+from degla.negatives.report.page import _whole_flags, notes
+from degla.negatives.report.sheet import _cell, key_path
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
@@ -126,6 +127,32 @@ def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
     assert advised["swap_nouns"].endswith(
         "together with similar true texts (--positives --rules passive exchange_conjuncts)."
     )
+
+
+def test_what_few_pairs_have_in_common_is_no_cue() -> None:
+    """All of three pairs; and all of a hundred, on either side."""
+    for texts, side in ((("a", "b c"), "shorter"), (("b c", "a"), "longer")):
+        few, many = ([CaptionNegative(*texts, str(image)) for image in range(count)] for count in (3, 100))
+        assert explain("change_number", few, None).sentences[0].startswith("Neither length nor likelihood")
+        assert explain("change_number", many, None).sentences[0] == (
+            f"Length: the caption is the {side} text in 100 % of pairs."
+        )
+
+
+@pytest.mark.parametrize("sign", "=+-@")
+def test_no_cell_of_a_sheet_is_a_formula(sign: str) -> None:
+    assert _cell(f" {sign}SUM(A1)\n") == f"'{sign}SUM(A1)" and _cell(f"a{sign}b") == f"a{sign}b"
+
+
+def test_only_what_is_surely_told_by_the_text_is_warned_of(files: tuple[Path, Path]) -> None:
+    index = CaptionIndex(read_captions(files[1]))
+    file = examine_file(files[0], NEGATIVES, index, label="a", draws=Draws(0, 0, 0))
+    for name, right, pairs in (("few", 20, 20), ("many", 200, 200), ("fewer", 150, 200)):
+        file.blind[name] = Blind(wilson(right, pairs), (), ())
+    assert [each for each in notes([file]) if "nearly all" in each] == [
+        "a: nearly all negatives of many can be identified from the text alone; a model can learn to reject them "
+        "without looking at the image."
+    ]
 
 
 def test_words_without_a_cue_are_not_followed_by_an_empty_list() -> None:

@@ -151,6 +151,14 @@ def test_a_model_writes_units_and_what_the_caption_does_not_say_is_not_used(tmp_
     assert make() == made and requests == list(texts), "no reply is paid for twice"
 
 
+def test_a_unit_longer_than_any_text_may_be_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "A brown dog on a red sofa."
+    monkeypatch.setattr("degla.negatives.written.LONGEST_TEXT", len("a brown dog"))
+    writer = UnitWriter(ScriptedModel(lambda request: _WRITTEN))
+    (record,) = with_units([CaptionRecord(id="1", image="a.jpg", text=text, image_id="1")], seed=0, write=writer)
+    assert {unit.text for unit in record.units} == {"a brown dog", "a red sofa"} and writer.written == 1
+
+
 def test_the_command_has_a_model_write_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(tmp_path / "in.jsonl", records_of("A brown dog on a red sofa."))
     (tmp_path / "script.jsonl").write_text("")
