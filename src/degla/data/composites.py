@@ -175,9 +175,9 @@ def exchange_words(
         mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
         pairs += _shuffled(mine, theirs, chance)
     every = [dict.fromkeys(word for word, sort in side if sort != "PUNCT") for side in (first, second)]
-    single = [[word for word in side if not all(word in other for other in every)] for side in every]
+    mine, theirs = ([word for word in side if not all(word in other for other in every)] for side in every)
     word_lists = [sorted(normalized_words(text)) for text in texts]
-    for one, other in pairs or _shuffled(*single, chance):
+    for one, other in pairs or _shuffled(mine, theirs, chance):
         changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]
         new = [sorted(normalized_words(text)) for text in changed]
         if new not in (word_lists, word_lists[::-1]) and changed[0] != texts[0] and changed[1] != texts[1]:
