@@ -156,16 +156,23 @@ def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
     assert record.label == "['dog']", "no field of several values"
 
 
-def test_parquet_with_paths_of_images_instead_of_their_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("statistics", [True, False])
+def test_parquet_with_paths_of_images_instead_of_their_bytes(statistics: bool, tmp_path: Path) -> None:
     """As `datasets` writes a column of images that are files."""
+    options: dict[str, Any] = {"row_group_size": 1, "write_statistics": statistics}
     paths = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}]
     for images in (paths, [{"path": "a.jpg"}, {"path": "b.jpg"}]):
         table = pyarrow.table({"image": images, "text": ["A dog.", "A cat."]})
         if "bytes" in images[0]:
             kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
             table = table.set_column(0, "image", pyarrow.array(images, kind))
-        pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", row_group_size=1)
+        pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", **options)
         assert [record.image for record in read_captions(tmp_path / "captions.parquet")] == ["a.jpg", "b.jpg"]
+    table = table.set_column(0, "image", pyarrow.array([paths[0], {"bytes": b"x", "path": "b.jpg"}], kind))
+    pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", **options)
+    assert [record.image for record in read_captions(tmp_path / "captions.parquet")] == [
+        "captions.parquet#image/0", "captions.parquet#image/1",
+    ]  # fmt: skip
 
 
 def test_parquet_files_have_the_columns_of_the_first(tmp_path: Path) -> None:

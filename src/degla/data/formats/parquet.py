@@ -18,6 +18,7 @@ from degla.remote import RemoteFile, address_of, display_path
 PATTERNS: Final = True
 ENDINGS: Final = PARQUET_ENDINGS
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
+_IMAGES = 16  # images read at a time where only the first is needed
 _PACKED = b"degla.packed"  # in the schema's metadata of files written by `degla negatives pack`
 
 
@@ -82,10 +83,21 @@ def _holds_paths(file: Any, column: str) -> bool:
     kind = file.schema_arrow.field(column).type
     if not types.is_struct(kind) or "path" not in [each.name for each in kind]:
         return False
-    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
-    parts = (group.column(number) for group in groups for number in range(group.num_columns))
-    stored = (part for part in parts if part.path_in_schema == f"{column}.bytes")
-    return all(part.statistics is not None and part.statistics.null_count == part.num_values for part in stored)
+    stored = f"{column}.bytes"
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        for part in (group.column(place) for place in range(group.num_columns)):
+            if part.path_in_schema == stored and not _is_null(file, part, group=number):
+                return False
+    return True
+
+
+def _is_null(file: Any, part: Any, *, group: int) -> bool:
+    """Whether a column has no value in a row group; it is read, up to the first value, if no statistics tell."""
+    if part.statistics is not None and part.statistics.null_count is not None:
+        return bool(part.statistics.null_count == part.num_values)
+    batches = file.iter_batches(batch_size=_IMAGES, row_groups=[group], columns=[part.path_in_schema])
+    return all(leaf.null_count == len(leaf) for batch in batches for leaf in batch.column(0).flatten())
 
 
 def _rows(file: Any, names: list[str] | None, *, path: Path | str) -> Iterator[dict[str, Any]]:
