@@ -232,7 +232,7 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     ]
 
 
-def test_a_base_that_is_no_longer_there_is_told(run: Path, small_root: Path, tmp_path: Path) -> None:
+def test_a_base_that_is_not_found_is_told(run: Path, small_root: Path, tmp_path: Path) -> None:
     first = run.parent / "first"
     first.rename(run.parent / "elsewhere")
     training = training_images(str(run))
@@ -242,7 +242,7 @@ def test_a_base_that_is_no_longer_there_is_told(run: Path, small_root: Path, tmp
     known, unknown = compare([tmp_path / "tuned.json"]).warnings
     assert "2 of 6 benchmark images are in the training data" in known
     assert unknown == (
-        f"fake: was fine-tuned from {first}, which is no longer there: what that was trained on is not counted."
+        f"fake: was fine-tuned from {first}, which is not found: what that was trained on is not counted."
     )
     (data,) = report([tmp_path / "tuned.json"], out=tmp_path / "report.html")["methods"][0]["training_data"]
     assert data.endswith(f"2 of 6 of small; that of {first} is not known")

@@ -26,12 +26,12 @@ from tests.training.gradient_worker import first_step
 
 
 def test_nearest_rows_equal_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("degla.training.features._BLOCK", 128)
-    monkeypatch.setattr("degla.training.features._OTHERS", 1024)  # The last ones are fewer than four.
+    monkeypatch.setattr("degla.training.features._BLOCK", 64)
+    monkeypatch.setattr("degla.training.features._OTHERS", 128)  # The last ones are fewer than four.
     rows = np.random.default_rng(0).normal(size=(1027, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     nearest = nearest_rows(rows, count=4)
-    for row in (0, 127, 128, 1023, 1024, 1026):
+    for row in (0, 63, 64, 127, 128, 1023, 1024, 1026):
         order = [other for other in np.argsort(-(rows[row] @ rows.T), kind="stable") if other != row]
         assert nearest[row].tolist() == order[:4]
 

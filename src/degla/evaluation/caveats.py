@@ -42,7 +42,7 @@ def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) 
     """Yield what `trained_on` does, and a sentence for each earlier model whose training images are unknown."""
     yield from trained_on(label, leakage, titles)
     for name in leakage.unknown if leakage else ():
-        yield f"{label}: was fine-tuned from {name}, which is no longer there: what that was trained on is not counted."
+        yield f"{label}: was fine-tuned from {name}, which is not found: what that was trained on is not counted."
 
 
 def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Leakage(Record):
         captions: names of the captions files.
         images: number of distinct images in them.
         overlaps: one per benchmark.
-        unknown: models that it was fine-tuned from and that are no longer there, so that their data is unknown.
+        unknown: models that it was fine-tuned from and that are not found, so that their data is unknown.
     """
 
     captions: tuple[str, ...]
