@@ -5,6 +5,7 @@ Needs the extra `ray`. Starting a local Ray takes some seconds, so all that need
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -234,6 +235,14 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
         far = ClusterWorkers(ray_cluster, study_work, folder=tmp_path / "not shared", size=1, gpus=0)
         (unseen,), _ = run_jobs(study_work, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
         assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under the same path.")
+        (tmp_path / "only_here.py").write_text("def work(job): return job")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path)
+            missing = importlib.import_module("only_here").work
+        far = ClusterWorkers(ray_cluster, missing, folder=tmp_path, size=1, gpus=0)
+        (lacking,), _ = run_jobs(missing, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
+        assert lacking is not None and "Traceback" in lacking.details
+        assert lacking.error == "Ray could not run it: ModuleNotFoundError: No module named 'only_here'"
         ends, stopped = run_jobs(
             study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
         )

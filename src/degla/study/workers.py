@@ -306,6 +306,9 @@ class ClusterWorker:
         try:
             end: Ended[Any] = self._ray.get(self.task)
             return replace(end, seconds=seconds)
+        except self._ray.exceptions.RayTaskError as error:  # For example, its machine lacks a package.
+            text = str(error).strip()
+            return Ended(error=f"Ray could not run it: {text.splitlines()[-1]}", details=text, seconds=seconds)
         except self._ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
