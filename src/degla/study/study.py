@@ -23,6 +23,7 @@ from degla.files import write_text
 from degla.pages.page import Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import counted, percent, points
+from degla.remote import address_of
 from degla.results import Result
 from degla.shelf import BENCHMARKS
 from degla.statistics.seeds import Overall, Source, over_sources
@@ -210,10 +211,8 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
 
 
 def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: os.path.relpath(value, folder) if name in path_fields() and value is not None else value
-        for name, value in fields.items()
-    }
+    local = {name for name in path_fields() if fields.get(name) is not None and address_of(fields[name]) is None}
+    return {name: os.path.relpath(value, folder) if name in local else value for name, value in fields.items()}
 
 
 def write_chosen(plan: Plan, table: StudyTable, path: Path) -> None:
