@@ -23,7 +23,10 @@ from degla.evaluation.questions import ask
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
-from degla.study.materials import digest_questions
+from degla.study.conduct import _jobs
+from degla.study.grid import expand
+from degla.study.jobs import StudyQuestions
+from degla.study.materials import CurrentQuestions, digest_questions, prepare
 from degla.study.plan import Plan, read_plan
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
@@ -186,6 +189,30 @@ def test_negatives_that_every_arm_brings_are_not_listed_as_made(tmp_path: Path, 
     own = {"data.negatives": str(write_pairs(tmp_path / "own")["negatives"])}
     plan = _plan(tmp_path, {"recipe": "degla"} | own, {"recipe": arm} | ({} if origin else own))
     assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == origin
+
+
+def test_a_photograph_that_came_is_asked_about(tmp_path: Path) -> None:
+    at_hand = write_own(tmp_path / "data")
+    photograph = min((at_hand / "coco" / "val2017").iterdir())
+    plan = _plan(tmp_path, {"recipe": "clip"}, benchmarks={"names": ["sugarcrepe"], "root": str(at_hand)})
+
+    def asked() -> StudyQuestions:
+        rehearsed, _ = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+        runs = expand(rehearsed, where="plan")
+        bases, _ = _jobs(runs, prepare(rehearsed, runs, out=tmp_path), CurrentQuestions(), out=tmp_path, rehearsed=True)
+        return bases[0].questions
+
+    photograph.rename(tmp_path / "away")
+    before = asked()
+    assert asked() == before, "nothing is measured again"
+    (tmp_path / "away").rename(photograph)
+    assert asked() != before
+
+
+def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match=r"has runs that are not rehearsed .* Use another --out\."):
+        rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
 
 
 def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:

@@ -28,7 +28,7 @@ from degla.stopping import StoppedError
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
-from degla.study.materials import CurrentQuestions, Materials, prepare
+from degla.study.materials import CurrentQuestions, Materials, digest_of, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.rehearsal.plan import rehearse
@@ -178,10 +178,13 @@ def _jobs(
 ) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, the plan's base first, and jobs of the runs, in order."""
     results = out / "results"
+    digests: dict[Path, str] = {}
     bases: dict[tuple[str, StudyQuestions], Job] = {}
     jobs = []
     for run, data in zip(runs, materials, strict=True):
         base, questions = run.config.model, data.questions
+        if rehearsed:  # The files that are present determine what is asked, and on which images.
+            questions = replace(questions, digest=digest_of(questions.root, digests))
         if (base, questions) not in bases:
             title = titled(BASE, run.replicate)
             file = results / f"{file_name(BASE, None, run.replicate)}.json"

@@ -61,13 +61,18 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
         where: name of the plan file for messages.
 
     Raises:
-        InputError: the plan draws from the embedded world and needs no rehearsal, or available files are invalid.
+        InputError: the plan draws from the embedded world and needs no rehearsal, the folder has runs of the plan
+            itself, or available files are invalid.
     """
     if plan.benchmarks is None:
         raise InputError(
             f"{where}: --rehearse requires a plan with 'benchmarks'. A world plan runs anyway; shrink it by --set."
         )
     folder = out / _FOLDER
+    if not folder.exists() and (out / "runs").exists():
+        raise InputError(
+            f"{out}: has runs that are not rehearsed and that a rehearsal would replace. Use another --out."
+        )
     if folder.exists():
         shutil.rmtree(folder)
     root = folder / "data"
