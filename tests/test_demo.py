@@ -13,7 +13,7 @@ import pytest
 from degla.cli import main
 from degla.demo import methods
 from degla.demo import world as room
-from degla.errors import DeglaError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
@@ -82,6 +82,20 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "file").write_text("")
     assert main(["demo", "--quick", "--out", str(tmp_path / "file" / "demo")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["runs", "results"])
+def test_runs_and_results_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
+    methods.clear(tmp_path)
+    methods.clear(tmp_path)  # Stopped before anything was drawn.
+    own = tmp_path / name / "plus" / "checkpoint"
+    own.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"{name}: is not of a demo, which would replace it. Choose another --out."):
+        methods.clear(tmp_path)
+    assert own.exists()
+    (tmp_path / methods.DRAWN).mkdir()
+    methods.clear(tmp_path)
+    assert not own.exists()
 
 
 @pytest.mark.parametrize("size", [room.QUICK, room.FULL], ids=lambda size: size.base)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from degla.allowance import usable_cores
 from degla.config.run import TrainConfig
@@ -148,12 +148,26 @@ def run_jobs(jobs: list[Job], folder_lock: Lock) -> list[Path]:
     return sorted((path for value in reversed(results) for path in value.paths), key=_seed_of)
 
 
+LINK: Final = "pictures"
+"""Link to the folder of the user's photographs."""
+DRAWN: Final = "world"
+"""Folder of the drawn images."""
+
+
 def clear(out: Path) -> None:
-    """Remove the runs and results of an earlier demo, and nothing else."""
+    """Remove the runs and results of an earlier demo, and nothing else.
+
+    Raises:
+        InputError: there are runs or results, but no demo was run here; or the folder cannot be written.
+    """
     try:
-        for name in ("runs", "results"):
-            if (out / name).exists():
-                shutil.rmtree(out / name)
+        earlier = [out / name for name in ("runs", "results") if (out / name).exists()]
+        is_demo = any((out / name).exists() for name in (LINK, DRAWN))
+        for folder in earlier:
+            if not is_demo and any(folder.iterdir()):
+                raise InputError(f"{folder}: is not of a demo, which would replace it. Choose another --out.")
+        for folder in earlier:
+            shutil.rmtree(folder)
         (out / "results").mkdir()
     except OSError as error:
         raise InputError(f"{out}: cannot write the demo's folder: {error.strerror}. Choose another --out.") from None

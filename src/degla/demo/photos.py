@@ -39,7 +39,6 @@ LARGEST, QUICK_LARGEST = 7500, 1000
 LARGEST_HELD: Final = 1000
 LEAST: Final = 20
 """Smallest number of images that training and evaluation need."""
-_LINK: Final = "pictures"
 
 
 def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
@@ -149,12 +148,16 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
 def _below_link(image: str, root: Path) -> str:
     """Return an image's path relative to the demo's folder; a path outside the images' folder is kept."""
     path = Path(locate(image, root))
-    return f"{_LINK}/{path.relative_to(root)}" if path.is_relative_to(root) and ".." not in path.parts else str(path)
+    return (
+        f"{methods.LINK}/{path.relative_to(root)}"
+        if path.is_relative_to(root) and ".." not in path.parts
+        else str(path)
+    )
 
 
 def _link(images: Path, out: Path) -> None:
     """Link the images' folder into the demo's, because pages only show images of their own folder."""
-    link = out / _LINK
+    link = out / methods.LINK
     try:
         if link.is_symlink():
             link.unlink()

@@ -101,14 +101,14 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
     size = QUICK if quick else FULL
     with methods.whole_demo(out) as folder_lock:
         methods.clear(out)
-        root = out / "world" / f"benchmark-{size.items_per_part}"
+        root = out / methods.DRAWN / f"benchmark-{size.items_per_part}"
         base = methods.base_job("world", ("world",), root=root, out=out)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             with methods.stage("generating the benchmark"):
                 drawing = pool.submit(
-                    draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=1
+                    draw_pairs, out / methods.DRAWN / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=1
                 )
-                size.draw_questions(out / "world")
+                size.draw_questions(out / methods.DRAWN)
                 start = base.measures[0].path
                 if not _take_base_result(size, root, start):
                     tune(base)
