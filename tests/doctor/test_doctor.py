@@ -350,6 +350,8 @@ def test_evaluations_are_counted_as_training_has_them(
     trainer: Any = SimpleNamespace(encoder=load_encoder(str(tiny_model)), teacher=None)
     finding = _run(replace(config, validation=watched), trainer, steps=steps, per_epoch=6)
     assert finding.values["evaluations"] == evaluations
+    assert ("Only the starting model is evaluated: reduce --validation.every-steps" in finding.text) == (every > steps)
+    assert finding.state == ("warning" if every > steps or steps < config.optim.warmup_steps else "ok")
 
 
 def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

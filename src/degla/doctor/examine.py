@@ -198,14 +198,16 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
         f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
-    if steps >= config.optim.warmup_steps:
-        return Finding("run", "ok", text, values)
-    rate = learning_rate(steps - 1, steps=steps, config=config.optim)
-    text += (
-        f" It ends within its warm-up, at a learning rate of {rate:.3g} instead of {config.optim.lr:g}: reduce "
-        f"--optim.warmup-steps {config.optim.warmup_steps}."
-    )
-    return Finding("run", "warning", text, values)
+    remarks = ""
+    if config.validation.benchmarks and every > steps:
+        remarks += f" Only the starting model is evaluated: reduce --validation.every-steps {every}."
+    if steps < config.optim.warmup_steps:
+        rate = learning_rate(steps - 1, steps=steps, config=config.optim)
+        remarks += (
+            f" It ends within its warm-up, at a learning rate of {rate:.3g} instead of {config.optim.lr:g}: reduce "
+            f"--optim.warmup-steps {config.optim.warmup_steps}."
+        )
+    return Finding("run", "warning" if remarks else "ok", text + remarks, values)
 
 
 def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
