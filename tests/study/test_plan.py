@@ -180,6 +180,7 @@ def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Pa
             "'dgla' is not an arm of the plan. Did you mean 'degla'?",
         ),
         ({"replicates": [{"negatives_seed": 1, "arms": []}]}, "replicate 'negatives 1': 'arms' is empty"),
+        ({"kept": "composition"}, "'gain' and 'kept' are both 'composition'; name two scores"),
         (
             {
                 "world": None,

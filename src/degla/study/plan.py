@@ -119,6 +119,8 @@ class Plan(ArmsPlan):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two arms are named {twice[0]!r}; give one of them a 'label'")
+        if self.gain == self.kept:
+            raise ValueError(f"'gain' and 'kept' are both {self.gain!r}; name two scores")
         if "base" in names:
             raise ValueError("'base' is the name of the untuned model; give the arm another 'label'")
         if self.against is not None and self.against not in names:
