@@ -241,6 +241,13 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
         finding = _findings(config)["disk"]
         assert finding.state == state
         assert ("Free some" in finding.text) == (state != "ok")
+    places: list[Path] = []
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "run"))
+    monkeypatch.setattr("degla.doctor.examine.shutil.disk_usage", lambda place: places.append(place) or free)
+    for out in (tmp_path / "run" / "new", Path("s3://bucket/run")):  # The latter is first written in the cache.
+        (tmp_path / "run").mkdir(exist_ok=True)
+        _disk(replace(config, out=out), load_encoder(str(tiny_model)), teacher=False, written=1)
+    assert places == [tmp_path / "run"] * 2
 
 
 @dataclass(frozen=True)

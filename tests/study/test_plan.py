@@ -108,6 +108,8 @@ def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp
     two = {"recipe": "degla", "rules": ["swap_nouns", "swap_adjectives"]}
     with pytest.raises(InputError, match=r"its rules \(swap_nouns, .*at most 2 negatives per caption, but 4 are set"):
         expand(_plan(tmp_path, arms=[two]), where="plan")
+    with pytest.raises(InputError, match="at most 2 negatives per caption, but 3 are set"):
+        expand(_plan(tmp_path, arms=[two | {"data.negatives_per_caption": 3}]), where="plan")
     assert expand(_plan(tmp_path, arms=[two | {"data.negatives_per_caption": 2}]), where="plan")
     assert expand(_plan(tmp_path, arms=[two | {"recipe": "clip"}]), where="plan")  # It reads none.
 

@@ -24,6 +24,7 @@ from degla.evaluation.processes import EvaluationProcesses, started_processes
 from degla.files import cache_folder
 from degla.losses.core import Processes
 from degla.model import fast_paths
+from degla.model.address import folder_of_run
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.tokenizer import are_cut
@@ -242,7 +243,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     most = (config.checkpoint.keep or written) + bool(config.validation.benchmarks) + 1
     if not config.checkpoint.every_minutes:
         most = min(most, written)
-    place = Path(config.out or ".").absolute()
+    place = folder_of_run(config.out or Path()).absolute()
     while not place.exists():
         place = place.parent
     free, cached = shutil.disk_usage(place).free, _size_of(cache_folder(""))
