@@ -516,6 +516,20 @@ def test_chosen_settings_are_a_plan_that_reads_the_same_files(
     assert chosen.seeds == (3, 7, 0, 1, 2), "five at least, those that it was chosen by among them"
 
 
+def test_the_chosen_plan_names_no_arm_without_a_finished_run(study: Study, tmp_path: Path) -> None:
+    arms = [{"recipe": "clip", "label": label} for label in ("good", "gone")]
+    replicates = [{"base": str(number), "arms": some} for number, some in enumerate((["gone"], ["good", "gone"], None))]
+    printed = dict.fromkeys(("base", "good", "gone"), "DeGLA")
+    fields = {"benchmarks": {"names": ["valse"], "root": "."}, "set": {"data.captions": "c"}, "against": "gone"}
+    plan = Plan.model_validate({"arms": arms, "replicates": replicates, "printed": printed, **fields})
+    table = replace(study.table, rows=(study.table.of(BASE), study.table.of("good")))
+    write_chosen(plan, table, tmp_path / "chosen.yaml")
+    chosen = read_plan(tmp_path / "chosen.yaml")
+    assert [arm.name for arm in chosen.arms] == ["good"] and chosen.against is None
+    assert list(chosen.printed) == ["base", "good"]
+    assert [(each.base, each.arms) for each in chosen.replicates] == [("1", ("good",)), ("2", None)]
+
+
 def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:
     def row(label: str, rate: str, share: float, *, best: bool = False) -> StudyRow:
         return replace(good, label=label, arm="good", setting=(("optim.lr", rate),), share=share, best=best)

@@ -199,6 +199,17 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
     values["about"] = f"Each arm at the setting with its best joint score in “{plan.title}”: {labels}."
     # Fields that span a grid are in the arms, with one value each.
     values["set"] = _from(folder, {name: value for name, value in plan.set.items() if not isinstance(value, list)})
+    # An arm without a finished run is left out everywhere.
+    gone = {arm.name for arm in plan.arms} - best.keys()
+    if plan.against in gone:
+        del values["against"]
+    for label in gone & plan.printed.keys():
+        del values["printed"][label]
+    for replicate in values.get("replicates", []):
+        if "arms" in replicate:
+            replicate["arms"] = [label for label in replicate["arms"] if label not in gone]
+    if "replicates" in values:
+        values["replicates"] = [replicate for replicate in values["replicates"] if replicate.get("arms") != []]
     more = (seed for seed in count() if seed not in plan.seeds)
     values["seeds"] = [*plan.seeds, *islice(more, max(0, _FEW_SEEDS - len(plan.seeds)))]
     if plan.benchmarks is not None:
