@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from degla.errors import InputError
 from degla.locks import lock
-from degla.study.workers import Ended, default_processes, run_jobs
+from degla.study.workers import Ended, LocalWorkers, default_processes, run_jobs
 from tests.launch import FORKS
 
 
@@ -63,6 +64,14 @@ def test_failures_and_deaths_stop_nothing_else() -> None:
     assert refused is not None and refused.error == "no such thing; give another." and refused.details == ""
     assert died is not None and "SIGKILL" in died.error and "memory" in died.error
     assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
+
+
+def test_an_idle_process_that_died_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Any] = []
+    monkeypatch.setattr("degla.study.workers.wait", lambda connections, timeout: waited.extend(connections))
+    idle, busy = (SimpleNamespace(number=number, connection=str(number)) for number in (None, 0))
+    LocalWorkers(work, None).wait([idle, busy])  # type: ignore[list-item]
+    assert waited == ["0"]
 
 
 def test_no_more_processes_than_processors_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

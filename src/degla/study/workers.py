@@ -165,7 +165,8 @@ class LocalWorkers:
 
     def wait(self, workers: Sequence[LocalWorker]) -> None:
         """See `Workers`."""
-        wait([worker.connection for worker in workers], timeout=0.5)
+        # The connection of an idle process that died would always be ready.
+        wait([worker.connection for worker in workers if worker.number is not None], timeout=0.5)
 
     def end(self, workers: Sequence[LocalWorker], *, patience: float) -> None:
         """See `Workers`."""
