@@ -90,10 +90,12 @@ def test_runs_and_results_that_are_not_of_a_demo_stay(tmp_path: Path, name: str)
     methods.clear(tmp_path)  # Stopped before anything was drawn.
     own = tmp_path / name / "plus" / "checkpoint"
     own.mkdir(parents=True)
+    for folder in (methods.LINK, methods.DRAWN):  # Folders of the user.
+        (tmp_path / folder).mkdir()
     with pytest.raises(InputError, match=f"{name}: is not of a demo, which would replace it. Choose another --out."):
         methods.clear(tmp_path)
     assert own.exists()
-    (tmp_path / methods.DRAWN).mkdir()
+    (tmp_path / methods.DRAWN / "benchmark-100").mkdir()
     methods.clear(tmp_path)
     assert not own.exists()
 

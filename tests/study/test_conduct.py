@@ -132,6 +132,11 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     again = json.loads((out / "study.json").read_text())
     assert again["models"] == data["models"] and not study.record.failures
 
+    path = _write(tmp_path, arms=arms[:1], set=_TINY["set"] | {"train.steps": [2]})
+    with pytest.raises(DeglaError, match=r"no run finished: fails, seed 0: .*\. Details are in .*study\.log\."):
+        conduct(read_plan(path), out=out, where="plan", processes=1)
+    assert json.loads((out / "study.json").read_text()) == again
+
 
 def _plan_of(folder: Path, *, train_steps: int, **fields: Any) -> Plan:
     values = _TINY["set"] | {"train.steps": train_steps}

@@ -162,7 +162,7 @@ def clear(out: Path) -> None:
     """
     try:
         earlier = [out / name for name in ("runs", "results") if (out / name).exists()]
-        is_demo = any((out / name).exists() for name in (LINK, DRAWN))
+        is_demo = (out / LINK).is_symlink() or any((out / DRAWN).glob("benchmark-*"))
         for folder in earlier:
             if not is_demo and any(folder.iterdir()):
                 raise InputError(f"{folder}: is not of a demo, which would replace it. Choose another --out.")
