@@ -205,8 +205,13 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     assert not third.trained and third.measured == 2
     assert load_result(job.measures[0].path).model.fingerprint == fingerprint
 
-    # A disabled loss, a checkpoint interval and other names of the same file change nothing.
-    same = _job(tmp_path, drawn, train_steps=2, **{"objective.own_hinge.margin": 0.4, "checkpoint.every_steps": 1})
+    # A disabled loss, a checkpoint interval, workers and other names of the same file change nothing.
+    same = _job(
+        tmp_path,
+        drawn,
+        train_steps=2,
+        **{"objective.own_hinge.margin": 0.4, "checkpoint.every_steps": 1, "data.workers": 3},
+    )
     assert not tune(same).trained
 
     # Nor does a setting that an earlier version did not know, at its default.
@@ -423,6 +428,29 @@ def test_images_and_classes_that_came_are_asked_about(
     assert [measured(), measured()] == [(1, 3), (0, 3)]
     shutil.copy(tiny_pairs["images"] / "003.png", root / "zeroshot" / "noise" / "class 2" / "b.png")
     assert [measured(), measured()] == [(1, 4), (0, 4)]
+
+
+def test_questions_of_a_missing_image_are_not_asked_again(
+    tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path]
+) -> None:
+    names = [f"00{number}.png" for number in range(3)]
+    for name in names:
+        shutil.copy(tiny_pairs["images"] / name, tmp_path)
+    rows = [{"image": name, "caption": f"true {name}", "negative": f"false {name}"} for name in names]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def measured(*, allow_missing: bool) -> tuple[int, int]:
+        questions = StudyQuestions(("own",), tmp_path, "", allow_missing)
+        measures = (Measure("base", 1.0, tmp_path / f"{allow_missing}.json"),)
+        items = CurrentQuestions().digests(questions)
+        done = tune(Job("base", str(tiny_model), None, {}, measures, questions, items=items))
+        return done.measured, load_result(done.paths[0]).items_count
+
+    assert measured(allow_missing=False) == (1, 3)
+    (tmp_path / names[0]).unlink()
+    assert measured(allow_missing=False) == (0, 3), "deleted since"
+    assert [measured(allow_missing=True), measured(allow_missing=True)] == [(1, 2), (0, 2)]
 
 
 @pytest.mark.parametrize("captions", ["captions.jsonl", "pairs.tar"])
