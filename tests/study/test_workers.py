@@ -7,6 +7,7 @@ import select
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,8 @@ def test_no_more_processes_than_processors_that_may_be_used(monkeypatch: pytest.
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert default_processes() == 3
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert default_processes() == 1, "runs would share the GPU's memory"
 
 
 def test_a_signal_ends_it() -> None:
@@ -90,6 +93,27 @@ def test_a_signal_ends_it() -> None:
     ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, watcher=Signalling())
     assert stopped == "SIGTERM" and ends == [None, None]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_workers_get_time_to_save_after_a_signal_alone(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending(Watcher):
+        def look(self, running: Sequence[int]) -> None:
+            if not stopped:
+                raise InputError("enough")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    patience: list[float] = []
+    end = LocalWorkers.end
+
+    def ended(self: LocalWorkers, workers: Any, **given: float) -> None:
+        patience.append(given["patience"])
+        end(self, workers, patience=0.0)
+
+    monkeypatch.setattr(LocalWorkers, "end", ended)
+    with nullcontext() if stopped else pytest.raises(InputError, match="enough"):
+        run_jobs(work, [("wait", 0)], processes=1, watcher=Ending())
+    assert [seconds >= 60 for seconds in patience] == [stopped]
 
 
 def test_workers_of_a_killed_process_end_and_only_then_its_folder_is_free(tmp_path: Path) -> None:
