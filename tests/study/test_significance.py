@@ -598,6 +598,28 @@ def test_bars_of_the_frontier_are_those_of_their_axis(study: Study, monkeypatch:
     assert wide != pytest.approx(high) and ends == pytest.approx([wide, wide, 1j * high, 1j * high])
 
 
+def test_equal_joint_scores_are_on_the_dotted_line_and_a_far_model_is_outside_the_frame(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: list[Any] = []
+    monkeypatch.setattr("degla.study.page.svg.label_points", lambda figure, axes, *_: panels.append(axes))
+    good = study.table.of("good")
+
+    def model(gained: float, lost: float) -> StudyRow:
+        means = {"gained": gained, "lost": lost, "joint": gained - 2 * lost}
+        spreads: Any = {name: replace(getattr(good, name), mean=mean) for name, mean in means.items()}
+        return replace(good, label=f"{lost}", best=lost == 0.02, **spreads)
+
+    rows = [model(0.05, lost) for lost in (0.02, 0.03, 0.04, 0.05, 0.055, 0.058, 0.9)]
+    table = replace(study.table, rows=(study.table.of(BASE), *rows))
+    frontier(table, gain="composition", kept="recognition", price=2.0)
+    (axes,) = panels
+    assert 5.8 < axes.get_xlim()[1] < 90
+    (dotted,) = (line for line in axes.lines if tuple(line.get_xdata()) == axes.get_xlim())
+    joint = [y - 2 * x for x, y in zip(dotted.get_xdata(), dotted.get_ydata(), strict=True)]
+    assert joint == pytest.approx([5 - 2 * 2] * 2)
+
+
 def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
     """At a price of 0, the joint score equals the gained score, including its interval and doubts."""
 
