@@ -84,20 +84,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["runs", "results"])
-def test_runs_and_results_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["runs/plus", "results/plus.json", "train.jsonl"])
+def test_files_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
     methods.clear(tmp_path)
     methods.clear(tmp_path)  # Stopped before anything was drawn.
-    own = tmp_path / name / "plus" / "checkpoint"
-    own.mkdir(parents=True)
+    own = tmp_path / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("")
     for folder in (methods.LINK, methods.DRAWN):  # Folders of the user.
         (tmp_path / folder).mkdir()
-    with pytest.raises(InputError, match=f"{name}: is not of a demo, which would replace it. Choose another --out."):
+    with pytest.raises(InputError, match=r"is not of a demo, which would replace it\. Choose another --out\."):
         methods.clear(tmp_path)
     assert own.exists()
     (tmp_path / methods.DRAWN / "benchmark-100").mkdir()
     methods.clear(tmp_path)
-    assert not own.exists()
+    assert own.exists() == (name == "train.jsonl")
 
 
 @pytest.mark.parametrize("size", [room.QUICK, room.FULL], ids=lambda size: size.base)

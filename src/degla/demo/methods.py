@@ -154,20 +154,23 @@ DRAWN: Final = "world"
 """Folder of the drawn images."""
 
 
+_MADE: Final = ("runs", "results", "own", "retrieval", "train.jsonl", "negatives.jsonl", "base.html", "report.html")
+
+
 def clear(out: Path) -> None:
     """Remove the runs and results of an earlier demo, and nothing else.
 
     Raises:
-        InputError: there are runs or results, but no demo was run here; or the folder cannot be written.
+        InputError: the folder holds what a demo would replace, but no demo was run there; or it cannot be written.
     """
+    is_demo = any((out / DRAWN).glob("benchmark-*")) or ((out / LINK).is_symlink() and (out / "own").is_dir())
     try:
-        earlier = [out / name for name in ("runs", "results") if (out / name).exists()]
-        is_demo = (out / LINK).is_symlink() or any((out / DRAWN).glob("benchmark-*"))
-        for folder in earlier:
-            if not is_demo and any(folder.iterdir()):
-                raise InputError(f"{folder}: is not of a demo, which would replace it. Choose another --out.")
-        for folder in earlier:
-            shutil.rmtree(folder)
+        for path in (out / name for name in _MADE if (out / name).exists()):
+            if not is_demo and (path.is_file() or any(path.iterdir())):
+                raise InputError(f"{path}: is not of a demo, which would replace it. Choose another --out.")
+        for name in ("runs", "results"):
+            if (out / name).exists():
+                shutil.rmtree(out / name)
         (out / "results").mkdir()
     except OSError as error:
         raise InputError(f"{out}: cannot write the demo's folder: {error.strerror}. Choose another --out.") from None
