@@ -176,11 +176,14 @@ def test_copies_of_the_weights_in_half_precision_belong_to_no_pair(
 
 
 def test_memory_of_a_batch_of_one_is_that_of_its_pair(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=1)
-    _, _, trainer = first_step(config)
-    pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
-    batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-    assert estimate_memory(trainer, trainer.pairs, batch)[1] > 10_000
+    estimates = []
+    for size in (1, 8):
+        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=size)
+        _, _, trainer = first_step(config)
+        pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
+        batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
+        estimates.append(estimate_memory(trainer, trainer.pairs, batch)[1])
+    assert 10_000 < estimates[0] < 3 * estimates[1], "its weights are of no pair"
 
 
 def test_texts_of_classes_are_counted_once_and_not_for_each_pair(
@@ -297,6 +300,33 @@ def test_how_long_a_step_waits_for_data(
     assert (finding.state, finding.values["waiting_share"]) == (state, pytest.approx(share)) and message in finding.text
     assert finding.values["step_pairs_per_second"] == pytest.approx(8.0)
     assert finding.values["data_pairs_per_second"] == pytest.approx(8 / data)
+
+
+@dataclass(frozen=True)
+class _PrefetchedPairs(_SlowPairs):
+    """Two batches of each worker are loaded before the first is asked for."""
+
+    def endless(self, *, start: int, device: torch.device, turn: int | None = None) -> Iterator[int | None]:
+        for number in count(start):
+            self.clock[0] += self.seconds * (number >= 2 * self.workers)
+            yield number
+
+
+def test_batches_that_workers_prefetched_do_not_hide_that_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def step(batch: int, *, number: int, replayed: None) -> dict[str, float]:
+        clock[0] += 1.0
+        return {"loss": 0.0}
+
+    trainer: Any = SimpleNamespace(
+        encoder=SimpleNamespace(device=torch.device("cpu")), step=step,
+        config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
+    )  # fmt: skip
+    monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    pairs: Any = _PrefetchedPairs(clock, 1.0)
+    finding = examine_speed(trainer, pairs, workers=2, seconds=2.0)
+    assert finding.state == "warning" and float(finding.values["waiting_share"]) > 0.2
 
 
 def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
