@@ -166,8 +166,14 @@ def test_runs_of_several_seeds_are_named(monkeypatch: pytest.MonkeyPatch, caplog
     assert [path.stem for path in done[:4]] == ["clip-0", "clip-averaged-0.5-0", "degla-0", "degla-averaged-0.5-0"]
     assert [path.stem for path in done[4:]] == ["clip-1", "clip-averaged-0.5-1", "degla-1", "degla-averaged-0.5-1"]
     monkeypatch.setattr(methods, "load_result", lambda path: SimpleNamespace(model=SimpleNamespace(label="clip")))
+    scores = iter([{"composition": 0.5, "retrieval": 0.9}, {"composition": 0.6, "retrieval": 0.75}] * 2)
+    monkeypatch.setattr(methods, "named_scores", lambda result: next(scores))
+    with caplog.at_level("INFO"):
+        for path in (done[0], done[4]):
+            methods.log_changes(Path("base-0.json"), [path], kept="retrieval")
+    assert caplog.messages == ["clip: composition +10.0, retrieval \N{MINUS SIGN}15.0, joint \N{MINUS SIGN}5.0"] * 2
+    caplog.clear()
     monkeypatch.setattr(methods, "named_scores", lambda result: {"composition": 0.5, "recognition": 0.9})
     with caplog.at_level("INFO"):
         methods.log_changes(Path("base-0.json"), [done[0], done[4]])
-        methods.log_changes(Path("base-0.json"), done[4:5])
-    assert [message.split(":")[0] for message in caplog.messages] == ["clip, seed 0", "clip, seed 1", "clip"]
+    assert [message.split(":")[0] for message in caplog.messages] == ["clip, seed 0", "clip, seed 1"]

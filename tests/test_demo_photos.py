@@ -101,8 +101,10 @@ def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path:
     assert len(rows) == 24 and all(has_image(tmp_path, row.image) for row in rows)
 
 
-def test_no_picture_is_on_both_sides() -> None:
+def test_no_picture_is_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [CaptionRecord(id=str(n), image=f"{n % 50}.png", text="a", image_id=str(n % 50)) for n in range(100)]
     train, questions = photos.split_by_image(rows)
     assert len(train) == 80 and len(questions) == 20
     assert not {row.image for row in train} & {row.image for row in questions}
+    monkeypatch.setattr(photos, "LARGEST_HELD", 7)
+    assert len({row.image for row in photos.split_by_image(rows)[1]}) == 7

@@ -15,7 +15,7 @@ from degla.cli import main
 from degla.errors import DeglaError
 from degla.speed import everything
 from degla.speed.apart import reason_of
-from degla.speed.everything import Bench, BenchRow, WaysCompared, bench_page, measure_ways, plan
+from degla.speed.everything import Bench, BenchRow, WaysCompared, bench_page, measure_ways, plan, ratio
 from degla.speed.measure import Measured, MeasureSettings, PartMeasured, PartSettings, measure, measure_part
 from degla.speed.stages import STAGES
 from degla.speed.whole_steps import host_waits
@@ -73,6 +73,13 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
         "| loader | plain | failed; no files. |  |  |  |",
         "| loader | degla | 1235 pairs |  |  | 0.50 GiB |",
     ]
+
+
+def test_the_speed_up_is_the_median_of_the_rounds() -> None:
+    first, row = (
+        BenchRow(what="step", way="", unit="pairs", per_second=rates) for rates in ((1.0, 2.0, 4.0), (3.0, 8.0, 400.0))
+    )
+    assert ratio(row, first) == 4.0
 
 
 def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
