@@ -143,3 +143,10 @@ def test_chance_is_what_random_similarities_get(gold: tuple[tuple[int, ...], ...
         assert chance[key] == pytest.approx(getattr(verdicts, key).mean(), abs=0.01)
     if len(gold) == 2:
         assert chance == {"text_ok": 0.25, "image_ok": 0.25, "group_ok": pytest.approx(1 / 6)}
+
+
+def test_the_margin_is_the_smallest_lead_over_both_directions() -> None:
+    by_text = [[0.5, 0.4], [0.1, 0.6]]  # leads of texts 0.1 and 0.5, of images 0.4 and 0.2
+    values = np.array([by_text, np.transpose(by_text)])
+    margins = score_pairs(values, np.array([np.eye(2)] * 2), tie="strict").margin
+    assert margins == pytest.approx([0.1, 0.1])
