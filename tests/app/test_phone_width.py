@@ -49,7 +49,7 @@ def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_pat
         tab.close()
 
 
-def test_keys_scroll_a_wide_table_and_paper_shows_folded_parts(browser: Any, tmp_path: Path) -> None:
+def test_keys_scroll_a_wide_table_and_paper_shows_all_of_it_and_folded_parts(browser: Any, tmp_path: Path) -> None:
     table = Table(["name", *(f"column {number}" for number in range(30))], [["a", *("1.0",) * 30]])
     (tmp_path / "page.html").write_text(Page("Title", [table, Fold("folded", ["text"])]).html(), encoding="utf-8")
     tab = browser.new_page(viewport={"width": 390, "height": 844})
@@ -60,4 +60,5 @@ def test_keys_scroll_a_wide_table_and_paper_shows_folded_parts(browser: Any, tmp
     assert not tab.evaluate(folded)
     tab.emulate_media(media="print")
     tab.wait_for_function(folded)  # The browser may change the medium after the next question.
+    assert tab.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     tab.close()
