@@ -180,6 +180,4 @@ def _draw(sweep: Sweep) -> str:
     from degla.evaluation.plots import frontier
 
     comparison = compare([point.file for point in sweep.points], baseline=_label(0))
-    picture = frontier(find_row(comparison, sweep.gain), find_row(comparison, sweep.kept), comparison)
-    # It may be shown on a dark page.
-    return standalone_picture(picture).replace("<svg ", '<svg style="background:#ffffff" ', 1)
+    return standalone_picture(frontier(find_row(comparison, sweep.gain), find_row(comparison, sweep.kept), comparison))

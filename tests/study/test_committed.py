@@ -166,6 +166,7 @@ def test_every_mark_of_a_picture_follows_from_its_file(path: Path) -> None:
         drawing = standalone_picture(frontier_svg(Study(load_study(path)))) + "\n"
         flat = [[number for mark in sorted(marks_of(each)) for number in mark] for each in (drawing, picture)]
         assert flat[0] == pytest.approx(flat[1])
+    assert picture.startswith('<svg style="background:#ffffff" '), "dark ink on whatever page it is shown"
     across, up = axes_of(picture)
     places = [(across(100 * row.scores["lost"][0]), up(100 * row.scores["gained"][0])) for row in study.rows.values()]
     marks = marks_of(picture)

@@ -111,7 +111,7 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     assert arm.beside("recognition", 2).mean == pytest.approx(0.6)
     assert arm.summaries.keys() == SUMMARIES.keys() and arm.summaries["Last"].mean == pytest.approx(2.7 / 4)
     picture = standalone_picture(draw_sequence(Sequences(plan, (arm,), ())))
-    assert picture.startswith("<svg") and "var(--" not in picture
+    assert picture.startswith('<svg style="background:#ffffff" ') and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
     document = page_of(Sequences(plan, (arm,), ()), command="")
     text = re.sub(r" ± [\d.]+", "", document.markdown())

@@ -253,5 +253,6 @@ def to_svg(figure: Any, name: str) -> str:
 
 
 def standalone_picture(picture: str) -> str:
-    """Return the picture with fixed colours, for a separate file outside a page."""
-    return re.sub(r"var\(--(\w+)\)", lambda name: _INKS.get(name[1], "#888888"), picture)
+    """Return the picture with fixed colours, for a separate file, on white: it may be shown on a dark page."""
+    fixed = re.sub(r"var\(--(\w+)\)", lambda name: _INKS.get(name[1], "#888888"), picture)
+    return fixed.replace("<svg ", '<svg style="background:#ffffff" ', 1)
