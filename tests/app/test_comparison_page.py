@@ -182,6 +182,9 @@ def test_texts_are_shown_as_text(page: ComparisonPage, photos: Path) -> None:
     attack = "<script>alert(1)</script> & so on"
     for shown in (page.show_look(str(photos / "001.png"), attack, f"no {attack}", False), page.show_search(attack)):
         assert "<script>" not in shown and "&lt;script&gt;" in shown
+    look = page.show_look(str(photos / "001.png"), "a dog", "a cat", False)
+    assert look.count('<p class="text" dir="auto">') == 2, "a caption in any script"
+    assert all(look.count(f'aria-label="{name}"') == 2 for name in page.names), "not by colour only"
 
 
 def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
-from degla.pages.page import Fold, Page, Section
+from degla.pages.page import Fold, Page, Raw, Section
 from degla.pages.table import Column, Table, TableRow
 from degla.shelf import BENCHMARKS
 from tests.evaluation.made_up import draw_result
@@ -20,7 +20,9 @@ def test_long_paths_and_names_fit_a_phone(browser: Any, tmp_path: Path) -> None:
     heads = ["file", Column("joint", notes=("gained minus lost",)), "other"]
     table = Table(heads, [TableRow([_NAME, "+0.6", "1"])], stacked=True)
     file = tmp_path / "page.html"
-    file.write_text(Page(_PATH, [Section(_PATH, [table, Fold(_PATH, [_PATH], open=True)])]).html(), encoding="utf-8")
+    sample = Raw(f'<div class="sample"><span class="tag">{_PATH}</span></div>')
+    parts = [table, sample, Fold(_PATH, [_PATH], open=True)]
+    file.write_text(Page(_PATH, [Section(_PATH, parts)]).html(), encoding="utf-8")
     tab = browser.new_page(viewport={"width": 390, "height": 844})
     tab.goto(file.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") == 390

@@ -149,6 +149,7 @@ def test_texts_are_shown_as_text(page: ReviewPage) -> None:
     key = draft_key(DRAFTS[0])
     texts, verdict = page.judge(key, "<script>alert(1)</script> & so on")
     assert "<script>" not in texts and "&lt;script&gt;" in texts and "&amp;" in texts
+    assert texts.count('<dd dir="auto">') == 2, "a caption in any script"
     assert "not_rule" in verdict
 
 

@@ -184,6 +184,7 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     page = out.read_text(encoding="utf-8")
     assert "<b>near</b>" not in page and "<i>two</i>" not in page
     assert "a [red] <mark>tree</mark>" in page and "<mark>lamp</mark>" in page
+    assert page.count('<p class="was" dir="auto">') == page.count('<p class="is" dir="auto">') >= 1, "of any script"
     assert "&lt;b&gt;near&lt;/b&gt;" in page
     assert "refused: synonym" in page and "refused: no_candidate" not in page
     assert page.count('<table class="stacked">') == 2 and '<td data-head="captions covered">' in page, "fit a phone"

@@ -176,8 +176,8 @@ def _texts(draft: Draft, text: str) -> str:
     source = f" by {escape(draft.source)}" if draft.source else ""
     return (
         f'<h1 data-key="{draft_key(draft)}">{escape(draft.rule)}<small>{source}</small></h1>'
-        f"<dl><dt>Caption</dt><dd>{_marked(old, 'old')}</dd>"
-        f"<dt>Negative</dt><dd>{_marked(new, 'new')}</dd></dl>"
+        f'<dl><dt>Caption</dt><dd dir="auto">{_marked(old, "old")}</dd>'
+        f'<dt>Negative</dt><dd dir="auto">{_marked(new, "new")}</dd></dl>'
     )
 
 

@@ -82,16 +82,16 @@ class ShownChange:
     title: str
 
     def __html__(self) -> str:
-        change, line = self.change, Markup("<p>{}</p>")
+        change, line, stated = self.change, Markup("<p>{}</p>"), Markup('<p dir="auto">{} {}</p>')
         quiet = Markup('<p class="soft">{}</p>')
         img = Markup('<img src="{}" alt="image of {}">').format(change.thumbnail, change.id) if change.thumbnail else ""
         true, false = (
             Markup('<span class="up" title="true">✓</span>'),
             Markup('<span class="down" title="false">✗</span>'),
         )
-        lines = [line.format(Markup("{} {}").format(true, text)) for text in change.true[:3]]
+        lines = [stated.format(true, text) for text in change.true[:3]]
         lines = lines or [line.format(breakable(change.id))]
-        lines += [line.format(Markup("{} {}").format(false, text)) for text in change.false[:3]]
+        lines += [stated.format(false, text) for text in change.false[:3]]
         lines += [quiet.format(f"and {len(change.false) - 3} more")] if len(change.false) > 3 else []
         lines += [quiet.format(f"of the first of {counted(change.images, 'image')}")] if change.images > 1 else []
         moved = Markup('<span class="{}">{} → {}</span>').format(
