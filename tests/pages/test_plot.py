@@ -61,6 +61,14 @@ def test_names_that_do_not_fit_stand_in_a_key_inside_the_figure(points: dict[str
     assert figure.get_figheight() == 4
 
 
+def test_a_key_of_many_names_is_not_cut_off_at_the_bottom() -> None:
+    figure, axes = _named({f"a model of many, number {number}": (5 + number / 50, 5.0) for number in range(40)})
+    renderer = figure.canvas.get_renderer()
+    box = axes.get_legend().get_window_extent(renderer)
+    assert box.y0 >= 0 and box.y1 <= figure.bbox.y1
+    assert axes.get_window_extent(renderer).height == pytest.approx(4 * figure.dpi * 0.77), "the axes keep their height"
+
+
 def test_a_line_leads_to_a_name_that_stands_further_away() -> None:
     points = {f"model {number}": (5 + number / 20, 5.0) for number in range(6)}
     _, axes = _named(points)

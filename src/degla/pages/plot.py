@@ -213,7 +213,7 @@ def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]]) 
     extent = key.get_window_extent(figure.canvas.get_renderer())
     (width, height), place = figure.get_size_inches(), axes.get_position()
     wider = width if below else width + extent.width / figure.dpi
-    more = extent.height / figure.dpi if below else 0.0
+    more = (extent.height if below else max(0.0, -extent.y0)) / figure.dpi
     figure.set_size_inches(wider, height + more)
     axes.set_position(
         (place.x0 * width / wider, (place.y0 * height + more) / (height + more),
