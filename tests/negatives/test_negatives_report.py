@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from degla.cli import main
 from degla.data.joining import join
@@ -25,6 +27,7 @@ from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import examine_file, explain
 from degla.negatives.report.page import _whole_flags, notes
 from degla.negatives.report.sheet import _cell, key_path
+from degla.negatives.report.terminal import add_row, new_table
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
@@ -225,6 +228,15 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
     assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--label", "[red]x[/red]"]) == 0
     output = capsys.readouterr().out
     assert "[red]x[/red]" in output and "model_refused 1" in output
+
+
+def test_a_narrow_terminal_drops_neither_names_nor_digits() -> None:
+    table = new_table("", "file", ["captions", "covered %", "neg./caption", "rules/caption", "blind %"])
+    add_row(table, "negatives", "5,768", "100.0", "5.00", "5.00", "59 [57-61]")
+    console = Console(width=60, file=io.StringIO(), record=True)
+    console.print(table)
+    printed = console.export_text()
+    assert all(word in printed for word in ("negat", "5,768", "100.0", "5.00", "59", "[57-61]")), printed
 
 
 def test_negatives_of_another_version_of_the_captions_are_reported_as_in_training(

@@ -64,7 +64,7 @@ def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | Non
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column(first, overflow="fold")
     for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     if last is not None:
         table.add_column(last, overflow="fold")
     return table
