@@ -27,7 +27,7 @@ DRAFTS = [
         negative=f"A {other} stands behind a {one}." if place % 5 else f"A {one} stands near a {other}.",
         accepted=place % 5 != 0,
         reason="" if place % 5 else "not_rule",
-        source="scripted",
+        source="scripted_by_a_model_with_a_long_name_in_a_file_without_spaces",
     )
     for place, (one, other) in enumerate(
         [(one, other) for one in ANIMALS[:5] for other in ANIMALS[5:9]],
@@ -103,6 +103,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monke
         person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
         person.expect("#review-texts", DRAFTS[8].caption)
         assert person.tab.evaluate("document.documentElement.scrollWidth") == 390
+        assert person.tab.evaluate("document.querySelector('#review-text textarea').dir") == "auto"
         for place in range(8, 20):
             person.press("r" if place % 5 == 0 else "a")
         person.expect("#review-progress", "All drafts are decided")

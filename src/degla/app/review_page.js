@@ -63,6 +63,7 @@
       if (!button) return setTimeout(label, 50);
       button.setAttribute("aria-keyshortcuts", key);
     }
+    field().dir = "auto"; // a text in any script
   };
   label();
 }
