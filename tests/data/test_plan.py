@@ -125,6 +125,8 @@ def test_unavoidable_meetings_are_reported(caplog: pytest.LogCaptureFixture) -> 
 def test_too_few_rows() -> None:
     with pytest.raises(InputError, match=r"7 pairs do not fill one global batch of 8 \(4 on each of 2 devices\)"):
         BatchPlan(range(7), batch_size=4, world_size=2)
+    with pytest.raises(InputError, match=r"Lower --replay\.batch-size to at most 6, or provide more pairs"):
+        BatchPlan(range(7), batch_size=4, world_size=2, batch_flag="--replay.batch-size")
 
 
 shards_and_groups = st.lists(st.integers(16, 20), min_size=1, max_size=30).flatmap(

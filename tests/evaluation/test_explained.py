@@ -149,6 +149,20 @@ def test_the_command_compares_models(
     assert all(word in printed for word in ("drop", "increase", "by chance", "one", "other", "4 items"))
     first, second = json.loads((tmp_path / "found.json").read_text())["models"]
     assert first["benchmarks"] == second["benchmarks"] and first["images"] == 4
+    assert "Not comparable" not in printed
+
+
+def test_different_evidence_in_one_table_is_said(
+    root: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tower without a class token falls back to gradients, beside models explained by attention."""
+    other = write_model(tmp_path / "resnet", vision_cfg=RESNET)
+    words = ["evidence", f"local-dir:{tiny_model}", f"local-dir:{other}", "--benchmarks", "zeroshot", "--root",
+             str(root), "--label", "vit", "resnet", "--images", "2"]  # fmt: skip
+    said = "Not comparable, because the evidence differs: vit by attention, resnet by gradient."
+    for more, differs in (([], True), (["--by", "gradient"], False)):
+        assert main([*words, *more]) == 0
+        assert (said in " ".join(capsys.readouterr().out.split())) is differs
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,7 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path, caplog: pytest.LogCaptur
     paint(tmp_path, ["cc_neg/images/1.jpg"])
     score(tiny_encoder(), "cc_neg", tmp_path)
     assert "2 texts are longer than the 77 tokens of tiny, which does not read the end, for example 'dog" in caplog.text
+    assert caplog.text.rstrip().endswith("...'.")
 
 
 @pytest.mark.parametrize("letter", ["犬", "!"])

@@ -48,6 +48,7 @@ class BatchPlan:
         shards: number of each row's shard, from 0. An epoch then shuffles the shards, divides them into groups of at
             most `SHARDS_AT_A_TIME`, and reads one group after another, each with its rows shuffled. None shuffles all
             rows.
+        batch_flag: flag of the global batch size, for messages.
 
     Raises:
         InputError: there are fewer rows than one global batch needs.
@@ -60,13 +61,15 @@ class BatchPlan:
     seed: int = 0
     duplicates: Literal["allow", "avoid"] = "allow"
     shards: RowNumbers | None = None
+    batch_flag: str = "--train.batch-size"
 
     def __post_init__(self) -> None:
         if len(self.groups) < self.global_size:
             raise InputError(
                 f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one global batch of "
-                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). Lower the "
-                f"batch size to at most {len(self.groups) // self.world_size} per device, or provide more pairs."
+                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). Lower "
+                f"{self.batch_flag} to at most {len(self.groups) // self.world_size * self.world_size}, or provide "
+                "more pairs."
             )
 
     @property

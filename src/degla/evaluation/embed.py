@@ -259,10 +259,11 @@ class Embedder:
             return
         cut = np.flatnonzero(are_cut(self.encoder.tokenize, full))
         if len(cut):
+            example = full[cut[0]]
             _log.warning(
-                "%s longer than the %d tokens of %s, which does not read the end, for example %.60r.",
+                "%s longer than the %d tokens of %s, which does not read the end, for example %r.",
                 counted(len(cut), "text is", "texts are"), self.encoder.context_length, self.encoder.name,
-                full[cut[0]],
+                example if len(example) <= 60 else f"{example[:57]}...",
             )  # fmt: skip
 
     def _size(self, processor: int, *, small: int, other: int) -> int:

@@ -101,7 +101,10 @@ def render_explained(results: Sequence[ExplainedResult]) -> Group:
     Args:
         results: of models with the same questions and settings.
     """
-    tables = []
+    tables, warning = [], ""
+    if len({result.by for result in results}) > 1:
+        kinds = ", ".join(f"{result.model.label} by {result.by}" for result in results)
+        warning = f" Not comparable, because the evidence differs: {kinds}. --by gradient measures all models alike."
     for place, benchmark in enumerate(results[0].benchmarks):
         rows = []
         for number, part in enumerate(benchmark.parts):
@@ -113,6 +116,7 @@ def render_explained(results: Sequence[ExplainedResult]) -> Group:
         caption = (
             f"With {percent(results[0].share)} % of an image's squares kept: drop is the mean relative loss of the "
             "probability of the model's own answer; increase is how often it rises. By chance: random squares."
+            f"{warning}"
         )
         table = Table(["part", Column("model", align="left"), *heads], rows)
         tables.append(table.terminal(title=f"{benchmark.title}: what explanations keep (%)", caption=caption))

@@ -140,6 +140,7 @@ def open_pairs(
         seed=loop.seed,
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
         shards=shards,
+        batch_flag=stream.batch_flag,
     )
     collate = choose_collate(stream, loop, encoder)
     on_gpu, streams = encoder.device.type == "cuda", len(config.streams)
