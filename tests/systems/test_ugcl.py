@@ -16,7 +16,15 @@ from scipy.sparse import csr_matrix
 from degla.errors import InputError
 from degla.systems.learning import probe
 from degla.systems.ugcl import SYSTEM
-from degla.systems.ugcl.cases import DECAYS, GraphEncoder, contextual_loss, embed, probe_accuracy, train_encoder
+from degla.systems.ugcl.cases import (
+    DECAYS,
+    GraphEncoder,
+    contextual_loss,
+    embed,
+    principal,
+    probe_accuracy,
+    train_encoder,
+)
 from degla.systems.ugcl.graph import (
     EMBEDDED,
     Graph,
@@ -114,10 +122,12 @@ def _small(**changed: object) -> Graph:
         ({"test": torch.tensor([], dtype=torch.long)}, "the test split is empty"),
         ({"test": torch.tensor([4])}, "the test split is empty or has nodes outside 0 to 3"),
         ({"label": torch.tensor([0, 0, 1, -1])}, "node 3 of the test split has no label"),
-        ({"train": torch.tensor([0, 1])}, "the train split has only one class"),
+        ({"train": torch.tensor([0, 1]), "validation": torch.tensor([2])}, "the train split has only one class"),
         ({"label": torch.eye(4)}, "small: 4 x 4 labels for 4 nodes"),
         ({"edges": torch.tensor([[-1], [2]])}, "an edge refers to node -1; nodes are 0 to 3"),
         ({"test": torch.tensor([2, 3])}, "node 2 is in both train and test"),
+        ({"validation": torch.tensor([1, 3])}, "node 3 is in both validation and test"),
+        ({"validation": torch.tensor([0, 1])}, "node 0 is in both train and validation"),
     ],
 )
 def test_bad_graphs_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
@@ -281,8 +291,8 @@ def _arrays(**changed: object) -> dict[str, object]:
     rows = csr_matrix(np.eye(4, 5, dtype=np.float32) * 3)
     return {
         "indptr": rows.indptr, "indices": rows.indices, "data": rows.data, "shape": np.array(rows.shape),
-        "label": np.array([0, 1, 1, -1], dtype=np.int16), "edges": np.array([[0, 1], [1, 2]], dtype=np.int32),
-        "train": np.array([0, 1]), "val": np.array([2]), "test": np.array([2]), **changed,
+        "label": np.array([0, 1, 1, 0], dtype=np.int16), "edges": np.array([[0, 1], [1, 2]], dtype=np.int32),
+        "train": np.array([0, 1]), "val": np.array([3]), "test": np.array([2]), **changed,
     }  # fmt: skip
 
 
@@ -300,6 +310,7 @@ def test_arrays(tmp_path: Path) -> None:
         ({"label": np.array([0, 1])}, "small: 2 labels for 4 nodes"),
         ({"data": np.array([1, 1, np.inf, 1], dtype=np.float32)}, "small: node 2 has a feature"),
         ({"edges": np.zeros((2, 3), dtype=int)}, r"edges must be rows of two nodes, but have shape \(2, 3\)"),
+        ({"edges": np.ones((8, 2), dtype=bool)}, "edges: must be integers, but has dtype bool"),
         ({"edges": np.array([[0, 0.5]])}, r"edges: entry \[0, 1\] is 0.5; it must be an integer"),
         ({"label": np.array([0, np.nan, 1, 1])}, r"label: entry \[1\] is nan"),
         ({"train": np.array(0)}, r"train: must be one row of numbers, but has shape \(\)"),
@@ -319,6 +330,11 @@ def test_masks_are_splits_too(tmp_path: Path) -> None:
     np.savez(tmp_path / "small.npz", **_arrays(**masks))  # type: ignore[arg-type]
     graph = read_graph(tmp_path / "small.npz")
     assert (graph.train.tolist(), graph.test.tolist()) == ([0, 1], [2])
+
+
+def test_two_classes_may_be_true_and_false(tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", **_arrays(label=np.array([False, True, True, False])))  # type: ignore[arg-type]
+    assert read_graph(tmp_path / "small.npz").label.tolist() == [0, 1, 1, 0]
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
@@ -376,8 +392,8 @@ def test_a_graph_without_edges_and_an_empty_index(tmp_path: Path) -> None:
 def test_tables_of_ogbn(tmp_path: Path) -> None:
     raw, parts = tmp_path / "arxiv" / "raw", tmp_path / "arxiv" / "split" / "time"
     tables = {
-        raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\n0,0.5\n3,4\n1,1\n",
-        raw / "node-label.csv.gz": "0\n1\n1\nnan\n", parts / "train.csv.gz": "0\n1\n", parts / "valid.csv.gz": "2\n",
+        raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\n0,0.5\n3,4\n1,1\n2,2\n",
+        raw / "node-label.csv.gz": "0\n1\n1\nnan\n1\n", parts / "train.csv.gz": "0\n1\n", parts / "valid.csv.gz": "4\n",
         parts / "test.csv.gz": "2\n",
     }  # fmt: skip
     for path, text in tables.items():
@@ -386,7 +402,16 @@ def test_tables_of_ogbn(tmp_path: Path) -> None:
     graph = read_graph(raw)
     assert graph.name == "arxiv" and graph.edges.tolist() == [[0, 1], [1, 2]]
     # Features of ogbn are embeddings, not words, so they are not normalised.
-    assert graph.features.tolist() == [[1, -2], [0, 0.5], [3, 4], [1, 1]] and graph.label.tolist() == [0, 1, 1, -1]
+    assert graph.features.tolist() == [[1, -2], [0, 0.5], [3, 4], [1, 1], [2, 2]] and graph.label.tolist() == [
+        0,
+        1,
+        1,
+        -1,
+        1,
+    ]
+    (raw / "edge.csv.gz").write_bytes(gzip.compress(b"0,1,7\n1,2,7\n"))
+    with pytest.raises(InputError, match=r"edge.csv.gz: edges must be rows of two nodes, but have shape \(2, 3\)"):
+        read_graph(raw)
     (parts / "test.csv.gz").write_bytes(b"no table")
     with pytest.raises(InputError, match=r"test.csv.gz: cannot be read as a table"):
         read_graph(raw)
@@ -445,6 +470,10 @@ def test_every_method_runs_and_is_drawn() -> None:
     figure = SYSTEM.draw(settings, data, models, "block")
     assert figure is not None
     assert figure.draw(figure.widths[0]).count("<g id=") > 5 and "block model" in figure.caption
+
+
+def test_rows_of_one_dimension_are_drawn_on_a_line() -> None:
+    assert principal(torch.tensor([[1.0], [-1], [2]]))[:, 1].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def whole_numbers(values: NDArray[Any], *, where: str, axes: int = 1) -> NDArray
     if values.ndim != axes:
         form = "one row" if axes == 1 else "a table"
         raise InputError(f"{where}: must be {form} of numbers, but has shape {values.shape}.")
-    if values.dtype.kind == "b":
+    if values.dtype.kind == "b" and axes == 1:
         return np.flatnonzero(values)
     if values.dtype.kind == "f":
         wrong = ~np.isfinite(values) | (values != np.floor(values))

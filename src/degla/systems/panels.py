@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from degla.pages.page import Figure
 from degla.pages.plot import BASELINE, FONT, PALETTE, new_figure, styled, to_svg
@@ -18,6 +20,12 @@ class PanelPoints(NamedTuple):
     places: Float[Tensor, "points 2"]
     marker: str = "o"
     size: float = 4
+
+
+def two_directions(centred: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim 2"]:
+    """Return the two directions of largest variance of rows with mean 0; zeros where there is no second one."""
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    return pad(directions[:2], (0, 0, 0, max(0, 2 - len(directions)))).T
 
 
 def panel_figure(

@@ -23,7 +23,7 @@ from degla.systems.free.training import (
     train_free,
 )
 from degla.systems.learning import with_weights
-from degla.systems.panels import PanelPoints, panel_figure
+from degla.systems.panels import PanelPoints, panel_figure, two_directions
 from degla.systems.system import Weights
 
 _SHOWN: Final = 6
@@ -91,13 +91,13 @@ def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Wei
     rows = scaled.test_unseen[torch.isin(scaled.label[scaled.test_unseen], classes)]
     real, label = scaled.features[rows], scaled.label[rows]
     middle = real.mean(dim=0)
-    _, _, directions = torch.linalg.svd(real - middle, full_matrices=False)
+    directions = two_directions(real - middle)
     semantics = scaled.semantics[label]
     with torch.no_grad():
         generated = {
             method: model.maker.generate(torch.randn_like(semantics), semantics) for method, model in trained.items()
         }
-    flat = {method: (each - middle) @ directions[:2].T for method, each in {"": real, **generated}.items()}
+    flat = {method: (each - middle) @ directions for method, each in {"": real, **generated}.items()}
     panels = {method: [PanelPoints(flat[""], size=6), PanelPoints(flat[method], "x", 10)] for method in generated}
     return panel_figure(
         panels,

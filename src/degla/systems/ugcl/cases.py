@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from degla.losses.core.partition import log_partition, own_place
 from degla.pages.page import Figure
 from degla.systems.learning import classify, probe, take_step, with_weights
-from degla.systems.panels import PanelPoints, panel_figure
+from degla.systems.panels import PanelPoints, panel_figure, two_directions
 from degla.systems.system import Weights
 from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, propagate, read_graph, wordnet
 from degla.systems.ugcl.settings import UgclSettings
@@ -118,9 +118,8 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
 def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
     """Project normalised rows, minus their mean, onto the two directions of largest variance."""
     unit = normalize(rows.detach().double(), dim=1)
-    _, _, directions = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
-    places: Tensor = (unit - unit.mean(dim=0)) @ directions[:2].T
-    return places
+    centred = unit - unit.mean(dim=0)
+    return centred @ two_directions(centred)
 
 
 @lru_cache(maxsize=4)

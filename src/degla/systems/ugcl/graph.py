@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -49,7 +50,7 @@ class Graph:
 
     Raises:
         InputError: an edge or a split refers to a node that does not exist, the numbers of labels and nodes differ, a
-            node of a split has no class or is both trained on and tested, or a feature is not finite.
+            node of a split has no class or is in another split too, or a feature is not finite.
     """
 
     name: str
@@ -78,9 +79,12 @@ class Graph:
             bare = numbers[self.label[numbers] < 0]
             if len(bare):
                 raise InputError(f"{self.name}: node {int(bare[0])} of the {part} split has no label. Remove it.")
-        shared = set(self.train.tolist()) & set(self.test.tolist())
-        if shared:
-            raise InputError(f"{self.name}: node {min(shared)} is in both train and test. Remove it from one split.")
+        for one, other in combinations(("train", "validation", "test"), 2):
+            shared = set(getattr(self, one).tolist()) & set(getattr(self, other).tolist())
+            if shared:
+                raise InputError(
+                    f"{self.name}: node {min(shared)} is in both {one} and {other}. Remove it from one split."
+                )
         if len(set(self.label[self.train].tolist())) < 2:
             raise InputError(f"{self.name}: the train split has only one class; a probe needs two or more.")
 
@@ -161,10 +165,17 @@ def _from_arrays(path: Path) -> Graph:
     with reading(path, "cannot be read as arrays", ValueError, TypeError):
         rows = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])).toarray()
     splits = {part: whole_numbers(arrays[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
-    edges = whole_numbers(arrays["edges"], where=f"{path}: edges", axes=2)
-    if edges.shape[1] != 2:
-        raise InputError(f"{path}: edges must be rows of two nodes, but have shape {edges.shape}.")
-    return _graph(path.stem, rows, edges.T, whole_numbers(arrays["label"], where=f"{path}: label"), splits)
+    edges = _edges(whole_numbers(arrays["edges"], where=f"{path}: edges", axes=2), path)
+    label = arrays["label"]
+    # Labels are never a mask: True and False are two classes.
+    label = whole_numbers(label.astype(np.int64) if label.dtype == bool else label, where=f"{path}: label")
+    return _graph(path.stem, rows, edges, label, splits)
+
+
+def _edges(rows: NDArray[np.int64], where: Path) -> NDArray[np.int64]:
+    if rows.shape[1] != 2:
+        raise InputError(f"{where}: edges must be rows of two nodes, but have shape {rows.shape}.")
+    return rows.T
 
 
 def _from_pickles(folder: Path, name: str) -> Graph:
@@ -203,7 +214,7 @@ def _from_ogbn(folder: Path) -> Graph:
     files = {"train": "train", "val": "valid", "test": "test"}
     splits = {part: _numbers(split / f"{name}.csv.gz").ravel() for part, name in files.items()}
     label = _table(folder / "node-label.csv.gz").ravel()
-    edges = _numbers(folder / "edge.csv.gz").T
+    edges = _edges(_numbers(folder / "edge.csv.gz"), folder / "edge.csv.gz")
     label = np.where(np.isnan(label), -1, label)
     return _graph(folder.parent.name, _table(folder / "node-feat.csv.gz"), edges, label, splits, words=False)
 
