@@ -155,6 +155,8 @@ def _data(**changed: object) -> ZeroShotData:
         ({"features": torch.full((20, 4), torch.inf)}, "small: row 0 of the features has a number that is not finite"),
         ({"train": torch.tensor([0, 4, 12])}, "small: class 3 of test_unseen is in train"),
         ({"train": torch.tensor([0, 1])}, "small: train has only one class"),
+        ({"train": torch.tensor([0, 4])}, "small: class 2 of test_seen is not in train"),
+        ({"label": torch.arange(5).repeat_interleave(4) - 1}, "small: class -1 has no semantics"),
     ],
 )
 def test_bad_problems_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
@@ -172,6 +174,9 @@ def test_features_are_scaled_by_what_is_trained_on() -> None:
     turned = _data(semantics=torch.eye(5)[:, :4] - 1).scaled().semantics
     assert turned.min() >= 0, "values that a sigmoid cannot reach are shifted"
     assert _data(features=torch.ones(20, 4)).scaled().features.isfinite().all(), "a constant feature"
+    constant = _data().features.index_fill(1, torch.tensor([0]), 0.5)
+    constant[3, 0] = 0.75  # Only in a test row.
+    assert _data(features=constant).scaled().features[:, 0].tolist() == [0, 0, 0, 0.25, *[0] * 16]
 
 
 def test_settings_are_chosen_on_training_rows_alone() -> None:
@@ -183,8 +188,15 @@ def test_settings_are_chosen_on_training_rows_alone() -> None:
     # Where the file says which classes play the unseen ones, they do.
     by_file = _data(validation=torch.tensor([4, 5])).to_choose_by()
     assert by_file.unseen.tolist() == [1] and by_file.seen.tolist() == [0, 2]
+    # Row 10, the fifth, is the only one of its class: it is trained on, not tested.
+    few = _data(
+        label=torch.tensor([0] * 10 + [2] + [1] * 5 + [3, 3, 4, 4]), test_seen=torch.tensor([9, 13]),
+        train=torch.tensor([0, 1, 2, 3, 10, 4, 5, 6, 7, 8, 11, 12]), test_unseen=torch.tensor([16, 17, 18, 19]),
+        validation=torch.tensor([11]),
+    ).to_choose_by()  # fmt: skip
+    assert few.test_seen.tolist() == [8] and few.seen.tolist() == [0, 2]
     with pytest.raises(InputError, match="small: too few classes are in train"):
-        _data(train=torch.tensor([0, 4])).to_choose_by()
+        _data(train=torch.tensor([0, 4]), test_seen=torch.tensor([3, 7])).to_choose_by()
 
 
 def test_made_features_compose() -> None:

@@ -45,7 +45,7 @@ class ZeroShotData:
 
     Raises:
         InputError: a row does not exist, or is both trained on and tested; a class has no semantics, or is in
-            `test_unseen` and trained on; or a number is not finite.
+            `test_unseen` and trained on, or in `test_seen` and not; or a number is not finite.
     """
 
     name: str
@@ -77,8 +77,9 @@ class ZeroShotData:
                 )
             if not len(rows) and part != "validation":
                 raise InputError(f"{self.name}: {part} is empty; there is nothing to train on or to score.")
-        if not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.semantics):
-            raise InputError(f"{self.name}: class {int(self.label.max())} has no semantics; {len(self.semantics)} do.")
+        nameless = self.label[(self.label < 0) | (self.label >= len(self.semantics))]
+        if len(nameless):
+            raise InputError(f"{self.name}: class {int(nameless[0])} has no semantics; {len(self.semantics)} do.")
         for what, rows in (("features", self.features), ("semantics", self.semantics)):
             if not rows.isfinite().all():
                 row = int((~rows.isfinite()).any(dim=1).nonzero()[0])
@@ -91,6 +92,9 @@ class ZeroShotData:
             raise InputError(f"{self.name}: class {min(both)} of test_unseen is in train, so it is not unseen.")
         if len(self.seen) < 2:
             raise InputError(f"{self.name}: train has only one class; there must be two or more.")
+        never = set(self.label[self.test_seen].tolist()) - set(self.seen.tolist())
+        if never:
+            raise InputError(f"{self.name}: class {min(never)} of test_seen is not in train, so it is not seen.")
 
     @property
     def seen(self) -> Int[Tensor, " seen"]:
@@ -107,15 +111,18 @@ class ZeroShotData:
     def scaled(self) -> ZeroShotData:
         """Scale features to 0 to 1 on the training rows, and semantics to be non-negative and of unit length.
 
+        A feature that is the same in all training rows is only shifted: it has no range to divide by.
+
         Semantics that may be negative, such as text embeddings, are first shifted together to 0 or more, because the
         refiner's sigmoid is never negative.
         """
         rows = self.features[self.train]
-        low, high = rows.min(dim=0).values, rows.max(dim=0).values
+        low = rows.min(dim=0).values
+        width = rows.max(dim=0).values - low
         semantics = self.semantics - self.semantics.min().clamp(max=0)
         return replace(
             self,
-            features=(self.features - low) / (high - low).clamp(min=1e-8),
+            features=(self.features - low) / torch.where(width > 0, width, 1.0),
             semantics=torch.nn.functional.normalize(semantics, dim=1),
         )
 
@@ -134,6 +141,8 @@ class ZeroShotData:
         if not away.any() or not len(rest):
             raise InputError(f"{self.name}: too few classes are in train to hold some out for choosing settings.")
         tested = torch.arange(len(rest)) % _HELD_OUT == _HELD_OUT - 1
+        # A class of few rows would otherwise be tested but not trained on.
+        tested &= torch.isin(self.label[rest], self.label[rest[~tested]])
         return replace(
             self, train=rest[~tested], test_seen=rest[tested], test_unseen=self.train[away], validation=rest[:0]
         )
