@@ -159,6 +159,15 @@ def test_a_file_of_contexts_is_read_completed_and_never_mixed_up(tmp_path: Path)
         contexts_of(GRAPH, model=None, file=file)
 
 
+def test_relations_of_the_same_name_share_a_context_and_long_names_are_cut(tmp_path: Path) -> None:
+    file = tmp_path / "contexts.jsonl"
+    twins = replace(GRAPH, names=("dog " * 700, *NAMES[1:]), relations=("is a", "is a"),
+                    train=(*KNOWN, Triple(0, 1, 1)))  # fmt: skip
+    first = contexts_of(twins, model=None, file=file)
+    assert len(first) == 4 and max(map(len, first.values())) == LONGEST
+    assert contexts_of(twins, model=None, file=file) == first and len(file.read_text().splitlines()) == 3
+
+
 def _answering(answer: Callable[[Request], str]) -> UnsteadyModel:
     return UnsteadyModel(answer, forms=("write",), capacity=2, shuffle=1)
 
@@ -387,6 +396,12 @@ def test_files_by_words(tmp_path: Path) -> None:
     assert read_knowledge(tmp_path / "wn") == long
 
 
+def test_an_empty_name_is_the_identifier(tmp_path: Path) -> None:
+    _write_words(tmp_path, **{"entity2text.txt": "d\tdog\nw\t\na\tanimal\n", "relation2text.txt": "_is_a\t\n"})
+    graph = read_knowledge(tmp_path)
+    assert graph.names == ("dog", "w", "animal") and graph.relations == ("is a",)
+
+
 def test_a_whole_graph_asks_about_entities_that_no_training_triple_has(tmp_path: Path) -> None:
     _write_words(tmp_path, **{
         "test.tsv": "w\t_is_a\td\nc\t_is_a\ta\n", "entity2text.txt": "d\tdog\nw\twolf\na\tanimal\nc\tcat\n"
@@ -450,7 +465,9 @@ def test_bad_numbers_are_named(tmp_path: Path, changed: dict[str, str], says: st
         ({"train.tsv": "d _is_a a\n"}, "train.tsv line 1: must be tab-separated head, relation and tail"),
         ({"train.tsv": "d\t\ta\n"}, "train.tsv line 1: must be tab-separated head, relation and tail"),
         ({"dev.tsv": ""}, "dev.tsv: is empty"),
+        ({"train.tsv": "\n\nd\t_is_a\ta\nw\n"}, "train.tsv line 4: must be tab-separated head, relation and tail"),
         ({"test.tsv": "d\t_is_a\ta\n"}, r"dog \| is a \| animal is in both train and test"),
+        ({"test.tsv": "d\t_is_a\tw\n"}, r"dog \| is a \| wolf is in both validation and test"),
     ],
 )
 def test_bad_words_are_named(tmp_path: Path, changed: dict[str, str], says: str) -> None:

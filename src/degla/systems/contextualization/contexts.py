@@ -119,7 +119,7 @@ def _record(graph: KnowledgeGraph, triple: Triple, text: str | None, source: str
         head=graph.entities[triple.head],
         relation=graph.relations[triple.relation],
         tail=graph.entities[triple.tail],
-        text=text or by_template(graph, triple),
+        text=text or by_template(graph, triple)[:LONGEST],
         source=source,
     )
 
@@ -145,17 +145,22 @@ def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Pat
         additions = by_model(graph, lacking, model)
     if file is not None and additions:
         before = list(read_jsonl(ContextRecord, file)) if file.exists() else []
-        write_jsonl(file, [*before, *additions.values()])
+        # Relations that differ only in their identifiers are told in the same words: one line for all.
+        new = {(row.head, row.relation, row.tail): row for row in additions.values()}
+        write_jsonl(file, [*before, *new.values()])
     return {triple: (rows.get(triple) or additions[triple]).text for triple in graph.train}
 
 
 def _by_triple(graph: KnowledgeGraph, rows: Iterable[ContextRecord], *, where: Path) -> dict[Triple, ContextRecord]:
     """Return rows by the numbers of their triples in the graph, so that texts and numbers cannot be confused."""
-    entity, relation = ({name: at for at, name in enumerate(names)} for names in (graph.entities, graph.relations))
+    entity = {name: at for at, name in enumerate(graph.entities)}
+    relations: dict[str, list[int]] = {}
+    for number, name in enumerate(graph.relations):
+        relations.setdefault(name, []).append(number)
     records: dict[Triple, ContextRecord] = {}
     for row in rows:
-        if row.head in entity and row.tail in entity and row.relation in relation:
-            triple = Triple(entity[row.head], relation[row.relation], entity[row.tail])
+        for number in relations.get(row.relation, ()) if row.head in entity and row.tail in entity else ():
+            triple = Triple(entity[row.head], number, entity[row.tail])
             if triple in records:
                 raise InputError(f"{where}: {graph.say(triple)} has two contexts. Remove one.")
             records[triple] = row

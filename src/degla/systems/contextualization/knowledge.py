@@ -7,6 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -44,7 +45,7 @@ class KnowledgeGraph:
         test: test triples.
 
     Raises:
-        InputError: there are no training or test triples, or a triple is in both.
+        InputError: there are no training or test triples, or a triple is in two of the three.
     """
 
     name: str
@@ -62,9 +63,12 @@ class KnowledgeGraph:
                 raise InputError(
                     f"{self.name}: there is no {part} triple. Use a larger graph, or more --entities of it."
                 )
-        both = set(self.train) & set(self.test)
-        if both:
-            raise InputError(f"{self.name}: {self.say(min(both))} is in both train and test. Remove it from one.")
+        for one, other in combinations(("train", "validation", "test"), 2):
+            both = set(getattr(self, one)) & set(getattr(self, other))
+            if both:
+                raise InputError(
+                    f"{self.name}: {self.say(min(both))} is in both {one} and {other}. Remove it from one."
+                )
 
     def say(self, triple: Triple) -> str:
         """Return "head | relation | tail" with names."""
@@ -181,14 +185,14 @@ def _by_words(folder: Path) -> KnowledgeGraph:
         part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
         for part, rows in rows_by_part.items()
     }
-    names = [texts.get(each, each) for each in entities]
+    names = [texts.get(each) or each for each in entities]
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(entities),
         # Without a file of longer texts, the name is before the first comma, as in WN18RR.
         names=tuple(_readable_name(name if longer else name.partition(", ")[0]) for name in names),
         definitions=tuple(longer.get(each) or texts.get(each, "").partition(", ")[2] for each in entities),
-        relations=tuple(_readable_name(names_of_relations.get(each, each)) for each in relations),
+        relations=tuple(_readable_name(names_of_relations.get(each) or each) for each in relations),
         **triples,
     )
 
@@ -200,7 +204,7 @@ def _by_numbers(folder: Path) -> KnowledgeGraph:
     for part, stems in _PARTS.items():
         where, lines = _lines(folder, [f"{stem}2id.txt" for stem in stems])
         part_triples = []
-        for number, line in enumerate(lines[1:], 2):
+        for number, line in lines[1:]:
             words = line.split()
             if len(words) != 3 or not all(word.isdecimal() for word in words):
                 raise InputError(f"{where} line {number}: must be numbers of head, tail and relation; got {line!r}.")
@@ -208,16 +212,17 @@ def _by_numbers(folder: Path) -> KnowledgeGraph:
             if max(head, tail) >= len(names) or relation >= len(relations):
                 raise InputError(f"{where} line {number}: refers to a number without a name: {line!r}.")
             part_triples.append(Triple(head, relation, tail))
-        if lines[0].strip() != str(len(part_triples)):
-            raise InputError(f"{where}: its first line says {lines[0]!r} triples, but {len(part_triples)} follow.")
+        first = lines[0][1]
+        if first.strip() != str(len(part_triples)):
+            raise InputError(f"{where}: its first line says {first!r} triples, but {len(part_triples)} follow.")
         triples[part] = tuple(part_triples)
     keys = list(names)
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(keys),
-        names=tuple(map(_readable_name, names.values())),
+        names=tuple(_readable_name(name or key) for key, name in names.items()),
         definitions=tuple(descriptions.get(key, "") for key in keys),
-        relations=tuple(map(_readable_name, relations.values())),
+        relations=tuple(_readable_name(name or key) for key, name in relations.items()),
         **triples,
     )
 
@@ -228,7 +233,7 @@ def _readable_name(word: str) -> str:
 
 def _triples_of_words(folder: Path, stems: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     where, lines = _lines(folder, [f"{stem}.{end}" for stem in stems for end in ("tsv", "txt")])
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         row = line.split("\t")
         if len(row) != 3 or not all(row):
             raise InputError(f"{where} line {number}: must be tab-separated head, relation and tail; got {line!r}.")
@@ -243,7 +248,7 @@ def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
             raise InputError(f"{folder / name}: no such file; this graph format needs it.")
         return {}
     rows: dict[str, str] = {}
-    for number, line in enumerate(_text(path)[int(counted) :], 1 + int(counted)):
+    for number, line in _text(path)[int(counted) :]:
         key, tab, text = line.partition("\t")
         if not tab:
             raise InputError(f"{path} line {number}: must be two tab-separated columns; got {line!r}.")
@@ -255,7 +260,7 @@ def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
     return rows
 
 
-def _lines(folder: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
+def _lines(folder: Path, names: Sequence[str]) -> tuple[Path, list[tuple[int, str]]]:
     path = next(filter(None, (_find(folder, name) for name in names)), None)
     if path is None:
         raise InputError(f"{folder}: has none of {', '.join(names)}. Use the folder of a knowledge graph.")
@@ -269,9 +274,10 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _text(path: Path) -> list[str]:
+def _text(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, each with its number in the file."""
     with (
         reading(path, "cannot be read as text", OSError, EOFError, zlib.error, UnicodeDecodeError),
         gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream,
     ):
-        return [line for line in stream.read().split("\n") if line.strip()]
+        return [(number, line) for number, line in enumerate(stream.read().split("\n"), 1) if line.strip()]
