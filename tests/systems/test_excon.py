@@ -318,6 +318,11 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
         (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
         with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*\. Download or recreate it"):
             _read(folder)
+    for pool, count in ((_fashion(tmp_path / "all"), 9), ("world", "6,000")):
+        with pytest.raises(
+            InputError, match=rf"--images uses all of its {count} training images\. Lower it for --part"
+        ):
+            _read(pool, images=6000, part="validation")
     folder = _fashion(tmp_path / "short")
     _write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(5))
     with pytest.raises(InputError, match="9 images and 5 labels in train"):

@@ -76,6 +76,10 @@ def read_images(settings: ExconSettings, name: str, seed: int) -> ImageSets:
     first, rest = order[:images], order[images : images + test_images]
     if part == "test":
         rest = np.random.default_rng([seed, 1]).permutation(len(test.label))[:test_images]
+    if not len(rest):
+        raise InputError(
+            f"{name}: --images uses all of its {counted(len(order), 'training image')}. Lower it for --part validation."
+        )
     parts = [(train, first), (test if part == "test" else train, rest)]
     image_sets = [
         LabelledImages(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
