@@ -20,6 +20,7 @@ from degla.pages.words import UNKNOWN
 from degla.ranges import AtLeastOne
 from degla.shelf import SYSTEMS, Shelf
 from degla.systems.conduct import cases_of, load_weights, run_system
+from degla.systems.learning import with_weights
 from degla.systems.page import page_of
 from degla.systems.record import CaseRecord, SystemRecord, load_record, read_settings, save_record
 from degla.systems.system import Case, Expectation, ScoreColumn, System, SystemSettings, Weights
@@ -180,6 +181,34 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> 
         _run(tmp_path)
     with pytest.raises(InputError, match=r"system.json: belongs to system 'fake', not 'other'"):
         load_record(tmp_path, system="other")
+
+
+def test_a_second_call_adds_its_data_and_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for flags in ("--data plain --seeds 2", "--data other --seeds 1", "--data plain --seeds 2"):
+        assert verb.run_words(["fake", "run", *flags.split()]) == 0
+    record = load_record(tmp_path / "fake", system="fake")
+    commands = ["degla system fake run --data plain --seeds 2", "degla system fake run --data other --seeds 1"]
+    assert record.settings["data"] == ["plain", "other"] and record.command.splitlines() == commands
+    evaluated = verb.read_command(["fake", "evaluate"])
+    assert evaluated.cases == [row.case for row in record.cases], "with the seeds that each has"
+    assert len(verb.read_command(["fake", "evaluate", "--seeds", "2"]).cases) == 8
+
+
+def test_a_model_that_does_not_fit_the_settings_is_refused() -> None:
+    network = torch.nn.Linear(2, 3)
+    with pytest.raises(InputError, match=r"the model was trained with other settings, or other data.*size mismatch"):
+        with_weights(torch.nn.Linear(2, 4), network.state_dict())
+
+
+def test_bounds_are_said_to_be_for_the_defaults_only_beside_them() -> None:
+    case = CaseRecord(data="plain", method="base", seed=0, values={"score": 0.5}, seconds=1.0)
+    record = SystemRecord(system="fake", command="", settings=to_plain(_Settings(steps=5)), cases=(case,))
+    assert "expected bounds" not in page_of(SYSTEM, record).markdown()
+    both = record.model_copy(update={"cases": (case, case.model_copy(update={"method": "better"}))})
+    assert (
+        "The expected bounds are for the default settings; these differ here: steps" in page_of(SYSTEM, both).markdown()
+    )
 
 
 def test_a_file_of_data_that_has_changed_is_not_taken_for_what_was_measured(tmp_path: Path) -> None:

@@ -122,11 +122,15 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
         other = "with other settings"
     if other:
         raise InputError(f"{out / FILE}: was made {other}. Choose another --out, or delete the folder.")
-    # Earlier results keep the versions that they were made with.
+    # Earlier results keep the data, the command and the versions that they were made with.
+    data = list(dict.fromkeys([*old.settings.get("data", ()), *new.settings["data"]]))
+    commands = old.command.splitlines()
+    command = old.command if command in commands else "\n".join([*commands, command])
     for each, now in versions.items():
         was = old.versions.get(each, now)
         versions[each] = was if was.split(", then ")[-1] == now else f"{was}, then {now}"
-    return new.model_copy(update={"cases": old.cases, "digests": old.digests, "versions": versions})
+    kept = {"cases": old.cases, "digests": old.digests, "settings": new.settings | {"data": data}}
+    return new.model_copy(update={**kept, "command": command, "versions": versions})
 
 
 def _do(

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from degla.errors import InputError
+from degla.parse import in_one_line
 from degla.systems.system import Weights
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -39,8 +41,18 @@ def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most:
 
 
 def with_weights(network: AnyNetwork, weights: Weights) -> AnyNetwork:
-    """Load trained weights into a network, and set it to evaluation mode."""
-    network.load_state_dict(dict(weights))
+    """Load trained weights into a network, and set it to evaluation mode.
+
+    Raises:
+        InputError: settings or data give a network of other parts or sizes.
+    """
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise InputError(
+            "the model was trained with other settings, or other data, which decide its size. Restore them, or train "
+            f"again with another --out ({in_one_line(error)[:200]} ...)."
+        ) from None
     return network.eval()
 
 

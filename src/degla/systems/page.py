@@ -44,7 +44,7 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
     warnings = []
     if len(seeds) < _FEW_SEEDS:
         warnings.append(f"{counted(len(seeds), 'seed')}: other seeds may give other results.")
-    if record.cases and system.expected and (others := _other_settings(system, record)):
+    if (expected := _expected(system, record)) and (others := _other_settings(system, record)):
         warnings.append(f"The expected bounds are for the default settings; these differ here: {', '.join(others)}.")
     parts: list[Part] = [
         Section(data, [_table(system, record, data), *_missing(system, record, data)]) for data in _data(record)
@@ -54,8 +54,8 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
         seeds=counted(len(seeds), "seed"), baseline=system.baseline
     )
     parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
-    if rows := _expected(system, record):
-        parts.append(Section("What was expected", [Table(_expected_columns(), rows, stacked=True), _EXPECTED]))
+    if expected:
+        parts.append(Section("What was expected", [Table(_expected_columns(), expected, stacked=True), _EXPECTED]))
     parts += [Section("Figures", list(figures))] if figures else []
     facts = {name: _shown(value) for name, value in record.settings.items()}
     facts |= {"versions": ", ".join(f"{package} {number}" for package, number in record.versions.items())}

@@ -43,7 +43,7 @@ class SystemRecord(Record):
 
     Attributes:
         system: name of the system.
-        command: command that reproduces the run.
+        command: commands that reproduce the run, one a line.
         degla: version of degla that made it.
         versions: versions of packages.
         settings: value of every field.

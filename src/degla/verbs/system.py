@@ -120,7 +120,11 @@ def read_command(words: list[str]) -> SystemCommand:
         methods = methods or list(dict.fromkeys(row.method for row in earlier.cases))
     settings = _settings(start, rest, name=arguments.name)
     seeds = seeds or list(range(arguments.first_seed, arguments.first_seed + count))
-    return SystemCommand(arguments, system, settings, cases_of(system, settings, seeds=seeds, methods=methods))
+    cases = cases_of(system, settings, seeds=seeds, methods=methods)
+    if arguments.action == "evaluate" and arguments.seeds is None:  # Calls of the run may have had other seeds.
+        done = {row.case for row in earlier.cases}
+        cases = [case for case in cases if case in done] or cases
+    return SystemCommand(arguments, system, settings, cases)
 
 
 def _settings(start: Any, words: list[str], *, name: str) -> Any:
