@@ -241,6 +241,18 @@ def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(
             _run(out, settings=settings, seeds=1)
 
 
+def test_data_beside_the_path_has_a_digest_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("one")
+    (tmp_path / "split").write_text("two")
+    system = replace(SYSTEM, beside=lambda path: [path.with_name("split")])
+    settings = _Settings(data=(str(tmp_path / "mine"),))
+    cases = cases_of(system, settings, seeds=(0,), methods=())
+    run_system(system, settings, cases, name="fake", out=tmp_path / "out", command="degla")
+    (tmp_path / "split").write_text("three")
+    with pytest.raises(InputError, match=r"the data of .*split have changed\. Choose another --out"):
+        run_system(system, settings, cases, name="fake", out=tmp_path / "out", command="degla")
+
+
 def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:
     _run(tmp_path, seeds=1)
     trained = list(TRAINED)

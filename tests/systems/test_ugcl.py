@@ -29,6 +29,7 @@ from degla.systems.ugcl.graph import (
     EMBEDDED,
     Graph,
     block_model,
+    files_beside,
     normalised_adjacency,
     propagate,
     read_graph,
@@ -266,6 +267,7 @@ def _write_planetoid(folder: Path) -> None:
 def test_planetoids_own_files(tmp_path: Path) -> None:
     _write_planetoid(tmp_path)
     graph = read_graph(tmp_path / "ind.small.x")
+    assert {tmp_path / "ind.small.x", *files_beside(tmp_path / "ind.small.x")} == set(tmp_path.iterdir())
     assert graph.edges.tolist() == [[0, 1, 5], [1, 2, 7]]
     assert graph.label.tolist() == [0, 1, 1, 0, 0, 1, -1, 1]
     assert graph.features[[3, 4, 5, 6, 7]].tolist() == [[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
@@ -400,6 +402,7 @@ def test_tables_of_ogbn(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(text.encode()))
     graph = read_graph(raw)
+    assert files_beside(raw) == [tmp_path / "arxiv" / "split"] and files_beside(parts) == []
     assert graph.name == "arxiv" and graph.edges.tolist() == [[0, 1], [1, 2]]
     # Features of ogbn are embeddings, not words, so they are not normalised.
     assert graph.features.tolist() == [[1, -2], [0, 0.5], [3, 4], [1, 1], [2, 2]] and graph.label.tolist() == [

@@ -47,7 +47,7 @@ class SystemRecord(Record):
         degla: version of degla that made it.
         versions: versions of packages.
         settings: value of every field.
-        digests: sha256 of each data set that is a file or folder, by name.
+        digests: sha256 of each file or folder of the data, by path.
         cases: results in the order in which they were made.
     """
 

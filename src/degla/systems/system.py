@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -86,6 +87,7 @@ class System(Generic[AnySettings, Data]):
         quick: settings of `--quick`, at most 60 seconds on two cores.
         methods: methods with a one-line description for the page; the baseline first.
         columns: scores of each model.
+        beside: files and folders outside the path of a data set that it is also read from.
         expected: expectations that the table is compared with.
         made: names of data sets that need no path.
         read: return a data set, by name and seed; called for every method, so it should cache its result.
@@ -105,6 +107,7 @@ class System(Generic[AnySettings, Data]):
     train: Callable[[AnySettings, Data, str], Weights]
     measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]
     draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *arguments: None
+    beside: Callable[[Path], Sequence[Path]] = lambda path: ()
     expected: tuple[Expectation, ...] = ()
 
     @property

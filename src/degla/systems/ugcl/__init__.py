@@ -14,6 +14,7 @@ Cost:     Per step, two products with A, one with X, n + 1 more with A~, and the
 
 from degla.systems.system import Expectation, ScoreColumn, System
 from degla.systems.ugcl.cases import draw, measure, read, train
+from degla.systems.ugcl.graph import files_beside
 from degla.systems.ugcl.settings import UgclSettings
 
 SYSTEM = System(
@@ -37,6 +38,7 @@ SYSTEM = System(
     train=train,
     measure=measure,
     draw=draw,
+    beside=files_beside,
     expected=(
         Expectation("ugcl", "sgc", "test", 0.01, data=("block",)),
         Expectation("ugcl", "untrained", "test", 0.10, data=("block",)),

@@ -28,6 +28,7 @@ Scope = Literal["power", "binomial"]
 """Form of n hops: A~^n, as in the paper, or (I + A~)^n, as in the released script for citation graphs."""
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
 _PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
+_PLANETOID: Final = re.compile(r"ind\.(\w+)\.x")
 _VALIDATION: Final = 500
 EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
 """799 nouns of WordNet 3.0: class and definition of each, then pairs of related ones; see its notice."""
@@ -145,12 +146,20 @@ def read_graph(path: Path) -> Graph:
         InputError: there is no such graph, or one of its files is damaged; see also `Graph`.
     """
     if path.is_file():
-        planetoid = re.fullmatch(r"ind\.(\w+)\.x", path.name)
+        planetoid = _PLANETOID.fullmatch(path.name)
         return _from_pickles(path.parent, planetoid[1]) if planetoid else _from_arrays(path)
     if (path / "edge.csv.gz").is_file():
         return _from_ogbn(path)
     wrong = "not a graph" if path.exists() else "no such file or folder"
     raise InputError(f"{path}: {wrong}. Use an .npz, Planetoid's ind.NAME.x, or a folder with edge.csv.gz.")
+
+
+def files_beside(path: Path) -> list[Path]:
+    """Return the files and folders outside the path of a graph that it is also read from."""
+    if planetoid := _PLANETOID.fullmatch(path.name):
+        ends = [part for part in (*_PARTS, "test.index") if part != "x"]
+        return [path.with_name(f"ind.{planetoid[1]}.{end}") for end in ends]
+    return [path.parent / "split"] if (path / "edge.csv.gz").is_file() else []
 
 
 def row_normalised(rows: Tensor) -> Tensor:
