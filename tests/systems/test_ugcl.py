@@ -159,15 +159,18 @@ def test_training_follows_the_seed_and_no_order_of_nodes() -> None:
 
 
 def test_only_drawn_nodes_are_compared_and_contexts_see_the_whole_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, shapes = block_model(seed=3, members=8, words=20, spoken=3, labelled=2), []
+    graph, shapes, same = block_model(seed=3, members=8, words=20, spoken=3, labelled=2), [], []
 
     def noted(nodes: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
         shapes.append((nodes.shape, contexts.shape))
+        same.append(torch.equal(nodes, contexts))
         return contextual_loss(nodes, contexts)
 
     monkeypatch.setattr("degla.systems.ugcl.cases.contextual_loss", noted)
     train_encoder(graph, UgclSettings(dim=6, epochs=2, sample=12), scope=1)
     assert shapes == [((12, 6), (12, 6))] * 2
+    train_encoder(graph, UgclSettings(dim=6, epochs=1), scope=0)
+    assert not same[-1], "contexts are of an encoder of their own, also where they are the nodes themselves"
 
 
 def test_rows_are_the_mean_of_a_node_and_its_surroundings() -> None:
@@ -188,6 +191,15 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
             ),
         )
         assert probe_accuracy(torch.ones(4, 2), graph) == {"test": 0.0, "validation": 1.0}
+        # All are right on the validation node (class 0), and only the first is wrong on the test node.
+        scripted.setattr(
+            "degla.systems.ugcl.cases.probe",
+            lambda rows, label, *, classes, decay, scaled: torch.tensor(
+                [[0.0, 0.0, 0.0], [0.0, 2.0 * (decay > 0), -1]]
+            ),
+        )
+        nodes = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+        assert probe_accuracy(nodes, graph) == {"test": 0.0, "validation": 1.0}
     accuracy = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
     assert accuracy == {"test": 1.0, "validation": 1.0}
     # Validation is wrong and test is right: the two accuracies are never swapped.
@@ -209,7 +221,9 @@ def test_the_probe_reads_rows_of_mean_length_one(monkeypatch: pytest.MonkeyPatch
 
 
 def test_each_method_has_its_own_rows_and_scope(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, settings = _small(), UgclSettings(dim=4, epochs=1, scope=3)
+    # On a path, rows change with each hop; on pairs they would not.
+    graph = _small(edges=torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    settings = UgclSettings(dim=4, epochs=1, scope=3)
     scopes = []
     monkeypatch.setattr(
         "degla.systems.ugcl.cases.train_encoder",
@@ -239,6 +253,11 @@ def test_training_moves_the_encoder_at_its_rate_and_by_the_form_of_its_contexts(
     assert not torch.equal(trained(epochs=5), trained(epochs=5, form="binomial"))
 
 
+def test_the_bias_of_the_regression_is_not_decayed() -> None:
+    weights = probe(torch.zeros(4, 1), torch.tensor([0, 0, 0, 1]), classes=2, decay=10.0, scaled=False)
+    assert float(weights[0, 1] - weights[1, 1]) == pytest.approx(math.log(3), abs=1e-4), "three of four are of class 0"
+
+
 def test_weight_decay_shrinks_the_regression() -> None:
     rows, label = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
     weights = [probe(rows, label, classes=2, decay=decay, scaled=False)[:, 0].norm().item() for decay in (0.005, 0.05)]
@@ -264,7 +283,7 @@ def _write_planetoid(folder: Path) -> None:
     (folder / "ind.small.test.index").write_text("5\n4\n7\n")
 
 
-def test_planetoids_own_files(tmp_path: Path) -> None:
+def test_planetoids_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_planetoid(tmp_path)
     graph = read_graph(tmp_path / "ind.small.x")
     assert {tmp_path / "ind.small.x", *files_beside(tmp_path / "ind.small.x")} == set(tmp_path.iterdir())
@@ -272,6 +291,8 @@ def test_planetoids_own_files(tmp_path: Path) -> None:
     assert graph.label.tolist() == [0, 1, 1, 0, 0, 1, -1, 1]
     assert graph.features[[3, 4, 5, 6, 7]].tolist() == [[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert (graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()) == ([0, 1], [2, 3], [4, 5, 7])
+    monkeypatch.setattr("degla.systems.ugcl.graph._VALIDATION", 1)
+    assert read_graph(tmp_path / "ind.small.x").validation.tolist() == [2]
 
 
 class _Harm:
@@ -475,7 +496,12 @@ def test_every_method_runs_and_is_drawn() -> None:
     assert figure.draw(figure.widths[0]).count("<g id=") > 5 and "block model" in figure.caption
 
 
-def test_rows_of_one_dimension_are_drawn_on_a_line() -> None:
+def test_rows_are_drawn_by_their_two_largest_directions_and_on_a_line_if_there_is_one() -> None:
+    rows = torch.nn.functional.normalize(
+        torch.tensor([[3.0, 2, 1], [-3, 2, 1], [3, -2, 0], [-3, -2, 1]]).double(), dim=1
+    )
+    spread = torch.linalg.svdvals(rows - rows.mean(dim=0))[:2]
+    torch.testing.assert_close(principal(rows).norm(dim=0), spread)
     assert principal(torch.tensor([[1.0], [-1], [2]]))[:, 1].tolist() == [0, 0, 0]
 
 
