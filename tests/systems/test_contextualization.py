@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Request
 from degla.systems.contextualization import SYSTEM
 from degla.systems.contextualization.cases import read
@@ -174,7 +174,7 @@ def _answering(answer: Callable[[Request], str]) -> UnsteadyModel:
 
 def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> None:
     def answer(request: Request) -> str:
-        names = [NAMES[int(number)] for number in (request.key.caption_id[0], request.key.caption_id[-1])]
+        names = [NAMES[int(number)] for number in (request.key.caption_id[1], request.key.caption_id[-1])]
         return "No names here." if names == ["wolf", "animal"] else f"{names[0].upper()} and {names[1]} are related."
 
     model = _answering(answer)
@@ -185,9 +185,21 @@ def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> 
     # The source includes the answer, the tail, which the released code masks.
     for request in model.requests:
         assert request.form == "write"
-        head, relation, tail = map(int, request.key.caption_id.split("/"))
+        head, relation, tail = (int(part.lstrip("e")) for part in request.key.caption_id.split("/"))
         prompt = request.chat[-1].content
         assert NAMES[head] in prompt and NAMES[tail] in prompt and GRAPH.relations[relation] in prompt
+
+
+def test_an_interrupted_call_keeps_what_the_model_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "contexts.jsonl"
+    model = _answering(lambda request: "dog, animal, wolf and tail.")
+    model.fail_after = 2
+    with pytest.raises(DeglaError, match="cannot be reached any more"):
+        contexts_of(GRAPH, model=model, file=file)
+    assert len(model.requests) == 3
+    model.fail_after, model.requests[:] = None, []
+    assert set(contexts_of(GRAPH, model=model, file=file).values()) == {"dog, animal, wolf and tail."}
+    assert len(model.requests) == 1, "only the one without a reply is asked again"
 
 
 def test_a_model_that_cannot_write_chooses_among_templates() -> None:

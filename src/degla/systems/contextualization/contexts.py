@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,8 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.negatives.llm import ChatMessage, LanguageModel, Reply, Request, RequestKey
-from degla.negatives.run.asking import replies_to
+from degla.negatives.run.asking import replies_to, rule_name, saved_replies
+from degla.negatives.run.output import Journal
 from degla.records import Record, read_jsonl, write_jsonl
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
 
@@ -77,7 +79,8 @@ def _about(graph: KnowledgeGraph, entity: int) -> str:
 
 def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> Request:
     """Return the request to a language model: to write a context, or, if it cannot, to choose among the templates."""
-    key = RequestKey(f"{triple.head}/{triple.relation}/{triple.tail}", "context", 0)
+    name = f"{graph.entities[triple.head]}/{triple.relation}/{graph.entities[triple.tail]}"
+    key = RequestKey(name, rule_name("context", model, _ASK), 0)
     source = by_template(graph, triple, number=0)
     chat = (ChatMessage("system", _ASK), ChatMessage("user", source))
     if "write" in model.forms:
@@ -86,21 +89,24 @@ def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> R
     return Request(key, "choose", chat, source, choices=choices)
 
 
-def by_model(graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageModel) -> dict[Triple, ContextRecord]:
+def by_model(
+    graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageModel, *, journal: Journal | None = None
+) -> dict[Triple, ContextRecord]:
     """Write a context for each triple with a language model; use a template if its answer lacks a name or fails.
 
     Args:
         graph: names and definitions.
         triples: triples of the graph.
         model: language model client, the same as for negatives.
+        journal: where replies are kept, so that none is paid for twice.
 
     Raises:
-        DeglaError: the model cannot be reached.
+        DeglaError: the model cannot be reached; the journal has what it answered.
     """
     requests = {triple: request_of(graph, triple, model) for triple in triples}
     asked = {request.key: triple for triple, request in requests.items()}
     records: dict[Triple, ContextRecord] = {}
-    for key, reply in replies_to(requests.values(), model=model, journal=None).items():
+    for key, reply in replies_to(requests.values(), model=model, journal=journal).items():
         triple = asked[key]
         text = _usable(graph, triple, reply)
         records[triple] = _record(graph, triple, text, "template" if text is None else model.name)
@@ -130,19 +136,21 @@ def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Pat
     Args:
         graph: graph of which only `train` is read.
         model: model that writes contexts missing in the file; templates are used if None.
-        file: JSONL of `ContextRecord`; its contexts are used, and new ones are appended.
+        file: JSONL of `ContextRecord`; its contexts are used, and new ones are appended. The model's replies are kept
+            beside it, so that an interrupted call resumes.
 
     Raises:
-        InputError: the file is damaged or repeats a triple.
+        InputError: the file is damaged, repeats a triple, or is being written by another process.
     """
     rows = {} if file is None or not file.exists() else _by_triple(graph, read_jsonl(ContextRecord, file), where=file)
     lacking = [triple for triple in dict.fromkeys(graph.train) if triple not in rows]
-    if model is None:
+    if model is None or not lacking:
         additions: Mapping[Triple, ContextRecord] = {
             triple: _record(graph, triple, None, "template") for triple in lacking
         }
     else:
-        additions = by_model(graph, lacking, model)
+        with nullcontext() if file is None else saved_replies(file) as journal:
+            additions = by_model(graph, lacking, model, journal=journal)
     if file is not None and additions:
         before = list(read_jsonl(ContextRecord, file)) if file.exists() else []
         # Relations that differ only in their identifiers are told in the same words: one line for all.
