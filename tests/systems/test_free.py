@@ -473,6 +473,24 @@ def test_each_method_has_its_own_model_and_classifier(monkeypatch: pytest.Monkey
     }  # fmt: skip
 
 
+def test_zero_shot_reads_embeddings_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = ZeroShotProblem(_data(), _data().scaled())
+    seen: list[ZeroShotData] = []
+    monkeypatch.setattr("degla.systems.free.cases.nearest_semantics", seen.append)
+    assert SYSTEM.measure(FreeSettings(), problem, "zero_shot", {}) == {} and seen == [problem.plain]
+
+
+def test_the_linear_map_by_hand() -> None:
+    # One feature, and semantics with the mean (2, 2); the ridge leaves 2 / (2 + 1) of the slope.
+    data = ZeroShotData(
+        name="line", features=torch.tensor([[-1.0], [1], [-1], [1], [0]]), label=torch.tensor([0, 1, 0, 1, 2]),
+        semantics=torch.tensor([[1.0, 3], [3, 1], [2, 2]]), train=torch.tensor([0, 1]), test_seen=torch.tensor([2, 3]),
+        test_unseen=torch.tensor([4]), validation=torch.tensor([]).long(),
+    )  # fmt: skip
+    # x of 0 is the mean of the semantics, (2, 2); of ±1 it is (2, 2) ± 2 / 3 (1, -1), nearer to (3, 1) and (1, 3).
+    assert linear_map(data).tolist() == [0, 1, 0, 1, 2]
+
+
 def test_every_method_runs_and_is_drawn() -> None:
     settings = FreeSettings(hidden=8, epochs=1, part="validation", made_rows=4)
     data = SYSTEM.read(settings, "made", 0)

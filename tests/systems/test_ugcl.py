@@ -253,6 +253,13 @@ def test_training_moves_the_encoder_at_its_rate_and_by_the_form_of_its_contexts(
     assert not torch.equal(trained(epochs=5), trained(epochs=5, form="binomial"))
 
 
+def test_the_scaled_regression_does_not_depend_on_the_unit_of_a_feature() -> None:
+    rows, label = torch.tensor([[1.0, 0.3], [-1, 0.1], [0.5, -0.2], [-2, 0.9]]), torch.tensor([0, 1, 0, 1])
+    unit = torch.tensor([1.0, 1e-3])
+    slopes, smaller = (probe(each, label, classes=2)[:, :-1] for each in (rows, rows * unit))
+    torch.testing.assert_close(smaller * unit, slopes)
+
+
 def test_the_bias_of_the_regression_is_not_decayed() -> None:
     weights = probe(torch.zeros(4, 1), torch.tensor([0, 0, 0, 1]), classes=2, decay=10.0, scaled=False)
     assert float(weights[0, 1] - weights[1, 1]) == pytest.approx(math.log(3), abs=1e-4), "three of four are of class 0"
