@@ -334,3 +334,6 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bare" / "train" / "b").mkdir()
     with pytest.raises(InputError, match="a: no image of this class"):
         _read(tmp_path / "bare")
+    (tmp_path / "bare" / "test" / "c").mkdir()
+    with pytest.raises(InputError, match=r"test.c: train has no such class\. Add its training images"):
+        _read(tmp_path / "bare")

@@ -110,6 +110,9 @@ def _pools(name: str) -> tuple[_Pool, _Pool]:
     for test in ("test", "val"):
         if (folder / "train").is_dir() and (folder / test).is_dir():
             names = _subfolders(folder / "train")
+            other = sorted(path for path in (folder / test).iterdir() if path.is_dir() and path.name not in names)
+            if other:
+                raise InputError(f"{other[0]}: train has no such class. Add its training images, or remove it.")
             return _class_folders(folder / "train", names), _class_folders(folder / test, names)
     raise InputError(
         f"{name}: not a data set or the folder of one. Known: fashion, world, shapes, shortcut; or a folder of "
