@@ -202,6 +202,7 @@ def test_settings_are_chosen_on_training_rows_alone() -> None:
 def test_made_features_compose() -> None:
     data = made_features(seed=1)
     assert data.features.shape == (1560, 64) and (len(data.seen), len(data.unseen)) == (20, 6)
+    assert (len(data.train), len(data.test_seen), len(data.test_unseen)) == (800, 400, 360)
     assert len({tuple(row) for row in data.semantics.tolist()}) == 26 and 0.15 < data.semantics.mean() < 0.35
     assert all(
         torch.equal(value, getattr(made_features(seed=1), name)) for name, value in vars(data).items() if name != "name"

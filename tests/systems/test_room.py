@@ -144,6 +144,9 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
     seconds = {"plain": 30.0, data[1]: 90.0}
     cases = tuple(row.model_copy(update={"seconds": seconds[row.data]}) for row in record.cases)
     assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": cases})).markdown()
+    # The mean over the seeds, not their sum.
+    twice = tuple(cases[0].model_copy(update={"seed": seed, "seconds": 20.0 + 20 * seed}) for seed in (0, 1))
+    assert "| 30 s |" in page_of(odd, record.model_copy(update={"cases": twice})).markdown()
 
 
 def test_only_a_difference_that_is_sure_is_coloured() -> None:
