@@ -244,6 +244,12 @@ def test_words_of_the_context_see_what_stands_before_them() -> None:
     assert not torch.allclose(encoder(rows)[:, 2], encoder(other)[:, 2])
 
 
+def test_the_first_word_of_a_context_is_learnt_too(completion: ContextCorpus) -> None:
+    completion.contexts = ["tail"] * len(KNOWN)
+    encoder = TextEncoder(len(completion.words.vocabulary), SMALL)
+    assert context_loss(encoder, completion, [0, 1, 2], "write").item() > 0
+
+
 def test_padding_changes_nothing() -> None:
     encoder = TextEncoder(12, SMALL).eval()
     torch.testing.assert_close(encoder.embed(torch.tensor([[2, 6, 3]])), encoder.embed(torch.tensor([[2, 6, 3, 0, 0]])))
@@ -422,6 +428,13 @@ def test_a_whole_graph_asks_about_entities_that_no_training_triple_has(tmp_path:
     assert whole.test == (Triple(1, 0, 0), Triple(3, 0, 2))
     part = read(ContextSettings(entities=3), str(tmp_path), 0).graph
     assert [part.say(triple) for triple in part.test] == ["wolf | is a | dog"]
+
+
+def test_a_part_asks_for_no_entity_that_it_does_not_train_on() -> None:
+    # Nothing is trained about entity 2, which two of the triples ask for.
+    tests = (Triple(3, 1, 2), Triple(2, 0, 3), Triple(0, 0, 3))
+    part = replace(GRAPH, train=KNOWN[:2], test=tests).within(range(4), name="part")
+    assert part.test == (Triple(0, 0, 3),)
 
 
 def test_files_without_texts_have_names_of_their_own(tmp_path: Path) -> None:

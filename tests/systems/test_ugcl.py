@@ -518,6 +518,7 @@ def test_rows_are_drawn_by_their_two_largest_directions_and_on_a_line_if_there_i
         ({"scope": 1001}, "--scope is 1001; it must be from 0 to 1000"),
         ({"scope": 101, "form": "binomial"}, "--scope is 101; with form binomial it must be 100 or less"),
         ({"lr": 1e308}, "--lr is .* at most 1000000"),
+        ({"sample": 1}, "--sample is 1; it must be 2 or more"),
     ],
 )
 def test_settings_that_no_machine_can_follow_are_refused(fields: dict[str, float], message: str) -> None:

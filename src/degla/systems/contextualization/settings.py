@@ -33,7 +33,7 @@ class ContextSettings(SystemSettings):
     warm_up: Count = 9
     """Passes over the contexts beforehand, with masked words only, >= 0; replaces a pre-trained encoder."""
     batch: AtLeastOne = 64
-    """Triples per step, >= 2."""
+    """Triples per step, >= 1."""
     lr: LearningRate = 1e-3
     """Learning rate of AdamW, > 0."""
     scale: Positive = 20.0

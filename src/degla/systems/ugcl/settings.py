@@ -31,8 +31,8 @@ class UgclSettings(SystemSettings):
     """Training steps, >= 0."""
     lr: LearningRate = 1e-3
     """Learning rate of Adam, > 0."""
-    sample: AtLeastOne = 2_000
-    """Nodes per step that the loss compares, >= 1; drawn again at random in each step."""
+    sample: Annotated[int, Interval(ge=2)] = 2_000
+    """Nodes per step that the loss compares, >= 2; drawn again at random in each step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
