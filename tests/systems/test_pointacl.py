@@ -27,7 +27,7 @@ from degla.systems.pointacl.clouds import (
     read_off,
     sample_surface,
 )
-from degla.systems.pointacl.network import PointNetwork, chamfer, info_nce, pretraining_loss, turns
+from degla.systems.pointacl.network import PointNetwork, all_patches, chamfer, info_nce, pretraining_loss, turns
 from degla.systems.pointacl.settings import PointaclSettings
 
 TINY = PointaclSettings(
@@ -129,6 +129,9 @@ def test_chamfer_and_contrast_by_hand() -> None:
     dot = (rows @ rows.T / 0.1).tolist()
     slow = sum(math.log(sum(math.exp(x) for x in dot[i])) - dot[i][i] for i in range(3)) / 3
     assert float(info_nce(rows, rows, temperature=0.1)) == pytest.approx(slow, rel=1e-5)
+    other = normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(1)), dim=1)
+    both = [float(info_nce(*pair, temperature=0.1)) for pair in ((rows, other), (other, rows))]
+    assert both[0] == pytest.approx(both[1], rel=1e-5), "both directions"
 
 
 def test_patches() -> None:
@@ -252,6 +255,24 @@ def test_clouds_are_in_the_unit_ball_and_drawn_by_the_seed() -> None:
     assert not torch.equal(test.points, other.points) and not torch.equal(test.points, labelled.points)
 
 
+def test_a_patch_is_turned_with_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    quarter = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    monkeypatch.setattr("degla.systems.pointacl.cases.turns", lambda count: quarter.expand(count, 3, 3))
+    batches = []
+
+    def noted(network: PointNetwork, settings: PointaclSettings, method: str, patches: object) -> torch.Tensor:
+        batches.append(patches)
+        return network.summary.sum()
+
+    monkeypatch.setattr("degla.systems.pointacl.cases.pretraining_loss", noted)
+    settings = replace(TINY, epochs=1)
+    data = read_clouds(settings, "solids", 0)
+    train(settings, data, "pointacl")
+    for given, turned in zip(all_patches(settings, data[0].points), zip(*batches, strict=True), strict=True):
+        # Sums over all clouds, because their order is random.
+        torch.testing.assert_close(torch.cat(turned).sum(dim=0), (given @ quarter).sum(dim=0), rtol=1e-4, atol=1e-4)
+
+
 def test_validation_clouds_are_no_test_clouds() -> None:
     test, validation = (read_clouds(replace(TINY, part=part), "solids", 0) for part in ("test", "validation"))
     assert torch.equal(test[0].points, validation[0].points) and not torch.equal(test[2].points, validation[2].points)
@@ -269,6 +290,8 @@ def test_validation_clouds_of_a_folder_are_none_that_were_trained_on(tmp_path: P
     # Eight clouds for three, five and four: three are left.
     parts = [set(each.label.tolist()) for each in _read(folder, clouds=3, labelled=5, part="validation")]
     assert list(map(len, parts)) == [3, 5, 3] and parts[0] < parts[1] and not parts[1] & parts[2]
+    more = [set(each.label.tolist()) for each in _read(folder, clouds=5, labelled=3, part="validation")]
+    assert not more[0] & more[2], "none that the encoder saw either"
     with pytest.raises(InputError, match="--clouds or --labelled uses all of its 8 training clouds"):
         _read(folder, clouds=3, labelled=8, part="validation")
 
