@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -16,12 +17,12 @@ import pytest
 
 from degla.errors import DeglaError
 from degla.negatives.llm import endpoint as endpoint_module
-from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings
+from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings, find_choice
 from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, completion, failure, say, serving
-from tests.negatives.test_server import ask, connect, replies, reply, script, stops
+from tests.negatives.test_server import CHOICES, ask, connect, replies, reply, script, stops
 
 __all__ = ["connect"]  # a fixture
 
@@ -203,6 +204,12 @@ def test_an_answer_of_megabytes_is_not_looked_into() -> None:
     dialect = Dialect("there:1", RequestSettings("model"))
     answer = dialect.read(ask(0), Completion.model_validate(completion("a " * 1_000_000)), mode="plain")
     assert answer.outcome == "malformed" and not answer.text and len(answer.detail) < 300
+
+
+def test_an_answer_of_spaces_takes_no_minutes() -> None:
+    started = time.process_time()
+    assert find_choice(f"Option{' ' * 60_000}x", CHOICES) is None
+    assert time.process_time() - started < 10  # 20 minutes if the time grows with the square of the length
 
 
 def test_what_a_server_says_cannot_steer_the_terminal() -> None:

@@ -88,6 +88,26 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())["source"] == "scripted"
 
 
+def test_a_choice_that_a_later_run_does_not_offer_is_asked_for_again(tmp_path: Path) -> None:
+    """Once the first rule's request has an answer, its text is no longer a choice of the second one."""
+    out, text = tmp_path / "negatives.jsonl", "A small dog on a bench next to a red cat under a tree"
+    offered: list[tuple[str, ...]] = []
+
+    def script(request: Request) -> str:
+        if request.form == "choose":
+            offered.append(request.choices)
+            return request.choices[0]
+        return offered[0][0] if request.key.rule == "reshuffle_order" else "no idea"
+
+    model = UnsteadyModel(
+        script, faults={RequestKey("c0", "reshuffle_order", 0): "unreachable"}, forms=("write", "choose")
+    )
+    for _ in range(2):
+        run(out, model, [text], rules=("reshuffle_order", "swap_phrases"), per_rule=1)
+    assert len(offered) == 2 and offered[0][0] not in offered[1]
+    assert [row.text for row in rows_of(out) if row.accepted] == [offered[0][0], offered[1][0]]
+
+
 @pytest.mark.parametrize(
     ("forms", "order", "row"),
     [(("write", "choose"), ["write"], ("grammar", "rules")), (("choose",), ["choose"], ("choose", "scripted"))],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -108,3 +110,10 @@ def test_any_text_is_read(reply: str) -> None:
     text = read_reply(reply)
     assert text == text.strip() and "\n" not in text
     assert text == "" or any(letter.isalpha() for letter in text)
+
+
+@pytest.mark.parametrize("blank", [" ", "*", "_", "`"])
+def test_a_long_run_of_blanks_takes_no_minutes(blank: str) -> None:
+    started = time.process_time()
+    assert read_reply(f"A mat{blank * 60_000}x").startswith("A mat")
+    assert time.process_time() - started < 10  # four minutes if the time grows with the square of the length

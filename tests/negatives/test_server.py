@@ -287,6 +287,7 @@ def test_answers_about_the_request(
         (completion("A mat on a d", finish="length"), "cut_off"),
         (completion("<think>Let me see", finish="length"), "cut_off"),
         (completion("A mat on a dog.\nThis is false because", finish="length"), "answered"),
+        (completion("A mat on a dog.\n\n  \n", finish="length"), "answered"),  # spaces until the limit
         (completion("12 - 3"), "malformed"),
         (completion("<think>Hm.</think>A mat on a dog."), "answered"),
         (completion([{"type": "text", "text": "A mat on a dog."}]), "answered"),  # type: ignore[arg-type]
@@ -470,6 +471,16 @@ def stops(model: ServerModel, *requests: Request) -> str:
         model.finished()
     assert SECRET not in str(caught.value)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-schlüssel", "sk-one\nsk-two"])
+def test_a_key_that_no_header_can_hold(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("DEGLA_API_KEY", key)
+    with pytest.raises(InputError, match="DEGLA_API_KEY") as caught:
+        connect("http://127.0.0.1:9/v1")
+    assert "sk-" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -35,8 +35,9 @@ _OPENING: Final = re.compile(
 _BULLET: Final = re.compile(r"^(?:[-*•#>]+|\(?\d{1,2}[.)])\s+")
 _ARROW: Final = re.compile(r"\s(?:->|=>|→)\s")
 _QUOTED: Final = re.compile(r"^[\"“]([^\"“”]+)[\"”]")
-_AROUND: Final = re.compile(r"\A[\s*_]+|[\s*_]+\Z")
-_AROUND_QUOTED: Final = re.compile(r"\A[\s*_`]+|[\s*_`]+\Z")
+# The lookbehind keeps the time linear: without it, every place of a long run of spaces would be tried.
+_AROUND: Final = re.compile(r"\A[\s*_]+|(?<![\s*_])[\s*_]+\Z")
+_AROUND_QUOTED: Final = re.compile(r"\A[\s*_`]+|(?<![\s*_`])[\s*_`]+\Z")
 _QUOTES: Final = "\"'“”‘’"
 _DOUBLE: Final = re.compile(r"[\"“”]")
 
@@ -52,7 +53,7 @@ def read_reply(reply: str) -> str:
     -> negative" only the end is kept. "a" and "an" are repaired; everything else is left to the checks. An answer
     without words gives "".
     """
-    text = without_thinking(reply)
+    text = without_thinking(reply).strip()
     if (fence := _FENCE.search(text)) and _has_words(fence.group(1)):
         text = fence.group(1).strip()
     answer = read_member(text)
@@ -63,7 +64,7 @@ def read_reply(reply: str) -> str:
 
 def without_thinking(reply: str) -> str:
     """Return the answer without the model's reasoning and the template's control words."""
-    return _MARKUP.sub("\n", _THINKING.sub("", reply)).strip()
+    return _MARKUP.sub("\n", _THINKING.sub("", reply))
 
 
 def read_member(text: str) -> str | None:

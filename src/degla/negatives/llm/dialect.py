@@ -182,7 +182,7 @@ class Dialect:
         cut = choice.finish_reason in _CUT
         bare = without_thinking(reply)
         # If an answer ended at the token limit, only its complete lines count.
-        result = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
+        result = _read(request, (bare.rpartition("\n")[0] if cut else bare).strip(), mode=mode)
         if cut and result.outcome != "answered":
             return RequestResult("cut_off", text=reply, detail=_short(reply), kept=result.kept)
         return result
@@ -279,7 +279,8 @@ _REFUSAL: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NUMBER: Final = re.compile(
-    r"^\W*(?:(?:my |the )?(?:option|number|answer|choice|caption|no\.?)\s*(?:is|:)?\s*)*#?(\d{1,3})\b", re.IGNORECASE
+    r"^\W*(?:(?:my |the )?(?:option|number|answer|choice|caption|no\.?)\s*(?:(?:is|:)\s*)?)*#?(\d{1,3})\b",
+    re.IGNORECASE,
 )
 
 

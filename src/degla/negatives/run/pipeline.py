@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
-from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
+from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.run.dialogue import Dialogue, Maker
 from degla.negatives.run.output import JournalEntry
 from degla.negatives.run.stream import BATCH, CaptionBatch, CaptionTask
@@ -176,7 +176,7 @@ class Pipeline:
             while True:
                 request = next(work.dialogue) if reply is None else work.dialogue.send(reply)
                 earlier = self.find(request.key)
-                if earlier is None or earlier[0] != request.form:
+                if earlier is None or not _is_answered_by(request, *earlier):
                     break
                 reply = earlier[1]
         except StopIteration as end:
@@ -193,3 +193,12 @@ class Pipeline:
             rows += self._order.popleft().rows or []
             captions += 1
         return rows, captions
+
+
+def _is_answered_by(request: Request, form: Form, reply: Reply) -> bool:
+    """Whether an earlier run's reply can be one to this request, whose choices may have changed.
+
+    They change if the request of an earlier rule had no answer then and has one now.
+    """
+    is_offered = not request.choices or reply.outcome != "answered" or reply.text in request.choices
+    return form == request.form and is_offered
