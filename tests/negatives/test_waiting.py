@@ -90,6 +90,14 @@ def test_no_server_from_the_start_ends_the_run_soon(run: Run) -> None:
     assert 10 < took < 60
 
 
+def test_a_pause_longer_than_a_run_waits_for_a_server_is_no_wait_of_the_server(run: Run) -> None:
+    async def work(ask: Ask) -> None:
+        with pytest.raises(DeglaError, match="No server can be reached"):
+            await ask(*map(write, range(20)))
+
+    run([PretendServer(lambda received: Response(keep=0))], work, backoff=30.0)
+
+
 def test_silence_later_is_reported_once_and_ends_the_run_after_minutes(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,7 +196,7 @@ class Asker:
 
     def _check_alive(self) -> None:
         """Raise `DeglaError` if no server has answered for a long time; much sooner if none ever answered."""
-        endpoints = self._open_soon()
+        endpoints = self._open_soon() or self.endpoints
         if any(endpoint.failed_in_row < REST_AFTER for endpoint in endpoints):
             return
         began = max(endpoint.failing_since for endpoint in endpoints)

@@ -46,7 +46,7 @@ class ServerModel:
             later none answers for 600 times this.
 
     Raises:
-        InputError: a setting is out of range, or a base URL is invalid.
+        InputError: a setting is out of range, or a base URL or the key is invalid.
         DeglaError: the client library is not installed.
     """
 
@@ -85,6 +85,8 @@ class ServerModel:
     def _open(self) -> None:
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
         key = os.environ[variable].strip() if variable else NO_KEY
+        if not (key.isascii() and key.isprintable()):
+            raise InputError(f"{variable}: a key has only ASCII characters in one line. Set it to the key alone.")
         endpoints = [self._connect(url, key) for url in self.base_urls]
         self._results: SimpleQueue[Reply | BaseException | None] = SimpleQueue()
         self._waits = True
