@@ -242,6 +242,13 @@ def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.Ca
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
 
 
+@pytest.mark.parametrize("to", ["degla-json", "csv"])
+def test_true_texts_are_not_exported_as_false_ones(case: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    case.rows[3] = case.rows[3].model_copy(update={"kind": "positive"})
+    assert case.export(to=to) == 2
+    assert "a true text" in capsys.readouterr().err and not (case.folder / "out.json").exists()
+
+
 def test_a_flag_of_the_other_form_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export("--images", "images", to="degla-json") == 2
     assert "--images requires --to csv; this is --to degla-json." in capsys.readouterr().err

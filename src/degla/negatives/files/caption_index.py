@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from degla.errors import InputError
 from degla.files import open_temporary_database
-from degla.records import CaptionRecord, NegativeRecord
+from degla.records import POSITIVE, CaptionRecord, NegativeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,11 @@ class CaptionIndex:
             yield row[0], IndexedCaption(*row[1:])
 
     def add_negatives(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> None:
-        """Read all rows, in any order; unusable ones are counted in `left_out` by kind."""
+        """Read all rows, in any order; unusable ones are counted in `left_out` by kind.
+
+        Raises:
+            InputError: a row is a true text, which no reader of the texts alone could tell from a negative.
+        """
         self._database.execute("DROP TABLE IF EXISTS negatives")
         self._database.execute("CREATE TABLE negatives (caption INTEGER, rule TEXT, text TEXT)")
         self._database.executemany("INSERT INTO negatives VALUES (?, ?, ?)", self._usable(records, left_out))
@@ -107,6 +111,11 @@ class CaptionIndex:
 
     def _usable(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> Iterator[tuple[int, str, str]]:
         for record in records:
+            if record.kind == POSITIVE:
+                raise InputError(
+                    f"negative of caption {record.caption_id!r}, rule {record.rule}: is of kind 'positive', a true "
+                    "text, which must not be exported as a negative. Give a file of negatives."
+                )
             caption = self.find(record.caption_id)
             if caption is None:
                 left_out["negatives of captions that are not in the captions file"] += 1

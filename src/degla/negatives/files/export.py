@@ -75,7 +75,7 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
         out: the file.
 
     Raises:
-        InputError: no caption can be exported, or `out` cannot be written.
+        InputError: no caption can be exported, a row is a true text, or `out` cannot be written.
     """
     summary = ExportSummary()
     captions.add_negatives(records, summary.left_out)
@@ -165,7 +165,7 @@ def export_table(
             in the table, three rows of other images are drawn at random.
 
     Raises:
-        InputError: no caption has a negative, or `out` cannot be written.
+        InputError: no caption has a negative, a row is a true text, or `out` cannot be written.
     """
     summary = ExportSummary()
     captions.add_negatives(records, summary.left_out)
