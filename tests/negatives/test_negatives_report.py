@@ -544,6 +544,7 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     assert "Not read yet: a 4." in output and "A ghost on a big rug. (no sense)" in output
     (first, *_) = [each for each in run_json(capsys, "--read", sheet)["counts"] if each["rule"] == "add_object"]
     assert first["unread"] == 4 and first["different"]["share"] is None
+    assert run_json(capsys, "--read", sheet, sheet) == run_json(capsys, "--read", sheet)
 
     fill(sheet, [("y", "", "")] * len(rows))
     assert main(["negatives", "report", "--read", str(sheet)]) == 2

@@ -343,6 +343,7 @@ def count_verdicts(sheets: Sequence[Path]) -> Reading:
             key; two sheets with one key hold different texts under one id.
     """
     texts: dict[tuple[Path, str], _Text] = {}
+    sheets = tuple(dict.fromkeys(sheets))  # Whoever is named twice is one reader.
     for sheet in sheets:
         _read(sheet, texts)
     counts: dict[tuple[str, str], VerdictCount] = {}
