@@ -90,9 +90,9 @@ def check_caption(text: str) -> Verdict:
 def estimate_tokens(text: str) -> int:
     """Estimate the number of CLIP tokens of a text, excluding the start and end tokens.
 
-    The estimate needs no tokenizer and is meant to be high rather than low: a punctuation mark or digit is one token,
-    a byte of any character but ASCII as well; a dictionary word one (two beyond ten letters), any other word one per
-    three letters.
+    The estimate needs no tokenizer: a punctuation mark or digit is one token, a byte of any character but ASCII as
+    well; a dictionary word one (two beyond ten letters), any other word one per three letters. It is rather high than
+    low, but 10 % of the captions of Flickr8k have one to four tokens more.
     """
     return sum(_estimate(piece) for piece, _ in words.split(text))
 
