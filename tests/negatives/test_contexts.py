@@ -69,6 +69,12 @@ def test_contexts_stand_before_other_positives_and_follow_the_seed() -> None:
     assert [each.text for each in records] == [each.text for each in _records()]
 
 
+def test_a_context_that_no_record_can_hold_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.negatives.units.LONGEST_TEXT", 50)
+    records = list(with_contexts(_records(), seed=0))
+    assert [len(each.positives) for each in records] == [1, 1, 1] and records[2] == _records()[2]
+
+
 def test_the_command_writes_the_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(tmp_path / "captions.jsonl", _records())
     words = ["prepare", "contexts", str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "out.jsonl")]

@@ -81,6 +81,18 @@ def test_what_is_cached_changes_no_bit(likelihood: Likelihood) -> None:
     assert answer() == fresh
 
 
+def test_equal_examples_after_other_instructions_are_computed_anew(likelihood: Likelihood) -> None:
+    """The same part behind another one is another prefix, and so is no examples behind another instruction."""
+    question = likelihood.encode(" A dog")
+    for part in (likelihood.encode(CAPTIONS[2]), ()):
+        for caption in CAPTIONS[:2]:
+            first = (likelihood.start, *likelihood.encode(caption))
+            tree = Tree(likelihood.begin([first, part]))
+            nodes = tree.add(question)
+            values = likelihood.compute(tree).path(tree, nodes[1:])
+            assert values == pytest.approx(plain(likelihood, (*first, *part), question)[1:], abs=1e-4)
+
+
 def test_control_words_are_text(likelihood: Likelihood) -> None:
     assert likelihood.start not in likelihood.encode("a <start> b")
 

@@ -271,8 +271,13 @@ def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     (tmp_path / "c").write_text("nonsense\n{}\n")
     with pytest.raises(InputError, match="line 1: not JSON"), Review(DRAFTS, log=tmp_path / "c", out=review.out):
         pass
-    (tmp_path / "d").write_text(Decision(action="undo", key=draft_key(DRAFTS[0])).model_dump_json() + "\n")
+    undo = Decision(action="undo", key=draft_key(DRAFTS[0])).model_dump_json() + "\n"
+    (tmp_path / "d").write_text(undo)
     with pytest.raises(InputError, match="d line 1: only the last"), Review(DRAFTS, log=tmp_path / "d", out=review.out):
+        pass
+    later = [Decision(action="reject", key=draft_key(draft)).model_dump_json() + "\n" for draft in DRAFTS[:2]]
+    (tmp_path / "e").write_text("".join([*later, undo]))
+    with pytest.raises(InputError, match="e line 3: only the last"), Review(DRAFTS, log=tmp_path / "e", out=review.out):
         pass
     with pytest.raises(InputError, match="is the same as the caption"):
         review.state.accept("a dog, sees a GOAT")
