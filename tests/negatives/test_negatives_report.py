@@ -24,7 +24,7 @@ from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, solve_blind
 from degla.negatives.report.counts import Draws, Reservoir, entropy
-from degla.negatives.report.examine import examine_file, explain
+from degla.negatives.report.examine import examine_file, explain, frequent
 from degla.negatives.report.page import _whole_flags, notes
 from degla.negatives.report.sheet import _cell, key_path
 from degla.negatives.report.terminal import add_row, new_table
@@ -121,6 +121,16 @@ def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[
         "attempts": 4,
         "counts": {"retry: 429": 2},
     }
+
+
+def test_the_table_counts_what_is_accepted_among_the_texts(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not among the rows: a rule that finds nothing to change was not refused."""
+    assert main(["negatives", "report", *map(str, (files[0], "--captions", files[1]))]) == 0
+    (line, *_) = [each for each in capsys.readouterr().out.splitlines() if each.strip().startswith("replace_nouns")]
+    assert line.split()[1:4] == ["3", "75.0", "75.0"]
+    assert frequent(Counter("aab"), more=1) == [("a", 0.5), ("b", 0.25)]
 
 
 def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
@@ -382,6 +392,12 @@ def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pyt
     assert length == "Length: the caption is the shorter text in 100 % of pairs."
     assert line.startswith("Words: they identify 100 %") and "purple" in line
     assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
+    assert main(["negatives", "report", str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl")]) == 0
+    assert "was balanced" not in capsys.readouterr().out
+    (tmp_path / "n.jsonl.manifest.json").write_text('{"balanced": {}}')
+    words = ["--captions", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "n.html")]
+    assert main(["negatives", "report", str(tmp_path / "n.jsonl"), *words]) == 0
+    assert "n: was balanced" in capsys.readouterr().out and "n: was balanced" in (tmp_path / "n.html").read_text()
 
 
 def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:

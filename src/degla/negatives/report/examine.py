@@ -72,6 +72,16 @@ class Examination:
         """Share of captions with at least one accepted negative."""
         return wilson(self.counts.captions - self.counts.rules_a_caption[0], self.counts.captions)
 
+    @property
+    def caveat(self) -> str:
+        """What to know about the blind test of a balanced file, whose folds make up for each other; else ""."""
+        if not self.blind or "balanced" not in (self.manifest or {}):
+            return ""
+        return (
+            f"{self.label}: was balanced, so its blind test is too low, even far below 50: what the texts of one fold "
+            "give away, the others show reversed. Use the accuracy that degla negatives balance printed."
+        )
+
     def plain(self) -> dict[str, Any]:
         """Return all numbers as JSON values; shares from 0 to 1, lengths in words."""
         counts = self.counts
