@@ -26,7 +26,7 @@ from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, b
 from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import examine_file, explain, frequent
 from degla.negatives.report.page import _whole_flags, notes
-from degla.negatives.report.sheet import _cell, key_path
+from degla.negatives.report.sheet import _cell, draw_sheet, key_path
 from degla.negatives.report.terminal import add_row, new_table
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
@@ -574,6 +574,16 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     assert "| all | **all** | 8 | 100 [68, 100] | 100 [68, 100] |" in capsys.readouterr().out
 
 
+def test_rules_are_not_all_read_on_the_same_captions(tmp_path: Path) -> None:
+    captions = [caption(number, f"A {noun} here.") for number, noun in enumerate(NOUNS)]
+    rules = ("replace_nouns", "add_object")
+    rows = [negative(number, rule, "A ghost here.") for number in range(len(NOUNS)) for rule in rules]
+    with CaptionIndex(captions) as index:
+        drawn = draw_sheet(rows, index, per_rule=4, seed=0, where=tmp_path)
+    first, second = ({each.caption.number for each in drawn[rule]} for rule in rules)
+    assert len(first) == len(second) == 4 and first != second
+
+
 def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A text counts once, as good only if both say so; agreement is reported; the orders differ."""
     write_jsonl(tmp_path / "c.jsonl", [caption(number, f"A {noun} here.") for number, noun in enumerate(NOUNS)])
@@ -587,8 +597,10 @@ def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFix
     # 12 texts: both yes 6, only the first 2, only the second 1, both no 3.
     answers = [dict(zip(orders[0], text, strict=True)) for text in ("yyyyyyyynnnn", "yyyyyynnynnn")]
     for sheet, order, own in zip(sheets, orders, answers, strict=True):
-        fill(sheet, [(own[name], own[name], "") for name in order])
+        fill(sheet, [(own[name], own[name], {"y": "fine", "n": "bad"}[own[name]]) for name in order])
     reading = run_json(capsys, "--read", *sheets)
+    notes = Counter(miss["note"] for miss in reading["counts"][-1]["misses"])
+    assert notes == {"bad": 3, "bad; bad": 3}, "those who found no fault say nothing of it"
     assert reading["counts"][-1]["different"]["count"] == 6 and reading["counts"][-1]["different"]["n"] == 12
     (different, plausible) = reading["agreement"]
     assert (different["n"], different["same"]) == (12, 9) and plausible["question"] == "plausible"
