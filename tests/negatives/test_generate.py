@@ -22,6 +22,7 @@ from degla.negatives.run.dialogue import Maker, draw_rng
 from degla.negatives.run.output import manifest
 from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.stream import CaptionBatch, CaptionStream
+from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
 from tests.launch import FORKS
@@ -317,3 +318,17 @@ def test_captions_of_which_none_can_be_used_end_in_one_line(tmp_path: Path, caps
         assert len(lines) == (code == 2)
         if lines:
             assert "none of its 2 captions can be used (not_english 2: c0, c1)" in lines[0]
+
+
+def test_a_summary_counts_captions_by_their_negatives() -> None:
+    """The mean is over all captions, also those without a negative."""
+    summary = Summary(rules=("swap_nouns", "replace_nouns"), captions=4)
+    for name, accepted in (("c0", 2), ("c1", 1), ("c2", 0)):
+        for rule in summary.rules[: accepted or 1]:
+            row = NegativeRecord(
+                caption_id=name, rule=rule, kind="object", text="A cat.", source="rules", accepted=accepted > 0,
+                reason="" if accepted else "synonym",
+            )  # fmt: skip
+            summary.add([row])
+    assert summary.coverage == {2: 1, 1: 1}
+    assert (summary.mean, summary.share_covered, summary.share_accepted) == (0.75, 0.5, 0.75)
