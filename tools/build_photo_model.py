@@ -173,7 +173,7 @@ def align(
             wanted = log_softmax(photographs.logits[chosen][:, drawn].float(), dim=-1)
             loss = loss + phase.classes * kl_div(said, wanted, log_target=True, reduction="batchmean")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
         with torch.no_grad():

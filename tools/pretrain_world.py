@@ -147,7 +147,7 @@ def _step(model: Any, optimizer: Any, examples: list[WorldPair], *, tokenizer: A
     scale = model.logit_scale.exp()
     loss = contrastive_loss(image, caption, scale=scale, keys=[example.key for example in examples])
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     with torch.no_grad():

@@ -99,7 +99,7 @@ def test_embeddings_are_those_of_transformers(kind: str, tmp_path: Path) -> None
     assert encoder.trims == (kind == "clip")
     assert (texts[0] - texts[1]).abs().max() > 1e-3
     assert encoder.context_length == 40 and tokens.shape == (4, 40)
-    assert float(encoder.scale.detach()) == pytest.approx(float(model.logit_scale.exp()))
+    assert float(encoder.scale.detach()) == pytest.approx(model.logit_scale.exp().item())
 
 
 def test_the_activation_is_the_folders_own(tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def test_value_and_gradient_against_autograd(importance: Literal["adaptive", "eq
         penalty = penalty + (counts.detach() * (value - begun) ** 2).sum()
     expected = torch.autograd.grad(replayed + own + 0.7 * penalty, trained, retain_graph=True)
 
-    replayed.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    replayed.backward(retain_graph=True)
     result = penalty_of.pull()
-    own.backward()  # type: ignore[no-untyped-call]
+    own.backward()
     assert result.item() == pytest.approx(penalty.item()) and result > 0.1
     for value, gradient in zip(trained, expected, strict=True):
         torch.testing.assert_close(value.grad, gradient)

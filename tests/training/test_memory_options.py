@@ -104,7 +104,7 @@ def test_a_compiled_step_equals_the_eager_one(
     from degla.model.encoder import Encoder
 
     monkeypatch.setattr(Encoder, "compile", partialmethod(Encoder.compile, backend=backend))
-    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    torch._dynamo.reset()
     model = one_block if recipe == "negclip" else tiny_model
     config = tiny_config(recipe, model=model, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)

@@ -225,7 +225,7 @@ def plain_loop(
                     losses["l2_sp"] = losses["l2_sp"] + (importance * (value - begin) ** 2).sum()
                 loss = loss + config.l2_sp.weight * losses["l2_sp"]
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_([*trained, *along.values()], settings.clip_norm)
         optimiser.step()

@@ -78,7 +78,7 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
         target = teacher_target(trainer.teacher, [whole], needs=objective.needs, negatives=0)
         rows = encoder.embed(whole.image, whole.texts)
         total = total + objective.value(to_embeddings([rows], scale=encoder.scale, batch=pairs), target, Processes())[0]
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert values.keys() == {"class_contrast", "replay.logit_distillation", "replay.soft_alignment"}
     expected = _gradients(trainer)

@@ -303,7 +303,7 @@ def _fetched(rows: Tensor) -> Callable[[], Tensor]:
     rows = rows.detach().to(torch.float32, copy=True)
     if rows.device.type != "cuda":
         return rows.cpu
-    copied, done = rows.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied, done = rows.to("cpu", non_blocking=True), torch.cuda.Event()
     # The stream of the model's own GPU: the default is the first GPU, where there is nothing to wait for.
     done.record(torch.cuda.current_stream(rows.device))
 

@@ -190,7 +190,7 @@ def _activate(activation: nn.Module, states: Tensor) -> Tensor:
     from open_clip.transformer import QuickGELU
 
     if type(activation) is QuickGELU:
-        return cast(Tensor, _QuickGELU.apply(states))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _QuickGELU.apply(states))
     return cast(Tensor, activation(states))
 
 

@@ -44,7 +44,7 @@ def linear(
     """`torch.nn.functional.linear` with gradients, using oneDNN where it is faster."""
     large = rows.numel() * len(weight) >= _LARGE
     if large and not torch.compiler.is_compiling() and fits(rows, weight) and is_faster():
-        return cast(Tensor, _Linear.apply(rows, weight, bias))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Linear.apply(rows, weight, bias))
     return functional.linear(rows, weight, bias)
 
 

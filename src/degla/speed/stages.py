@@ -91,12 +91,12 @@ def take_step(
 
     def lose() -> Tensor:
         loss = step.loss(leaves[0], leaves[1], *teachers)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     loss = stage("loss", lose)
-    stage("image backward", lambda: image.backward(leaves[0].grad))  # type: ignore[no-untyped-call]
-    stage("text backward", lambda: text.backward(leaves[1].grad))  # type: ignore[no-untyped-call]
+    stage("image backward", lambda: image.backward(leaves[0].grad))
+    stage("text backward", lambda: text.backward(leaves[1].grad))
     # These names would keep the activations of the backward passes alive.
     del image, text
     if update:

@@ -33,7 +33,7 @@ def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most:
     """
     for optimiser in optimisers:
         optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     for optimiser in optimisers:
         if most is not None:
             nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], most)
@@ -87,10 +87,10 @@ def probe(
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = cross_entropy(rows @ weights.T, label) + decay * weights[:, :-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     solution = weights.detach()
     slopes = solution[:, :-1] / deviation
     return torch.cat([slopes, (solution[:, -1] - slopes @ mean)[:, None]], dim=1).float()

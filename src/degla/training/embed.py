@@ -197,7 +197,7 @@ class GradientCache:
         """
         scaler = self.accelerator.scaler
         scaled: Tensor = loss if scaler is None else scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        scaled.backward()
         after = _random_state(self.scale.device)
         # An output that no loss reads gets no gradient: with one of 0, weight decay would shrink its tower. Of one that
         # any part's rows are read of, the last part sends a gradient, too, since processes exchange theirs then.
@@ -217,7 +217,7 @@ class GradientCache:
                 if bias is not None and self.bias is not None:
                     sent = sent + _product(bias, self.bias) * float(last)
                 if sent.requires_grad:
-                    sent.backward()  # type: ignore[no-untyped-call]
+                    sent.backward()
         _set_random_state(after, self.scale.device)
 
 

@@ -299,7 +299,7 @@ def random_state() -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
     return {
         "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],  # type: ignore[union-attr]
+        "numpy": [kind, numpy.asarray(keys).tolist(), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -198,7 +198,7 @@ def _require_all_read(student: DistributedDataParallel) -> None:
         InputError: the losses of a stream do not read all trained weights.
     """
     try:
-        student._check_reducer_finalized()  # type: ignore[no-untyped-call]
+        student._check_reducer_finalized()
     except RuntimeError:
         raise InputError(
             "several processes cannot train weights that the losses on the pairs, or on the replayed pairs, do not "

@@ -69,7 +69,7 @@ def false_pairs_of_all(
     size = max(1, block_logits // max(len(texts), 1))
     blocks = [slice(start, min(start + size, len(student.image))) for start in range(0, len(student.image), size)]
     visits = _Visits(weight, absent, processes, blocks)
-    sums = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)  # type: ignore[no-untyped-call]
+    sums = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)
     return cast(Tensor, sums)
 
 

@@ -47,7 +47,7 @@ def log_partition(
     """
     size = max(1, block_logits // max(len(candidates), 1))
     blocks = [slice(start, min(start + size, len(queries))) for start in range(0, len(queries), size)]
-    return cast(Tensor, _LogPartition.apply(queries, candidates, scale, absent, target, blocks))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LogPartition.apply(queries, candidates, scale, absent, target, blocks))
 
 
 def own_place(rows: slice, candidates: Float[Tensor, "candidates dim"]) -> Bool[Tensor, "rows candidates"]:

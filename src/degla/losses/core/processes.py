@@ -64,7 +64,7 @@ class Processes:
 
     def gather(self, tensor: Float[Tensor, "batch ..."]) -> Float[Tensor, "all ..."]:
         """Return the rows of all processes in rank order; gradients flow back to the process that owns a row."""
-        return tensor if self.count == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
+        return tensor if self.count == 1 else cast(Tensor, _Gather.apply(tensor))
 
     def gather_constant(self, tensor: Tensor) -> Tensor:
         """Return the rows of all processes in rank order, without gradient (masks, indices)."""
