@@ -96,6 +96,10 @@ def compare_methods(
     for note in table["told"]:
         log.info(note)
     log_changes(start, results, kept=kept)
+    shown = [score["cells"].values() for score in table["headline"] if score["title"] in ("composition", kept)]
+    gains = [cell["gain"] for cells in shown for cell in cells if cell["gain"]]
+    for doubt in dict.fromkeys(gain["doubt"] for gain in gains if gain["doubt"]):
+        log.info("Do not compare the methods by every number above: %s. The report says where.", doubt)
     return table
 
 
