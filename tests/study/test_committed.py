@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from degla.evaluation.run import evaluate
+from degla.model.load import load_encoder
 from degla.pages import plot
 from degla.pages.plot import standalone_picture
 from degla.pages.words import duration, p_value
@@ -20,6 +22,7 @@ from degla.study.page import frontier_svg, page_of
 from degla.study.record import load_study
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.study import Study
+from degla.world.draw import draw_benchmark
 from tests.study.committed import (
     ROOT,
     STUDIES,
@@ -356,3 +359,21 @@ def test_what_the_page_says_of_the_kind_that_the_text_tells_follows_from_the_stu
     assert f"(from {base:.1f} to between {min(values.values()):.1f} and {max(values.values()):.1f}," in page
     former = read(ROOT / "docs" / "studies" / "frontier_chosen" / "study.json").rows["base"].scores["composition"][0]
     assert f"has {100 * former:.1f}, not {100 * rows['base'].scores['composition'][0]:.1f})" in page
+
+
+def test_the_bases_scores_of_a_committed_study_follow_from_the_code(tmp_path: Path) -> None:
+    """One item a part may differ: processors round differently, and scores that agree to seven digits change order."""
+    data = json.loads((ROOT / "docs" / "studies" / "clip_search" / "study.json").read_text(encoding="utf-8"))
+    world, (run,) = data["plan"]["world"], data["models"][0]["runs"]
+    root = draw_benchmark(
+        tmp_path, split=world["split"], items_per_part=world["items_per_part"], images_per_class=1, retrieval_images=2,
+        seed=world["questions_seed"],
+    )  # fmt: skip
+    encoder = load_encoder("world")
+    assert encoder.fingerprint == data["base"]
+    (result,) = evaluate(encoder, benchmarks=("world",), root=root, progress=False).benchmarks
+    parts = {part.name: part.scores[0] for part in result.parts}
+    for name in data["compositional"]:
+        assert parts[name].n == data["counts"][name], name
+        assert parts[name].value == pytest.approx(run["parts"][name], abs=1.01 / parts[name].n), name
+    assert len(data["compositional"]) == 16
