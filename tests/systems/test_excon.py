@@ -128,8 +128,21 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     assert figure.title == "shapes" and figure.draw(figure.widths[0]).count("<image") == 8 * 4
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"explained_from": 2}, "--explained-from is 2, counted from 0, but --epochs is 2: no masked view"),
+        ({"images": 1}, "shapes: the training images have only one class"),
+        ({"test_images": 1}, "shapes: the test images have only one class"),
+    ],
+)
+def test_settings_that_compare_nothing_are_refused_before_training(changed: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SYSTEM.read(replace(TINY, **changed), "shapes", 0)  # type: ignore[arg-type]
+
+
 def test_classes_that_the_training_pictures_lack_are_measured_or_refused() -> None:
-    few = ExconSettings(data=("shapes",), images=3, test_images=12, epochs=1, explained_from=1)
+    few = ExconSettings(data=("shapes",), images=3, test_images=12, epochs=1, explained_from=0)
     data = SYSTEM.read(few, "shapes", 0)
     weights = train(few, data, "supcon")
     assert 0 <= measure(few, data, "supcon", weights)["accuracy"] <= 1

@@ -447,6 +447,14 @@ def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path, monkeypatch: pyt
     torch.testing.assert_close(data.semantics.norm(dim=1), torch.ones(36))
 
 
+def test_a_model_of_the_user_whose_embeddings_are_the_data_has_a_digest() -> None:
+    def beside(model: str, data: str = "clip") -> list[str]:
+        return [str(path) for path in SYSTEM.beside(FreeSettings(model=model), data)]
+
+    assert beside("runs/mine") == ["runs/mine"] and beside("ViT-B-32:mine.pt") == ["mine.pt"]
+    assert beside("world") == beside("runs/mine", "made") == []
+
+
 def test_each_method_has_its_own_model_and_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     trainings: dict[str, tuple[object, ...]] = {}
     now = ""

@@ -20,6 +20,7 @@ from degla.systems.pointacl import SYSTEM
 from degla.systems.pointacl.cases import cut_out, draw, measure, train
 from degla.systems.pointacl.clouds import (
     SOLIDS,
+    Clouds,
     draw_solid,
     farthest,
     patches_of,
@@ -253,6 +254,15 @@ def test_clouds_are_in_the_unit_ball_and_drawn_by_the_seed() -> None:
     torch.testing.assert_close(test.points.mean(dim=1), torch.zeros(20, 3), atol=1e-6, rtol=0)
     other = read_clouds(TINY, "solids", 1)[2]
     assert not torch.equal(test.points, other.points) and not torch.equal(test.points, labelled.points)
+
+
+def test_any_number_of_solids_is_drawn_with_alternating_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def labels(pool: SimpleNamespace, places: list[int], count: int, chance: object) -> Clouds:
+        return Clouds(torch.zeros(len(places), count, 3), torch.tensor([pool.label[place] for place in places]))
+
+    monkeypatch.setattr("degla.systems.pointacl.clouds._read", labels)
+    clouds = read_clouds(replace(TINY, clouds=100_003, points=24), "solids", 0)
+    assert clouds[0].label[-3:].tolist() == [0, 1, 2] and clouds[1].label[:3].tolist() == [3, 4, 5]
 
 
 def test_a_patch_is_turned_with_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,11 +244,13 @@ def test_a_folder_of_data_has_a_digest_and_one_beside_made_data_has_none(
             _run(out, settings=settings, seeds=1)
 
 
-def test_data_beside_the_path_has_a_digest_too(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("one")
-    (tmp_path / "split").write_text("two")
-    system = replace(SYSTEM, beside=lambda path: [path.with_name("split")])
-    settings = _Settings(data=(str(tmp_path / "mine"),))
+@pytest.mark.parametrize("data", ["mine", "plain"])
+def test_data_beside_the_path_has_a_digest_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").write_text("one")
+    Path("split").write_text("two")
+    system = replace(SYSTEM, beside=lambda settings, name: [Path(name).with_name("split")])
+    settings = _Settings(data=(data,))
     cases = cases_of(system, settings, seeds=(0,), methods=())
     run_system(system, settings, cases, name="fake", out=tmp_path / "out", command="degla")
     (tmp_path / "split").write_text("three")

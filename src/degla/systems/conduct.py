@@ -77,8 +77,8 @@ def run_system(
         record = _begin(name, settings, out=out, command=command)
         rows = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*rows, *cases))
-        paths = [name for name in settings.data if name not in system.made]
-        files = [file for name in paths for file in (name, *map(str, system.beside(Path(name))))]
+        files = [name for name in settings.data if name not in system.made]
+        files += [str(file) for name in settings.data for file in system.beside(settings, name)]
         record = _with_digests(record, files, out=out)
         source = out if models is None else models
         times: dict[Case, float] = {}

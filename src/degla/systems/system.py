@@ -87,7 +87,7 @@ class System(Generic[AnySettings, Data]):
         quick: settings of `--quick`, at most 60 seconds on two cores.
         methods: methods with a one-line description for the page; the baseline first.
         columns: scores of each model.
-        beside: files and folders outside the path of a data set that it is also read from.
+        beside: files and folders outside the path of a data set that it is also read from; those missing are skipped.
         expected: expectations that the table is compared with.
         made: names of data sets that need no path.
         read: return a data set, by name and seed; called for every method, so it should cache its result.
@@ -107,7 +107,7 @@ class System(Generic[AnySettings, Data]):
     train: Callable[[AnySettings, Data, str], Weights]
     measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]
     draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *arguments: None
-    beside: Callable[[Path], Sequence[Path]] = lambda path: ()
+    beside: Callable[[AnySettings, str], Sequence[Path]] = lambda settings, name: ()
     expected: tuple[Expectation, ...] = ()
 
     @property

@@ -64,13 +64,30 @@ def read_images(settings: ExconSettings, name: str, seed: int) -> ImageSets:
     For the part "validation", the second are drawn from the remaining training images.
 
     Raises:
-        InputError: the name or folder is unknown; files are missing or damaged; or the images have only one class.
+        InputError: the name or folder is unknown; files are missing or damaged; the images have only one class; or no
+            epoch has masked views.
     """
+    if settings.explained_from >= settings.epochs:
+        raise InputError(
+            f"--explained-from is {settings.explained_from}, counted from 0, but --epochs is {settings.epochs}: no "
+            "masked view would be trained on. Lower --explained-from."
+        )
+    image_sets = _drawn(settings, name, seed) if name in ("shapes", "shortcut") else _read(settings, name, seed)
+    for pictures, what in zip(image_sets, ("training", settings.part), strict=True):
+        if len(set(pictures.label.tolist())) < 2:
+            raise InputError(f"{name}: the {what} images have only one class; two or more are needed.")
+    return image_sets
+
+
+def _drawn(settings: ExconSettings, name: str, seed: int) -> ImageSets:
+    rate = _SHORTCUT if name == "shortcut" else 0.0
+    other = 3 * seed + (2 if settings.part == "validation" else 1)
+    train = draw_shapes(settings.images, rate=rate, seed=3 * seed)
+    return train, draw_shapes(settings.test_images, rate=0.0, seed=other)
+
+
+def _read(settings: ExconSettings, name: str, seed: int) -> ImageSets:
     images, test_images, part = settings.images, settings.test_images, settings.part
-    if name in ("shapes", "shortcut"):
-        rate = _SHORTCUT if name == "shortcut" else 0.0
-        other = 3 * seed + (2 if part == "validation" else 1)
-        return draw_shapes(images, rate=rate, seed=3 * seed), draw_shapes(test_images, rate=0.0, seed=other)
     train, test = _pools(name)
     order = np.random.default_rng(seed).permutation(len(train.label))
     first, rest = order[:images], order[images : images + test_images]
@@ -85,9 +102,6 @@ def read_images(settings: ExconSettings, name: str, seed: int) -> ImageSets:
         LabelledImages(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
         for pool, places in parts
     ]
-    for pictures, what in zip(image_sets, ("training", part), strict=True):
-        if len(set(pictures.label.tolist())) < 2:
-            raise InputError(f"{name}: the {what} images have only one class; two or more are needed.")
     return image_sets[0], image_sets[1]
 
 

@@ -16,7 +16,7 @@ Differs:  Refined features have no noise in evaluation; the released code also d
 Cost:     One step of critic, refiner and generator per batch, each a few matrices.
 """
 
-from degla.systems.free.cases import draw, measure, read, train
+from degla.systems.free.cases import draw, files_beside, measure, read, train
 from degla.systems.free.settings import FreeSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -44,6 +44,7 @@ SYSTEM = System(
     train=train,
     measure=measure,
     draw=draw,
+    beside=files_beside,
     expected=(
         Expectation("free", "f_vaegan", "harmonic", 0.20, data=("made",)),
         Expectation("free", "width_control", "harmonic", 0.20, data=("made",)),

@@ -48,6 +48,15 @@ def read(settings: FreeSettings, data: str, seed: int) -> ZeroShotProblem:
     return ZeroShotProblem(plain, plain.scaled())
 
 
+def files_beside(settings: FreeSettings, data: str) -> list[Path]:
+    """Return the path of the model whose embeddings are the data, unless it ships with the package."""
+    from degla.model.load import SHIPPED
+
+    if data != "clip" or settings.model in SHIPPED:
+        return []
+    return [Path(settings.model.partition(":")[2] or settings.model)]
+
+
 def _new(settings: FreeSettings, data: ZeroShotProblem, method: str) -> FreeModel:
     return FreeModel(data.scaled, settings.hidden, refines=method != "f_vaegan", residual=method == "residual")
 

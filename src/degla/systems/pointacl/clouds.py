@@ -151,7 +151,8 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> CloudSets:
     chooses = settings.part == "validation"
     counts = (settings.clouds, settings.labelled, settings.test_clouds)
     if data == "solids":
-        parts = [(train, list(range(sum(counts[:which]), sum(counts[: which + 1])))) for which in range(3)]
+        numbers = [range(sum(counts[:which]), sum(counts[: which + 1])) for which in range(3)]
+        parts = [(train, [number % len(train.label) for number in each]) for each in numbers]
     else:
         order = np.random.default_rng(seed).permutation(len(train.label)).tolist()
         unlabelled = order[: counts[0]]
@@ -204,12 +205,9 @@ def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random
 def _cloud_pools(name: str) -> tuple[_CloudPool, _CloudPool]:
     if name == "solids":
         kinds = list(SOLIDS)
-        # Classes alternate, with more clouds than any use needs; the generator makes each draw different.
-        label = [place % len(kinds) for place in range(100_000)]
+        # One place per class; the generator makes each draw of it different.
         pool = _CloudPool(
-            [kinds[kind] for kind in label],
-            label,
-            lambda place, chance: draw_solid(kinds[label[place]], _SAMPLED // 4, chance),
+            kinds, range(len(kinds)), lambda place, chance: draw_solid(kinds[place], _SAMPLED // 4, chance)
         )
         return pool, pool
     folder = Path(name)

@@ -12,6 +12,8 @@ Differs:  `form` "binomial" uses (I + A~)^n Z, which the released script for cit
 Cost:     Per step, two products with A, one with X, n + 1 more with A~, and the cosines of the drawn nodes.
 """
 
+from pathlib import Path
+
 from degla.systems.system import Expectation, ScoreColumn, System
 from degla.systems.ugcl.cases import draw, measure, read, train
 from degla.systems.ugcl.graph import files_beside
@@ -38,7 +40,7 @@ SYSTEM = System(
     train=train,
     measure=measure,
     draw=draw,
-    beside=files_beside,
+    beside=lambda settings, name: files_beside(Path(name)),
     expected=(
         Expectation("ugcl", "sgc", "test", 0.01, data=("block",)),
         Expectation("ugcl", "untrained", "test", 0.10, data=("block",)),
