@@ -56,11 +56,12 @@ def size_of(root: Path, path: str) -> int:
     """Return the size of an image file in bytes; 0 for a row of CIFAR, which is not a file.
 
     Raises:
-        InputError: see `tar_members`.
+        InputError: it cannot be read.
     """
     file, member = _split(root, path)
     if not member:
-        return file.stat().st_size
+        state = _images().image_state(_images().locate(path, root))
+        return len(read_image_file(root, path)) if state is None else int(state[0])
     if file.suffix in SUFFIXES:
         return len(read_bytes(file, member))
     return tar_members(file)[member][1] if file.suffix == ".tar" else 0
