@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.questions import take_inventory
+from degla.evaluation.questions import ask, take_inventory
 from degla.shelf import BENCHMARKS
 from tests.evaluation.conftest import SMALL
 from tests.official import SHARED
@@ -62,6 +62,30 @@ def test_wrong_files_do_not_stop_the_others(tmp_path: Path) -> None:
     assert "replace_obj.json line 1: not JSON" in rows["sugarcrepe"].notes[0]
     assert "\n" not in rows["sugarcrepe"].notes[0]
     assert (rows["zeroshot"].state, rows["zeroshot"].items) == ("complete", 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "x"}, {"id": "x"}], "'own/t/x' occurs twice"),
+        ([{"part": "composition"}], "is called 'composition', which is also the name of a column"),
+        ([], "hold no question to ask"),
+    ],
+)
+def test_what_evaluate_refuses_is_not_complete(rows: list[dict[str, str]], message: str, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    whole = [{"image": "a.png", "caption": "a cat", "negative": "a dog", **row} for row in rows]
+    if whole:
+        (tmp_path / "own/t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in whole))
+    else:  # Every negative was rejected.
+        (tmp_path / "own/captions.jsonl").write_text('{"id": "0", "image": "a.png", "text": "a cat"}\n')
+        row = {"caption_id": "0", "rule": "r", "kind": "k", "text": None, "source": "rules", "accepted": False}
+        (tmp_path / "own/negatives.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = take_inventory(tmp_path, names=["own"])
+    assert found.state == "incomplete" and message in found.notes[0]
+    with pytest.raises(InputError, match=message):
+        ask(BENCHMARKS.load("own").BENCHMARK, tmp_path, allow_missing=True)
 
 
 def test_the_command(tmp_path: Path, capsys: Capture) -> None:

@@ -20,6 +20,7 @@ from degla.evaluation.benchmarks import bivlc, vismin
 from degla.evaluation.forms import square_question
 from degla.evaluation.image_files import has_image, read_image_file, size_of, thumbnail
 from degla.evaluation.item_difference import lead_over
+from degla.evaluation.overlap import TrainingImages, find_leakage
 from degla.evaluation.questions import take_inventory
 from degla.evaluation.results import save_result
 from degla.evaluation.verdicts import Judged, order_blind
@@ -298,3 +299,29 @@ def test_damaged_and_missing_files_are_named(name: str, message: str, tmp_path: 
     if name == "bivlc":
         with pytest.raises(InputError, match=r"a\.parquet row 0: field 'image'"):
             list(benchmark.items(tmp_path))
+
+
+def test_damaged_pictures_are_noted_in_an_inventory(tmp_path: Path) -> None:
+    write_bivlc(tmp_path)
+    file = min((tmp_path / "bivlc").iterdir())
+    table = parquet.read_table(file)
+    parquet.write_table(table, file, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = file.read_bytes()
+    place = content.index(encoded(0)) + 300
+    file.write_bytes(content[:place] + b"\0" + content[place + 1 :])
+    (row,) = take_inventory(tmp_path, names=["bivlc"])
+    assert row.state == "incomplete" and f"{file.name}: cannot be read as a Parquet file" in row.notes[0]
+
+
+def test_rows_of_a_folder_of_datasets_have_the_size_of_their_files(tmp_path: Path) -> None:
+    """By which `find_leakage` looks for images that a run was trained on."""
+    datasets = pytest.importorskip("datasets")
+    rows = [{"text": "a", "image": {"bytes": encoded(at), "path": None}} for at in range(2)]
+    features = datasets.Features({"text": datasets.Value("string"), "image": datasets.Image()})
+    datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "captions"))
+    (tmp_path / "train.jpg").write_bytes(encoded(1))
+    paths = [f"dataset:{tmp_path / 'captions'}#image/{at}" for at in range(2)]
+    assert [size_of(tmp_path, path) for path in paths] == [len(encoded(at)) for at in range(2)]
+    training = TrainingImages((tmp_path / "captions",), frozenset({tmp_path / "train.jpg"}))
+    (overlap,) = find_leakage(training, [("own", paths)], root=tmp_path).overlaps
+    assert (overlap.images, overlap.by_content, overlap.examples) == (2, 1, (paths[1],))

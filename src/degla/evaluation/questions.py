@@ -70,10 +70,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         benchmark.prepare(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Expected layout for {benchmark.title}:\n{benchmark.layout}")
-    entries = list(benchmark.items(root))
-    _refuse_repeated(benchmark, entries)
+    entries = _entries(benchmark, root)
     counts = count_items(entries)
-    _refuse_columns(benchmark, root, counts)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
     passing = passing_entries(entries)
     paths, absent = images_under(root, passing)
@@ -91,7 +89,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             lacks = f"none of its {counted(len(paths), 'image')} is"
         raise InputError(
             f"{benchmark.title}: {lacks} under {root}, for example "
-            f"{sorted(absent)[0] if absent else '-'}. Expected layout:\n{benchmark.layout}"
+            f"{sorted(absent)[0]}. Expected layout:\n{benchmark.layout}"
         )
     passing_counts, there_counts = count_items(passing), count_items(there)
     missing = {part: number - there_counts.get(part, 0) for part, number in passing_counts.items()}
@@ -106,6 +104,21 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         )
     filtered = {part: number - passing_counts.get(part, 0) for part, number in counts.items()}
     return BenchmarkQuestions(benchmark, tuple(there), tuple(passing), tuple(sorted(absent)), counts, missing, filtered)
+
+
+def _entries(benchmark: Benchmark, root: Path) -> list[Entry]:
+    """All entries of a benchmark's files.
+
+    Raises:
+        InputError: files are missing or wrong, hold no question that passes the protocol's filter, or give two items
+            one name or a part that of a column.
+    """
+    entries = list(benchmark.items(root))
+    _refuse_repeated(benchmark, entries)
+    _refuse_columns(benchmark, root, count_items(entries))
+    if not passing_entries(entries):
+        raise InputError(f"{benchmark.title}: the files under {root} hold no question to ask.")
+    return entries
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
@@ -274,7 +287,9 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
 def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
     about: dict[str, Any] = {name: getattr(benchmark, name) for name in _DESCRIBED}
     try:
-        entries = list(benchmark.items(root))
+        entries = _entries(benchmark, root)
+        passing = passing_entries(entries)
+        paths, absent = images_under(root, passing)
     except InputError as error:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
         if not any(path.exists() for path in begun):
@@ -282,9 +297,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
             return BenchmarkInventory(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
         return BenchmarkInventory(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
-    passing = passing_entries(entries)
     counts, passing_counts = count_items(entries), count_items(passing)
-    paths, absent = images_under(root, passing)
     examples = tuple(sorted(absent)[:_EXAMPLES_FOUND])
     wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:
