@@ -255,6 +255,17 @@ def test_an_answer_is_right_by_its_parts_own_score(tmp_path: Path) -> None:
     assert count == 20 and (changes[0].before.right, changes[0].after.right) == (0, 1)
 
 
+def test_questions_with_a_verdict_of_the_first_few_are_shown_too(tmp_path: Path) -> None:
+    """CREPE also asks if the true text is among the first three, as retrieval does, but of one image's own texts."""
+    paths = []
+    for label, margin in (("base", 0.1), ("tuned", 0.2)):
+        result = _result_of("crepe", label)
+        items = [row.model_copy(update={"margin": margin}) for row in result.items]
+        assert any("text_ok@3" in row.ok for row in items)
+        paths.append(_save(tmp_path, result.model_copy(update={"items": tuple(items)})))
+    assert Gallery(paths).items("tuned", count=1, side=64)[1] == len(items)
+
+
 def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     paths, root = _world(tmp_path), _root(tmp_path / "root")
     (root / "recognition").mkdir()

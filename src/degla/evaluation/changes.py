@@ -187,7 +187,7 @@ def _tallies(method: Method) -> dict[str, _Tally]:
     for seed, path in method.paths.items():
         result = method.results[seed]
         for row in read_items(path, result) if items_file(path, result).is_file() else ():
-            if row.margin is None or any("@" in verdict for verdict in row.ok):
+            if row.margin is None or any("_to_" in verdict for verdict in row.ok):
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))
             tally.margin += row.margin
