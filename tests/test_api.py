@@ -126,6 +126,9 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),
         "benchmarks: 'own' is a single str": lambda: degla.evaluate(model, "own", tmp_path),
         "a result's name must end in .json": lambda: degla.evaluate(model, ["own"], tmp_path, out="before/scoring"),
+        r"captions.csv is not a folder. Choose another --out": lambda: degla.evaluate(
+            model, ["own"], tmp_path, out=tmp_path / "captions.csv" / "before-scoring.json"
+        ),
         "device 'gpu' cannot be used": lambda: degla.load_model(str(tiny_model), device="gpu"),
         "is a folder. Choose a file for the negatives": lambda: degla.write_negatives(
             tmp_path / "captions.csv", tmp_path.root

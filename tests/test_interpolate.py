@@ -176,6 +176,12 @@ def test_wrong_wishes_are_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"file is not a folder\. Choose another --out"):
+        sweep_of(("no/such/base", "no/such/tuned"), world, tmp_path / "file")
+
+
 def test_an_average_of_data_sets_that_are_not_there_is_refused_before_anything_is_loaded(
     classes: Path, tmp_path: Path
 ) -> None:

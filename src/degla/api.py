@@ -281,6 +281,7 @@ def evaluate(
     """
     from degla.evaluation.results import check_result_name, save_result, spare_results
     from degla.evaluation.run import Evaluation, ask_all
+    from degla.files import require_writable
 
     forget()
     if not isinstance(model, str | Path):
@@ -290,6 +291,7 @@ def evaluate(
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
         spare_results(Path(out), models=[name], benchmarks=benchmarks)
+        require_writable(Path(out))
     # Data come before models: a wrong folder is reported before anything is downloaded.
     questions = ask_all(benchmarks, root, allow_missing=allow_missing)
     evaluation = Evaluation(

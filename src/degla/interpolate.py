@@ -21,7 +21,7 @@ from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
-from degla.files import write_json, write_text
+from degla.files import require_writable, write_json, write_text
 from degla.model.checkpoint import average_weights, check_alike, save_encoder, written_whole
 from degla.model.load import load_encoder
 from degla.pages.plot import standalone_picture
@@ -85,6 +85,7 @@ def interpolate(
     goal = goal or Goal()
     shares = _checked_alphas(alphas)
     _check_names(evaluation, goal)
+    require_writable(out / "sweep.json")
     first, second = load_encoder(base, device=device), load_encoder(tuned, device=device)
     check_alike(first, second)
     _remove_earlier(out)
