@@ -293,6 +293,13 @@ def test_a_dry_run_fetches_and_writes_nothing(server: FileServer, tmp_path: Path
     assert not (tmp_path / "data").exists()
 
 
+def test_what_must_be_requested_is_not_there_only_because_no_files_are_named(tmp_path: Path, capsys: Capture) -> None:
+    words = ["fetch-data", "toy", *_sources(tmp_path, "[sets]\ntoy = ['form']\n[form]\nask = 'Write to them.'\n")]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["state"], row["note"]) == ("ask", "Write to them.")
+
+
 def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
     words, data = _toy(server, tmp_path), tmp_path / "data"
     (data / "toy").mkdir(parents=True)

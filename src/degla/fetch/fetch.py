@@ -106,7 +106,7 @@ def _fetched(name: str, source: FileSource, state: FetchState, *, note: str = ""
 def _state(name: str, source: FileSource, root: Path) -> FetchState:
     is_complete = all(_count(root, pattern, least) >= least for pattern, least in source.holds.items())
     if source.ask:
-        return "there" if is_complete else "ask"
+        return "there" if source.holds and is_complete else "ask"
     if source.unpack:
         # Without a file count there is only the record of an earlier call.
         recorded = _records(root).get(name, {}).get("url") == source.url
