@@ -300,6 +300,19 @@ def test_a_server_that_goes_away_leaves_the_output_here_and_the_next_command_cop
     assert memory.cat("/far/n.jsonl") == (tmp_path / "n.jsonl").read_bytes()
 
 
+@pytest.mark.usefixtures("no_thread")
+def test_an_output_is_complete_where_it_may_be_written_but_not_read(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(address: str) -> str:
+        raise remote.AccessError(f"{address}: access denied.")
+
+    monkeypatch.setattr(mirror, "state_of", denied)
+    with written_to("memory://far/n.jsonl") as out:
+        out.write_text("all")
+    assert memory.cat("/far/n.jsonl") == b"all" and not out.parent.exists()
+
+
 def test_what_commands_write_at_an_address_is_what_they_write_here(
     memory: fsspec.AbstractFileSystem, tiny_pairs: dict[str, Path], tiny_model: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,

@@ -301,7 +301,7 @@ class _OutputMirror(Mirror):
             if self._is_fetched(name):  # What was not there when the command began is not there now.
                 self._states.setdefault(place, "")
             self._put(source, place)
-            self._copied[name] = [state_of(place), state]
+            self._copied[name] = [self._states[place], state]
         if changed:
             write_json(self.folder / _RECORD, self._copied)
 
