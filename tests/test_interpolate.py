@@ -15,7 +15,7 @@ from PIL import Image
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache
-from degla.evaluation.choice import Point, Sweep, choose
+from degla.evaluation.choice import Point, Sweep, choose, render_sweep
 from degla.evaluation.overlap import TrainingImages
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation, evaluate
@@ -77,6 +77,13 @@ def test_the_rule_is_reported_and_its_failure_too() -> None:
         InputError, match=r"no average keeps recognition at 90\.0 points.*the best is 80\.0, at alpha 0\. Lower"
     ):
         chosen(FRONTIER, 90)
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, False), (5, True)])
+def test_that_no_average_gains_is_told_of_several(count: int, told: bool) -> None:
+    sweep = choose(FRONTIER[:count], gain="composition", kept="recognition", keep=80)
+    caption = str(render_sweep(sweep).caption)
+    assert sweep.chosen.alpha == 0 and ("No average gains anything" in caption) == told
 
 
 def test_equal_gains_take_what_keeps_most_and_then_the_smallest() -> None:

@@ -102,6 +102,11 @@ def test_the_layout_is_read_as_torchvision_reads_it(name: str, tmp_path: Path, m
             assert pil_image.size == (12, 10)
         else:
             assert np.array_equal(np.asarray(pil_image), place)
+            for beyond in ("x", "-1", str(len(expected))):
+                path = f"{image.path.partition('#')[0]}#{beyond}"
+                assert not has_image(tmp_path, path)
+                with pytest.raises(InputError, match="so there is no number"):
+                    read_image_file(tmp_path, path)
     if name in ("food101", "dtd", "aircraft", "pets"):
         # torchvision numbers the classes that it happens to find; ours are always all of them.
         ours = [list(data_set(name).classes)[label] for label in entry.labels]

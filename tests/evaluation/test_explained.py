@@ -72,6 +72,7 @@ def test_no_interval_of_few_pictures_is_a_point() -> None:
     sample = AskedImages("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
     scores = scores_of(sample, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), contents="abcdefgh", seed=0)
     drop, increase, *by_chance = scores
+    assert [score.lower for score in scores] == [True, False, True, False]
     assert (drop.value, increase.value) == (pytest.approx(0.75), 0.0)
     assert [score.value for score in by_chance] == [0.0, 0.0], "an equal probability has neither dropped nor risen"
     # Clopper and Pearson's for none of 8: 1 - 0.025^(1/8).

@@ -17,7 +17,7 @@ from rich.console import Console
 from degla.errors import InputError
 from degla.evaluation import results
 from degla.evaluation.caveats import caveats_of, doubt_about
-from degla.evaluation.changes import Direction, Gallery, largest_changes
+from degla.evaluation.changes import Direction, Gallery, ItemAnswers, ItemChange, ShownChange, largest_changes
 from degla.evaluation.comparison import compare, floor_values, weighed_rows
 from degla.evaluation.image_files import LARGEST, thumbnail
 from degla.evaluation.in_print import tables_in_print
@@ -280,6 +280,24 @@ def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     assert all(len(address) <= LARGEST for address in re.findall(r"base64,([^\"]+)", full))
     assert "a cat on a &lt;hat&gt;" in full
     assert "a hat on a cat" in (tmp_path / "full.md").read_text()
+
+
+def test_an_item_about_another_image_is_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths, root = _world(tmp_path), _root(tmp_path / "root")
+    (row,) = (root / "items.jsonl").read_text().splitlines()
+    (root / "items.jsonl").write_text(row.replace("images/id/3.png", "images/id/4.png") + "\n")
+    (root / "images/id/3.png").rename(root / "images/id/4.png")
+    (change, *_) = largest_changes(compare(paths, baseline="base"), root=root)["tuned"]
+    assert (change.image, change.true, change.thumbnail) == ("images/id/3.png", (), "")
+    assert "world/id/swap_noun/3: the item with this name" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "note"), [(3, None), (4, "and 1 more")])
+def test_a_card_shows_three_false_texts_and_counts_the_others(count: int, note: str | None) -> None:
+    answers = ItemAnswers(0.1, 1, 1)
+    false = tuple(f"text {number}" for number in range(count))
+    card = ShownChange(ItemChange("i", "b", "p", "x", 0.1, answers, answers, ("true",), false), "").__html__()
+    assert card.count("text ") == 3 and re.findall("and . more", card) == [note] * bool(note)
 
 
 def test_texts_of_another_version_are_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -119,8 +119,9 @@ def test_crop_is_cut_before_the_transform(tmp_path: Path) -> None:
     images = [ItemImage(path="x.png", crop=(10, 0, 10, 10)), ItemImage(path="x.png", crop=(0, 0, 10, 10))]
     table = Embedder(encoder, root=tmp_path).embed(images, [])
     assert table.images.argmax(axis=1).tolist() == [2, 0]
-    with pytest.raises(InputError, match=r"x\.png.*outside the image of 20 x 10"):
-        Embedder(encoder, root=tmp_path).embed([ItemImage(path="x.png", crop=(15, 0, 10, 10))], [])
+    for crop in ((15, 0, 10, 10), (0, 5, 10, 10)):
+        with pytest.raises(InputError, match=r"x\.png.*outside the image of 20 x 10"):
+            Embedder(encoder, root=tmp_path).embed([ItemImage(path="x.png", crop=crop)], [])
 
 
 def test_degenerate_items_are_counted(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
