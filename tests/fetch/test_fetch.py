@@ -293,6 +293,21 @@ def test_a_dry_run_fetches_and_writes_nothing(server: FileServer, tmp_path: Path
     assert not (tmp_path / "data").exists()
 
 
+def test_what_an_archive_of_another_address_held_is_fetched_again(
+    server: FileServer, tmp_path: Path, capsys: Capture
+) -> None:
+    """Only its record says that an archive without a count of files was unpacked."""
+    words = _toy(server, tmp_path)
+    assert main(words) == 1
+    capsys.readouterr()
+    file = next(Path(word) for word in words if word.endswith(".toml"))
+    for name, state in (("outer.zip", "there"), ("newer.zip", "missing")):
+        file.write_text(file.read_text().replace("outer.zip", name))
+        assert main([*words, "--dry-run", "--json"]) == 0
+        states = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+        assert states["textures"] == state
+
+
 def test_what_must_be_requested_is_not_there_only_because_no_files_are_named(tmp_path: Path, capsys: Capture) -> None:
     words = ["fetch-data", "toy", *_sources(tmp_path, "[sets]\ntoy = ['form']\n[form]\nask = 'Write to them.'\n")]
     assert main([*words, "--dry-run", "--json"]) == 0
