@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,11 @@ def test_relations_of_the_same_name_share_a_context_and_long_names_are_cut(tmp_p
     first = contexts_of(twins, model=None, file=file)
     assert len(first) == 4 and max(map(len, first.values())) == LONGEST
     assert contexts_of(twins, model=None, file=file) == first and len(file.read_text().splitlines()) == 3
+    numbers = count()
+    model = _answering(lambda request: f"dog dog, animal, wolf, tail {next(numbers)}")
+    written = contexts_of(replace(twins, names=NAMES), model=model, file=tmp_path / "written.jsonl")
+    assert len(model.requests) == 3 and written[Triple(0, 0, 1)] == written[Triple(0, 1, 1)]
+    assert contexts_of(replace(twins, names=NAMES), model=None, file=tmp_path / "written.jsonl") == written
 
 
 def _answering(answer: Callable[[Request], str]) -> UnsteadyModel:
@@ -185,9 +191,9 @@ def test_a_language_model_reads_the_whole_triple_and_its_answer_is_checked() -> 
     # The source includes the answer, the tail, which the released code masks.
     for request in model.requests:
         assert request.form == "write"
-        head, relation, tail = (int(part.lstrip("e")) for part in request.key.caption_id.split("/"))
+        head, relation, tail = request.key.caption_id.split("\t")
         prompt = request.chat[-1].content
-        assert NAMES[head] in prompt and NAMES[tail] in prompt and GRAPH.relations[relation] in prompt
+        assert all(name in prompt for name in (NAMES[int(head[1:])], relation, NAMES[int(tail[1:])]))
 
 
 def test_an_interrupted_call_keeps_what_the_model_wrote(tmp_path: Path) -> None:

@@ -196,6 +196,16 @@ def test_a_second_call_adds_its_data_and_its_command(tmp_path: Path, monkeypatch
     evaluated = verb.read_command(["fake", "evaluate"])
     assert evaluated.cases == [row.case for row in record.cases], "with the seeds that each has"
     assert len(verb.read_command(["fake", "evaluate", "--seeds", "2"]).cases) == 8
+    unknown = verb.read_command(["fake", "evaluate", "--data", "plain", "mistyped"]).cases
+    assert {case.data for case in unknown} == {"plain", "mistyped"}, "not left out: run_system says that it lacks one"
+
+
+def test_a_picture_is_of_the_first_seed_of_its_data(tmp_path: Path) -> None:
+    drawn: dict[str, set[str]] = {}
+    system = replace(SYSTEM, draw=lambda settings, data, models, name: drawn.update({f"{data}": set(models)}))
+    cases = [Case("plain", "base", 5), Case("other", "base", 0), Case("other", "better", 1)]
+    run_system(system, _Settings(data=("plain", "other")), cases, name="fake", out=tmp_path, command="")
+    assert drawn == {"('plain', 5)": {"base"}, "('other', 0)": {"base"}}
 
 
 def test_a_model_that_does_not_fit_the_settings_is_refused() -> None:

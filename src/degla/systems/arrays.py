@@ -1,10 +1,11 @@
-"""Arrays from files: read by name, checked to be integers, with one-line errors for files that cannot be read."""
+"""Arrays from files: read by name, checked to be integers and disjoint, with one-line errors for unreadable files."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -80,3 +81,20 @@ def whole_numbers(values: NDArray[Any], *, where: str, axes: int = 1) -> NDArray
     elif values.dtype.kind not in "iu":
         raise InputError(f"{where}: must be integers, but has dtype {values.dtype}.")
     return values.astype(np.int64)
+
+
+def require_disjoint(name: str, parts: Mapping[str, Sequence[Any]], *, say: Callable[[Any], str]) -> None:
+    """Require that no two parts of data share an item.
+
+    Args:
+        name: name of the data, for the message.
+        parts: items of each part.
+        say: how the message names an item.
+
+    Raises:
+        InputError: an item is in two parts.
+    """
+    for one, other in combinations(parts, 2):
+        shared = set(parts[one]) & set(parts[other])
+        if shared:
+            raise InputError(f"{name}: {say(min(shared))} is in both {one} and {other}. Remove it from one.")

@@ -101,10 +101,10 @@ def run_system(
 def _figures(
     system: System[AnySettings, Data], settings: AnySettings, cases: Sequence[Case], *, source: Path
 ) -> list[Figure]:
-    """Draw at most one figure per data set, from the models of the first seed."""
-    first = min(case.seed for case in cases)
+    """Draw at most one figure per data set, from the models of its first seed."""
     figures = []
     for name in dict.fromkeys(case.data for case in cases):
+        first = min(case.seed for case in cases if case.data == name)
         models = {case.method: load_weights(source, case) for case in cases if case.seed == first and case.data == name}
         with seeded(first):
             figures.append(system.draw(settings, system.read(settings, name, first), models, name))

@@ -121,9 +121,11 @@ def read_command(words: list[str]) -> SystemCommand:
     settings = _settings(start, rest, name=arguments.name)
     seeds = seeds or list(range(arguments.first_seed, arguments.first_seed + count))
     cases = cases_of(system, settings, seeds=seeds, methods=methods)
-    if arguments.action == "evaluate" and arguments.seeds is None:  # Calls of the run may have had other seeds.
+    # Calls of the run may have had other seeds or methods. Data or methods that none of them had are an error.
+    if arguments.action == "evaluate" and arguments.seeds is None:
         done = {row.case for row in earlier.cases}
-        cases = [case for case in cases if case in done] or cases
+        measured = {name for case in done for name in (case.data, case.method)}
+        cases = [case for case in cases if case in done or not {case.data, case.method} <= measured] or cases
     return SystemCommand(arguments, system, settings, cases)
 
 

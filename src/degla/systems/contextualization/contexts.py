@@ -79,8 +79,9 @@ def _about(graph: KnowledgeGraph, entity: int) -> str:
 
 def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> Request:
     """Return the request to a language model: to write a context, or, if it cannot, to choose among the templates."""
-    name = f"{graph.entities[triple.head]}/{triple.relation}/{graph.entities[triple.tail]}"
-    key = RequestKey(name, rule_name("context", model, _ASK), 0)
+    # Names in the files, as in `ContextRecord`: numbers change with the files.
+    names = graph.entities[triple.head], graph.relations[triple.relation], graph.entities[triple.tail]
+    key = RequestKey("\t".join(names), rule_name("context", model, _ASK), 0)
     source = by_template(graph, triple, number=0)
     chat = (ChatMessage("system", _ASK), ChatMessage("user", source))
     if "write" in model.forms:
@@ -104,11 +105,10 @@ def by_model(
         DeglaError: the model cannot be reached; the journal has what it answered.
     """
     requests = {triple: request_of(graph, triple, model) for triple in triples}
-    asked = {request.key: triple for triple, request in requests.items()}
+    replies = replies_to(requests.values(), model=model, journal=journal)
     records: dict[Triple, ContextRecord] = {}
-    for key, reply in replies_to(requests.values(), model=model, journal=journal).items():
-        triple = asked[key]
-        text = _usable(graph, triple, reply)
+    for triple, request in requests.items():
+        text = _usable(graph, triple, replies[request.key])
         records[triple] = _record(graph, triple, text, "template" if text is None else model.name)
     return records
 

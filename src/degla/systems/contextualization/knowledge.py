@@ -7,14 +7,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
 
 from degla.errors import InputError
-from degla.systems.arrays import reading
+from degla.systems.arrays import reading, require_disjoint
 
 EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
 """1,200 senses of WordNet 3.0 with their glosses, in breadth-first order; see its notice."""
@@ -63,12 +62,8 @@ class KnowledgeGraph:
                 raise InputError(
                     f"{self.name}: there is no {part} triple. Use a larger graph, or more --entities of it."
                 )
-        for one, other in combinations(("train", "validation", "test"), 2):
-            both = set(getattr(self, one)) & set(getattr(self, other))
-            if both:
-                raise InputError(
-                    f"{self.name}: {self.say(min(both))} is in both {one} and {other}. Remove it from one."
-                )
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        require_disjoint(self.name, parts, say=self.say)
 
     def say(self, triple: Triple) -> str:
         """Return "head | relation | tail" with names."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.systems.arrays import read_arrays, reading, whole_numbers
+from degla.systems.arrays import read_arrays, reading, require_disjoint, whole_numbers
 
 _RESNET: Final = "res101.mat"
 _SPLITS: Final = "att_splits.mat"
@@ -84,9 +84,8 @@ class ZeroShotData:
             if not rows.isfinite().all():
                 row = int((~rows.isfinite()).any(dim=1).nonzero()[0])
                 raise InputError(f"{self.name}: row {row} of the {what} has a number that is not finite.")
-        twice = set(self.train.tolist()) & set(self.test_seen.tolist())
-        if twice:
-            raise InputError(f"{self.name}: row {min(twice)} is in both train and test_seen. Remove it from one.")
+        parts = {part: getattr(self, part).tolist() for part in ("train", "test_seen")}
+        require_disjoint(self.name, parts, say="row {}".format)
         both = set(self.unseen.tolist()) & set(self.seen.tolist())
         if both:
             raise InputError(f"{self.name}: class {min(both)} of test_unseen is in train, so it is not unseen.")

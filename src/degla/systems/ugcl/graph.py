@@ -10,7 +10,6 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from degla.errors import InputError
 from degla.parse import read_bytes, read_text, unpickle
-from degla.systems.arrays import read_arrays, reading, whole_numbers
+from degla.systems.arrays import read_arrays, reading, require_disjoint, whole_numbers
 
 Scope = Literal["power", "binomial"]
 """Form of n hops: A~^n, as in the paper, or (I + A~)^n, as in the released script for citation graphs."""
@@ -80,12 +79,8 @@ class Graph:
             bare = numbers[self.label[numbers] < 0]
             if len(bare):
                 raise InputError(f"{self.name}: node {int(bare[0])} of the {part} split has no label. Remove it.")
-        for one, other in combinations(("train", "validation", "test"), 2):
-            shared = set(getattr(self, one).tolist()) & set(getattr(self, other).tolist())
-            if shared:
-                raise InputError(
-                    f"{self.name}: node {min(shared)} is in both {one} and {other}. Remove it from one split."
-                )
+        parts = {part: getattr(self, part).tolist() for part in ("train", "validation", "test")}
+        require_disjoint(self.name, parts, say="node {}".format)
         if len(set(self.label[self.train].tolist())) < 2:
             raise InputError(f"{self.name}: the train split has only one class; a probe needs two or more.")
 
