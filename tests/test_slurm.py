@@ -96,9 +96,12 @@ def test_a_job_that_is_to_stop_while_it_starts_is_queued_again(
     assert (tmp_path / "slurm").read_text().splitlines()[-1] == "scontrol requeue 41007"
 
 
-def test_a_signal_after_the_processes_have_ended_queues_the_job_again(played: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["-z*stopped", "-n*stopped"])
+def test_a_signal_after_the_processes_have_ended_queues_the_job_again(
+    line: str, played: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "late").write_text(
-        """trap 'case $0/$BASH_COMMAND in *train.sbatch/*-n*stopped*) kill -TERM $$;; esac' DEBUG"""
+        f"""trap 'case $0/$BASH_COMMAND in *train.sbatch/*{line}*) wait "$running"; kill -TERM $$;; esac' DEBUG"""
     )
     job = _start(played | {"BASH_ENV": str(tmp_path / "late")}, "degla", "--out", "run")
     assert job.wait(300) == 0
