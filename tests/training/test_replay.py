@@ -218,6 +218,7 @@ def test_errors_name_the_flags_of_the_replay(tiny_model: Path, tiny_pairs: Pairs
         (replaying(captions=None), r"no captions: give --replay\.data\.captions FILE"),
         (replaying(images=tmp_path / "none"), r"no such image folder \(--replay\.data\.images\)"),
         (replaying(negatives_per_caption=2), r"Set --replay\.data\.negatives FILE"),
+        (replace(config, replay=replace(config.replay, batch_size=99)), r"Lower --replay\.batch-size to at most"),
         (replace(config, replay=ReplayConfig(data=config.replay.data)), "would not be used"),
         (replace(config, replay=ReplayConfig(data=ReplayDataConfig(negatives=Path("x")))), "would not be used"),
     ]:
