@@ -199,6 +199,10 @@ def test_a_second_call_adds_its_data_and_its_command(tmp_path: Path, monkeypatch
     assert len(verb.read_command(["fake", "evaluate", "--seeds", "2"]).cases) == 8
     unknown = verb.read_command(["fake", "evaluate", "--data", "plain", "mistyped"]).cases
     assert {case.data for case in unknown} == {"plain", "mistyped"}, "not left out: run_system says that it lacks one"
+    # A method of the other data only is asked for, so that its absence is an error as well.
+    save_record(record.model_copy(update={"cases": (record.cases[0], record.cases[-1])}), tmp_path / "fake")
+    lacking = verb.read_command(["fake", "evaluate", "--data", "plain", "--methods", "better"]).cases
+    assert lacking == [Case("plain", "better", 0)]
 
 
 def test_a_picture_is_of_the_first_seed_of_its_data(tmp_path: Path) -> None:
