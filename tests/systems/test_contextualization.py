@@ -16,6 +16,7 @@ import torch
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Request
+from degla.negatives.run.asking import saved_replies
 from degla.systems.contextualization import SYSTEM
 from degla.systems.contextualization.cases import read
 from degla.systems.contextualization.contexts import (
@@ -206,6 +207,12 @@ def test_an_interrupted_call_keeps_what_the_model_wrote(tmp_path: Path) -> None:
     model.fail_after, model.requests[:] = None, []
     assert set(contexts_of(GRAPH, model=model, file=file).values()) == {"dog, animal, wolf and tail."}
     assert len(model.requests) == 1, "only the one without a reply is asked again"
+    with saved_replies(file):  # A file that is complete is read, even while another process holds its replies.
+        assert len(contexts_of(GRAPH, model=model, file=file)) == 3
+    file.unlink()
+    model.name = "another"
+    contexts_of(GRAPH, model=model, file=file)
+    assert len(model.requests) == 4, "replies of another model are not this one's"
 
 
 def test_a_model_that_cannot_write_chooses_among_templates() -> None:
