@@ -431,6 +431,13 @@ def test_an_empty_name_is_the_identifier(tmp_path: Path) -> None:
     _write_words(tmp_path, **{"entity2text.txt": "d\tdog\nw\t\na\tanimal\n", "relation2text.txt": "_is_a\t\n"})
     graph = read_knowledge(tmp_path)
     assert graph.names == ("dog", "w", "animal") and graph.relations == ("is a",)
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    _write_numbers(
+        numbered, **{"entityid2name.txt": "3\n0\tdog\nw\t\n2\tanimal\n", "relationid2name.txt": "1\n/is_a\t\n"}
+    )
+    graph = read_knowledge(numbered)
+    assert graph.names == ("dog", "w", "animal") and graph.relations == ("is a",)
 
 
 def test_a_whole_graph_asks_about_entities_that_no_training_triple_has(tmp_path: Path) -> None:

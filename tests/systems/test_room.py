@@ -193,7 +193,7 @@ def test_a_second_call_adds_its_data_and_its_command(tmp_path: Path, monkeypatch
     record = load_record(tmp_path / "fake", system="fake")
     commands = ["degla system fake run --data plain --seeds 2", "degla system fake run --data other --seeds 1"]
     assert record.settings["data"] == ["plain", "other"] and record.command.splitlines() == commands
-    assert "\n".join(commands) in (tmp_path / "fake" / "system.md").read_text()
+    assert "\n".join(["```sh", *commands, "```"]) in (tmp_path / "fake" / "system.md").read_text()
     evaluated = verb.read_command(["fake", "evaluate"])
     assert evaluated.cases == [row.case for row in record.cases], "with the seeds that each has"
     assert len(verb.read_command(["fake", "evaluate", "--seeds", "2"]).cases) == 8
