@@ -345,6 +345,7 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train: found 1 subfolder\(s\); one per class is needed, at least two"):
         _read(tmp_path / "bare")
     (tmp_path / "bare" / "train" / "b").mkdir()
+    (tmp_path / "bare" / "test" / "notes.txt").write_text("A file is no class.")
     with pytest.raises(InputError, match="a: no image of this class"):
         _read(tmp_path / "bare")
     (tmp_path / "bare" / "test" / "c").mkdir()
