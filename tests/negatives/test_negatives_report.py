@@ -22,7 +22,7 @@ from degla.data.pairs import ForeignCheck
 from degla.data.sources import read_captions
 from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, solve_blind
+from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, half_of, solve_blind
 from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import examine_file, explain, frequent
 from degla.negatives.report.page import _whole_flags, notes
@@ -201,7 +201,7 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert "&lt;b&gt;near&lt;/b&gt;" in page
     assert "refused: synonym" in page and "refused: no_candidate" not in page
     assert page.count('<table class="stacked">') == 2 and '<td data-head="captions covered">' in page, "fit a phone"
-    assert '<th scope="row"><span class="narrow">replace_<wbr>nouns</span></th>' in page, "no file without its rule"
+    assert '<th scope="row"><span class="again">replace_<wbr>nouns</span></th>' in page, "no file without its rule"
     assert page.count("<figure") == page.count('<figure class="card"><div role="img" aria-label="') >= 4
     # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.
     assert _whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
@@ -392,12 +392,29 @@ def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pyt
     assert length == "Length: the caption is the shorter text in 100 % of pairs."
     assert line.startswith("Words: they identify 100 %") and "purple" in line
     assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
-    assert main(["negatives", "report", str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl")]) == 0
-    assert "was balanced" not in capsys.readouterr().out
+
+
+def test_a_balanced_file_is_tested_by_its_halves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each two words stand once in either order in each half: the other pair of a half shows the reverse."""
+    halves = [[str(number) for number in range(400) if half_of(str(number)) == half][:100] for half in (0, 1)]
+    pairs = []
+    for images in halves:
+        for place, image in enumerate(images):
+            texts = [f"a {side}{'bcdfghjklm'[place // 20]}{'aeiouvwxyz'[place // 2 % 10]}" for side in "pq"]
+            pairs.append(CaptionNegative(*texts[:: 1 if place % 2 else -1], image_id=image))
+    whole, by_halves = solve_blind(pairs), solve_blind(pairs, halves=True)
+    assert whole is not None and whole.accuracy.high < 0.4
+    assert by_halves is not None and by_halves.accuracy.low <= 0.5 <= by_halves.accuracy.high
+    given_away = solve_blind(pairs_of("purple", count=80), halves=True)
+    assert given_away is not None and given_away.accuracy.share == 1.0
+    assert solve_blind(pairs[:100], halves=True) is None, "all of one half"
+    write_jsonl(tmp_path / "c.jsonl", [caption(int(pair.image_id), pair.caption) for pair in pairs])
+    write_jsonl(tmp_path / "n.jsonl", [negative(int(pair.image_id), "one", pair.negative) for pair in pairs])
+    words = (tmp_path / "n.jsonl", "--captions", tmp_path / "c.jsonl")
+    (file,) = run_json(capsys, *words)
     (tmp_path / "n.jsonl.manifest.json").write_text('{"balanced": {}}')
-    words = ["--captions", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "n.html")]
-    assert main(["negatives", "report", str(tmp_path / "n.jsonl"), *words]) == 0
-    assert "n: was balanced" in capsys.readouterr().out and "n: was balanced" in (tmp_path / "n.html").read_text()
+    (balanced,) = run_json(capsys, *words)
+    assert file["rules"][0]["blind"]["accuracy"]["high"] < 0.4 < balanced["rules"][0]["blind"]["accuracy"]["share"]
 
 
 def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:

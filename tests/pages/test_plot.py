@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +16,7 @@ def _named(points: dict[str, tuple[float, float]], *, width: float = 5) -> tuple
     figure, axes = svg.new_figure(width, 4)
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
-    svg.label_points(figure, axes, points, dict.fromkeys(points, (svg.INK, "o")), [])
+    svg.label_points(figure, axes, points, dict.fromkeys(points, svg.Mark("#b08b1e")), [])
     figure.canvas.draw()
     return figure, axes
 
@@ -27,6 +28,17 @@ def test_a_name_in_another_script_is_no_warning() -> None:
         return svg.to_svg(figure, "plot")
 
     assert "模型" in svg.styled(draw)()
+
+
+@pytest.mark.parametrize("number", [2, 40])
+def test_names_are_in_ink_whatever_their_mark(number: int) -> None:
+    """Colours of marks on white, or on black, have too little contrast for text."""
+
+    def draw() -> str:
+        return svg.to_svg(_named({f"model {at}": (1.0 + at / 5, 5.0) for at in range(number)})[0], "plot")
+
+    fills = re.findall(r"<text [^>]*fill: ([^\";]+)[^>]*>model", svg.styled(draw)())
+    assert fills == ["var(--ink)"] * number
 
 
 @pytest.mark.parametrize("gap", [5.0, 0.4])

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Section
 from degla.pages.plot import Mark, marks_of
-from degla.pages.table import Column, Table, TableCell, TableRow
+from degla.pages.table import Column, Table, TableCell, TableRow, html_mark, markdown_line
 from degla.pages.words import counted, duration, interval, p_value, percent, points, rate
 
 _TABLE = Table(
@@ -37,7 +37,7 @@ def test_html() -> None:
     html = _TABLE.__html__()
     assert '<table class="stacked">' in html and "<small>n 1,000</small>" in html
     assert '<tr class="section"><th colspan="3">parts</th></tr>' in html
-    assert "a_<wbr>b &lt;i&gt;" in html and '<span class="dot square" style="background:#123456">' in html
+    assert "a_<wbr>b &lt;i&gt;" in html and 'style="background:#123456;border-radius:0;clip-path:inset(0)"' in html
     assert '<b>61.3</b><span class="sd"> ± 0.8</span>' in html
     assert '<small class="up">+1.2 [+0.4, +2.0]</small><small class="doubt">few images</small>' in html
     assert '<tr data-row="row">' in html and '<tr class="floor">' in html and 'data-head="score"' in html
@@ -103,9 +103,14 @@ def test_a_row_that_does_not_fit_is_an_error() -> None:
         Table(["a", "b"], [["x", "1", "2"]]).markdown()
 
 
+def test_a_backslash_before_a_line_stays_in_its_cell() -> None:
+    assert markdown_line(["a|b", "a\\|b", "a\\b", "c"]) == r"| a\|b | a\\\|b | a\b | c |"
+
+
 def test_marks_stay_apart_and_the_baseline_is_grey() -> None:
-    marks = marks_of(["base", *map(str, range(17))], baseline="base")
-    assert len(set(marks.values())) == 18 and marks["base"].shape == "diamond"
+    marks = marks_of(["base", *map(str, range(40))], baseline="base")
+    assert len(set(marks.values())) == 41 and marks["base"].shape == "diamond"
+    assert len({html_mark(mark) for mark in marks.values()}) == 41, "in tables, too"
 
 
 def test_a_page_and_its_markdown() -> None:

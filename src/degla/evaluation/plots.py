@@ -10,7 +10,7 @@ from degla.errors import InputError
 from degla.evaluation.cells import Cell, Row, entries_of
 from degla.evaluation.comparison import Comparison
 from degla.evaluation.neutral import benchmark_of, members_of
-from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
+from degla.pages.plot import FONT, INK, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
 from degla.shelf import BENCHMARKS, did_you_mean
 
 BARS = 3.6
@@ -108,14 +108,13 @@ def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -
     shown = marks(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
-    markers = {label: MARKERS[shown[label].shape] for label in labels}
     bars = []
     for label in labels:
         horizontal, vertical = _ends(across.cells[label]), _ends(up.cells[label])
         x, y = points[label]
         axes.plot(horizontal, (y, y), color=shown[label].colour, linewidth=1.6, alpha=0.7, solid_capstyle="round")
         axes.plot((x, x), vertical, color=shown[label].colour, linewidth=1.6, alpha=0.7, solid_capstyle="round")
-        axes.plot(x, y, markers[label], color=shown[label].colour, markersize=8, zorder=5)
+        axes.plot(x, y, shown[label].marker, color=shown[label].colour, markersize=8, zorder=5)
         bars += [((end, y), (x, y)) for end in horizontal] + [((x, end), (x, y)) for end in vertical]
     if comparison.baseline in points:
         x, y = points[comparison.baseline]
@@ -126,7 +125,7 @@ def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -
     axes.margins(0.16, 0.14)
     dress(axes)
     figure.tight_layout()
-    label_points(figure, axes, points, {label: (shown[label].colour, markers[label]) for label in labels}, bars)
+    label_points(figure, axes, points, shown, bars)
     return to_svg(figure, f"frontier-{across.benchmark}-{up.benchmark}-{across.name}")
 
 

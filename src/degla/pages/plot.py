@@ -10,7 +10,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
@@ -24,8 +24,25 @@ PALETTE: Final = ("#3b82c4", "#d9772b", "#3f9b5f", "#b8569b", "#8a6fd1", "#b08b1
 """Colours of the compared methods, readable on light and dark."""
 BASELINE: Final = "#808890"
 """Colour of the baseline."""
-MARKERS: Final = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
-"""Shapes of marks, with matplotlib's names."""
+SHAPES: Final = {
+    "circle": ("o", ""),
+    "square": ("s", "inset(0)"),
+    "triangle": ("^", "polygon(50% 0,100% 100%,0 100%)"),
+    "diamond": ("D", "polygon(50% 0,100% 50%,50% 100%,0 50%)"),
+    "down": ("v", "polygon(0 0,100% 0,50% 100%)"),
+    "right": (">", "polygon(0 0,100% 50%,0 100%)"),
+    "left": ("<", "polygon(100% 0,100% 100%,0 50%)"),
+    "plus": (
+        "P",
+        "polygon(33% 0,67% 0,67% 33%,100% 33%,100% 67%,67% 67%,67% 100%,33% 100%,33% 67%,0 67%,0 33%,33% 33%)",
+    ),
+    "cross": (
+        "X",
+        "polygon(25% 0,50% 25%,75% 0,100% 25%,75% 50%,100% 75%,75% 100%,50% 75%,25% 100%,0 75%,25% 50%,0 25%)",
+    ),
+    "star": ("*", "polygon(50% 0,61% 35%,98% 35%,68% 57%,79% 91%,50% 70%,21% 91%,32% 57%,2% 35%,39% 35%)"),
+}
+"""Shapes of marks: matplotlib's marker, and what CSS cuts out of a disc's box."""
 PAGE, PHONE = 10.8, 4.6
 """Widths in inches at which text has its nominal size: on a page, on a phone."""
 _INKS: Final = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
@@ -57,17 +74,22 @@ class Mark:
 
     Attributes:
         colour: CSS colour.
-        shape: a name in `MARKERS`.
+        shape: a name in `SHAPES`.
     """
 
     colour: str
     shape: str = "circle"
 
+    @property
+    def marker(self) -> str:
+        """Its marker in matplotlib."""
+        return SHAPES[self.shape][0]
+
 
 def marks_of(names: Iterable[str], *, baseline: str | None) -> dict[str, Mark]:
     """Return a mark for each name, in order; shapes change when the colours repeat. The baseline is a grey diamond."""
     others = [name for name in dict.fromkeys(names) if name != baseline]
-    shapes = [shape for shape in MARKERS if shape != "diamond"]
+    shapes = [shape for shape in SHAPES if shape != "diamond"]
     marks = {} if baseline is None else {baseline: Mark(BASELINE, "diamond")}
     return marks | {
         name: Mark(PALETTE[place % len(PALETTE)], shapes[place // len(PALETTE) % len(shapes)])
@@ -112,7 +134,7 @@ def label_points(
     figure: Any,
     axes: Any,
     points: dict[str, PlotPoint],
-    marks: dict[str, tuple[str, str]],
+    marks: dict[str, Mark],
     bars: Iterable[tuple[PlotPoint, PlotPoint]],
 ) -> None:
     """Label every point if no two labels then overlap, else add a legend.
@@ -121,23 +143,22 @@ def label_points(
         figure: finished except for the labels.
         axes: its axes.
         points: label to position, in the order of the legend.
-        marks: label to colour and marker.
+        marks: label to mark.
         bars: lines that labels should not cover, each by its two ends.
     """
     figure.draw_without_rendering()
     places = _places(figure, axes, points, bars)
     if places is None:
-        _write_key(figure, axes, [(label, *marks[label]) for label in points])
+        _write_key(figure, axes, {label: marks[label] for label in points})
         return
     to_data = axes.transData.inverted().transform
     for label, place in places.items():
-        colour, _ = marks[label]
         left, low, right, high = place.box
         if place.far:  # A line connects a far label with its point.
             centre = axes.transData.transform(points[label])
             (x, y), end = points[label], to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
-            axes.plot((x, end[0]), (y, end[1]), color=colour, linewidth=0.6, zorder=1)
-        axes.text(*to_data(place.start), label, fontsize=FONT, fontweight="bold", color=colour, zorder=6)
+            axes.plot((x, end[0]), (y, end[1]), color=marks[label].colour, linewidth=0.6, zorder=1)
+        axes.text(*to_data(place.start), label, fontsize=FONT, fontweight="bold", zorder=6)
 
 
 Rectangle = tuple[float, float, float, float]
@@ -194,18 +215,17 @@ def _places(
     return placed
 
 
-def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]]) -> None:
+def _write_key(figure: Any, axes: Any, marks: dict[str, Mark]) -> None:
     """Add a legend right of the axes or, on a phone, below them; the figure grows."""
     from matplotlib.lines import Line2D
 
     # A wider drawing would be scaled down on a narrow screen, and its text would be unreadable.
     below = figure.get_figwidth() <= PHONE
-    if below:
-        entries = [(fill(label, 40), colour, marker) for label, colour, marker in entries]
     handles = [
-        Line2D([], [], linestyle="", marker=marker, color=colour, markersize=7, label=label)
-        for label, colour, marker in entries
-    ]
+        Line2D([], [], linestyle="", marker=mark.marker, color=mark.colour, markersize=7,
+               label=fill(label, 40) if below else label)
+        for label, mark in marks.items()
+    ]  # fmt: skip
     where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
     if below:
         where = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0), "bbox_transform": figure.transFigure}

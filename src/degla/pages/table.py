@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from markupsafe import Markup, escape
 
 from degla.pages import open_templates
-from degla.pages.plot import Mark
+from degla.pages.plot import SHAPES, Mark
 from degla.pages.words import UNKNOWN, counted, printable
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _template() -> Any:
 
 def markdown_line(cells: Iterable[str]) -> str:
     """Format a row of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(re.sub(r"(\\*)\|", r"\1\1\|", cell).replace("\n", " ") for cell in cells) + " |"
 
 
 _LATEX = {
@@ -228,8 +228,9 @@ def html_mark(mark: Mark | None) -> Markup:
     """Return the coloured shape of a mark in the plots; empty for None."""
     if mark is None:
         return Markup("")
-    shape = "" if mark.shape == "circle" else f" {mark.shape}"
-    return Markup('<span class="dot{}" style="background:{}"></span>').format(shape, mark.colour)
+    _, cut = SHAPES[mark.shape]
+    shape = f";border-radius:0;clip-path:{cut}" if cut else ""
+    return Markup('<span class="dot" style="background:{}{}"></span>').format(mark.colour, shape)
 
 
 def _markdown_cell(cell: TableCell) -> str:

@@ -281,7 +281,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
             bars += list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=False), strict=False))
     for row in table.rows:
         x, y, colour = _x(row), _y(row), marks[row.arm].colour
-        marker = svg.MARKERS[marks[row.arm].shape]
+        marker = marks[row.arm].marker
         if row.label not in marked:
             axes.plot(x, y, marker, color=colour, markersize=2.5, alpha=0.5, zorder=1)
             continue
@@ -307,9 +307,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: fl
     _draw_price(axes, table, price)
     svg.dress(axes)
     figure.tight_layout()
-    svg.label_points(
-        figure, axes, points, {arm: (mark.colour, svg.MARKERS[mark.shape]) for arm, mark in marks.items()}, bars
-    )
+    svg.label_points(figure, axes, points, marks, bars)
     return svg.to_svg(figure, "study-frontier")
 
 

@@ -140,21 +140,23 @@ def blind_leads(pairs: Sequence[CaptionNegative], *, features: Features) -> NDAr
     return None if folds is None else _cross_validated(_differences(pairs, features)[0], folds)
 
 
-def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | None:
+def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0, halves: bool = False) -> Blind | None:
     """Train and test the classifier.
 
     Args:
         pairs: pairs of one rule, or of all rules.
         seed: seed of the folds and the bootstrap.
+        halves: train on one half of the images and test on the other, as for a balanced file: in it, what some folds of
+            a half give away, the others show reversed.
 
     Returns:
-        The result; None for fewer than 40 pairs or 10 images.
+        The result; None for fewer than 40 pairs or 10 images (5 in each half).
     """
-    folds = _folds(pairs, seed)
+    folds = _folds(pairs, seed, halves=halves)
     if folds is None:
         return None
     matrix, names = _differences(pairs, features)
-    scores = _cross_validated(matrix, folds)
+    scores = _cross_validated(matrix, folds, [half_of(pair.image_id) for pair in pairs] if halves else None)
     weights = _fit_chosen(matrix, folds, left_out=None)
     return Blind(
         clustered(worth(scores), [pair.image_id for pair in pairs], seed=seed),
@@ -189,23 +191,30 @@ def blind_across(
     return float(worth(matrix[folds == FOLDS - 1] @ weights).mean())
 
 
-def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | None:
+def _folds(pairs: Sequence[CaptionNegative], seed: int, *, halves: bool = False) -> NDArray[np.int64] | None:
     """Return the fold of each pair, one per image; None if there are too few to learn from."""
     images = sorted({pair.image_id for pair in pairs})
     if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
         return None
     Random(seed).shuffle(images)
+    if halves:
+        images.sort(key=half_of)  # Each half has images of all folds.
+        if not FOLDS <= sum(map(half_of, images)) <= len(images) - FOLDS:
+            return None
     fold_of = {image: place % FOLDS for place, image in enumerate(images)}
     return np.array([fold_of[pair.image_id] for pair in pairs])
 
 
-def _cross_validated(matrix: Any, folds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the scores of all rows, each from weights trained on the other folds."""
+def _cross_validated(matrix: Any, folds: NDArray[np.int64], halves: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Return the scores of all rows, each from weights trained on the other folds, or on the other half."""
     scores = np.zeros(len(folds))
+    tests = [(folds, fold) for fold in range(FOLDS)]
+    if halves is not None:
+        tests = [(np.where(np.array(halves) == half, FOLDS, folds), FOLDS) for half in (0, 1)]
     # If no pair differs in any count, there is nothing to learn from.
-    for fold in range(FOLDS) if matrix.nnz else ():
-        tested = folds == fold
-        scores[tested] = matrix[tested] @ _fit_chosen(matrix, folds, left_out=fold)
+    for parts, left_out in tests if matrix.nnz else ():
+        tested = parts == left_out
+        scores[tested] = matrix[tested] @ _fit_chosen(matrix, parts, left_out=left_out)
     return scores
 
 

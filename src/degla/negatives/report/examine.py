@@ -72,16 +72,6 @@ class Examination:
         """Share of captions with at least one accepted negative."""
         return wilson(self.counts.captions - self.counts.rules_a_caption[0], self.counts.captions)
 
-    @property
-    def caveat(self) -> str:
-        """What to know about the blind test of a balanced file, whose folds make up for each other; else ""."""
-        if not self.blind or "balanced" not in (self.manifest or {}):
-            return ""
-        return (
-            f"{self.label}: was balanced, so its blind test is too low, even far below 50: what the texts of one fold "
-            "give away, the others show reversed. Use the accuracy that degla negatives balance printed."
-        )
-
     def plain(self) -> dict[str, Any]:
         """Return all numbers as JSON values; shares from 0 to 1, lengths in words."""
         counts = self.counts
@@ -214,17 +204,18 @@ def examine_file(
     )
     together: list[CaptionNegative] = []
     likelihoods = ngram_likelihoods(captions) if draws.tested else ()
+    halves = "balanced" in (examination.manifest or {})
     for name, rule in examination.counts.rules.items():
         pairs = [likely_pair(each.caption, each.negative, likelihoods) for each in rule.to_test.items]
         together += pairs
-        if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
+        if (blind := solve_blind(pairs, seed=draws.seed, halves=halves)) is not None:
             examination.blind[name] = blind
         if pairs:
             examination.giveaways[name] = explain(name, pairs, blind)
         if pairs and judge is not None:
             examination.likelier[name] = judge(pairs)
     if len(examination.counts.rules) > 1:
-        examination.blind_all = solve_blind(together, seed=draws.seed)
+        examination.blind_all = solve_blind(together, seed=draws.seed, halves=halves)
     return examination
 
 

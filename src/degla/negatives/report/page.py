@@ -105,8 +105,6 @@ def notes(files: Sequence[Examination]) -> list[str]:
         untested = [rule.name for rule in file.rules if rule.accepted and rule.name not in file.blind]
         if untested and file.blind:
             warnings.append(f"{file.label}: too few negatives for the blind test: {', '.join(untested)}.")
-        if file.caveat:
-            warnings.append(file.caveat)
     return warnings
 
 

@@ -56,7 +56,6 @@ def render_tables(files: Sequence[Examination]) -> Group:
                     f"missing from the captions file ({', '.join(file.counts.missing_ids)}, ...)."
                 )
             )
-    parts += [Text(file.caveat) for file in files if file.caveat]
     return Group(*parts)
 
 
