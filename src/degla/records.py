@@ -342,6 +342,25 @@ def _flat_record(model: type[RecordType], line: bytes) -> RecordType | None:
     return record if whole else None
 
 
+def only_negatives(records: Iterable[NegativeRecord], *, remedy: str) -> Iterator[NegativeRecord]:
+    """Yield the records, all of texts that are meant to be false.
+
+    Args:
+        records: rows of a file of negatives.
+        remedy: last sentence of the message.
+
+    Raises:
+        InputError: a record is a positive.
+    """
+    for record in records:
+        if record.kind == POSITIVE:
+            raise InputError(
+                f"negative of caption {record.caption_id!r}, rule {record.rule}: is of kind 'positive', a true text. "
+                f"{remedy}"
+            )
+        yield record
+
+
 def write_jsonl(path: Path, records: Iterable[BaseModel], *, exclude_none: bool = False) -> int:
     """Write records atomically, one per line; return how many were written.
 

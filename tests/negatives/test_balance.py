@@ -382,6 +382,16 @@ def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None
         assert f"{report.unread} candidates balanced without likelihood" in console.export_text()
 
 
+def test_true_texts_are_not_balanced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = made_captions(2)
+    write_jsonl(tmp_path / "captions.jsonl", captions)
+    write_jsonl(tmp_path / "p.jsonl", [row.model_copy(update={"kind": "positive"}) for row in made_rows(captions)])
+    argv = ["negatives", "balance", str(tmp_path / "p.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
+    assert main([*argv, "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert "a true text. Give a file of negatives, not" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])
 def test_rows_that_do_not_fit_the_captions_are_refused(numbers: Sequence[int]) -> None:
     captions = made_captions(2)

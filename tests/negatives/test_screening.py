@@ -335,5 +335,5 @@ def test_positives_are_not_judged_by_whether_they_are_true(tmp_path: Path, capsy
     words += ["--out", str(tmp_path / "judged.jsonl"), "--llm", "scripted", "--script", str(tmp_path / "script.jsonl")]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "positives.jsonl: holds positives (rule front_place), which must be true" in said
-    assert "Judge them by --plausibility alone" in said and not (tmp_path / "judged.jsonl").exists()
+    assert "rule front_place: is of kind 'positive', a true text" in said
+    assert "positives.jsonl by --plausibility alone" in said and not (tmp_path / "judged.jsonl").exists()

@@ -37,7 +37,7 @@ from degla.data.table import (
 )
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.records import OPTIONAL_FIELDS, POSITIVE, CaptionRecord, NegativeRecord, Record
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, NegativeRecord, Record, only_negatives
 
 _log = logging.getLogger(__name__)
 
@@ -211,15 +211,11 @@ def _sort_in(
 ) -> list[str]:
     """Write usable negatives to parts; count the others by reason and return the first few unknown caption ids."""
     unknown: dict[str, None] = {}
-    counted_records = _counted(negatives, advance)
+    remedy = "Pass files of positives with --data.positives-file."
+    counted_records = _counted(only_negatives(negatives, remedy=remedy), advance)
     while some := list(islice(counted_records, ROWS)):
         rows, records = [], []
         for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
-            if negative.kind == POSITIVE:
-                raise InputError(
-                    f"negative of caption {negative.caption_id!r}, rule {negative.rule}: is of kind 'positive', a true "
-                    "text. Pass files of positives with --data.positives-file."
-                )
             parts.known |= row >= 0
             if row < 0:
                 dropped[_UNKNOWN] += 1

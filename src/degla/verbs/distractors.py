@@ -52,12 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.neighbours import drawn_images, read_neighbours, similar_images, texts_of_rule, with_partners
     from degla.data.sources import read_negatives
     from degla.negatives.presence import find_contradicted
-    from degla.records import OPTIONAL_FIELDS, write_jsonl
+    from degla.records import OPTIONAL_FIELDS, only_negatives, write_jsonl
 
     # Fields that other commands added are kept; distractors are replaced.
     fields = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
     captions = list(captions_of(arguments, optional=fields))
-    texts = texts_of_rule(read_negatives(arguments.negatives), arguments.rule)
+    remedy = f"A distractor's text must be false: give a file of negatives, not {arguments.negatives}."
+    texts = texts_of_rule(only_negatives(read_negatives(arguments.negatives), remedy=remedy), arguments.rule)
     missing = 0
     if arguments.base_url:
         missing = draw({each.id: texts[each.id] for each in captions if each.id in texts}, arguments.drawn, arguments)

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
+    from degla.records import only_negatives
 
     require_least(arguments, "per_rule", least=1)
     require_jsonl(arguments.out)
@@ -66,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.told, arguments.told_rule)
     with CaptionIndex(captions_of(arguments)) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)
-        balancer = Balancer(lambda: read_negatives(arguments.file), captions, settings, likelihoods)
+        remedy = f"Give a file of negatives, not {arguments.file}."
+        balancer = Balancer(
+            lambda: only_negatives(read_negatives(arguments.file), remedy=remedy), captions, settings, likelihoods
+        )
         if complaint := balancer.report.complaint(settings):
             raise InputError(f"{arguments.file}: {complaint}")
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
@@ -28,7 +28,6 @@ from degla.verbs._arguments import (
 from degla.verbs._terminal import print_json, tell
 
 if TYPE_CHECKING:
-    from degla.records import NegativeRecord
     from degla.screening import Screen
 
 
@@ -56,13 +55,15 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
+    from degla.records import only_negatives
     from degla.screening import TruthScreen, screen
 
     _check(arguments)
     with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
         rows = read_negatives(arguments.file)
         if arguments.clip is not None or arguments.llm != "rules":
-            rows = _only_negatives(rows, arguments.file)
+            remedy = f"--llm and --clip reject what is true: judge {arguments.file} by --plausibility alone."
+            rows = only_negatives(rows, remedy=remedy)
         counts = screen(rows, captions=index, screens=screens, out=arguments.out)
         _write_manifest(arguments, [one.name for one in screens])
     unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))
@@ -77,19 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, number in sorted(counts.undecided.items()):
         tell(f"  undecided: {name} {number}")
     return int(unanswered > 0)
-
-
-def _only_negatives(rows: Iterable[NegativeRecord], file: Path) -> Iterator[NegativeRecord]:
-    """Yield the rows of a file that a judge of truth may reject; a positive must be true."""
-    from degla.records import POSITIVE
-
-    for row in rows:
-        if row.kind == POSITIVE:
-            raise InputError(
-                f"{file}: holds positives (rule {row.rule}), which must be true, but --llm and --clip reject what is "
-                "true. Judge them by --plausibility alone."
-            )
-        yield row
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from degla.data.formats.csv import read_rows
 from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.parse import PARQUET_ENDINGS
-from degla.records import CaptionRecord, PairItem, Record, validate
+from degla.records import CaptionRecord, PairItem, Record, only_negatives, validate
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _negatives(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
     counts: dict[tuple[str, str], int] = {}
     foreign = ForeignCheck()
-    for record in read_negatives(file):
+    for record in only_negatives(read_negatives(file), remedy=f"Put a file of negatives at {file}."):
         if not record.accepted or record.text is None:
             continue
         caption = captions.get(record.caption_id)

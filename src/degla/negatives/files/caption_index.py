@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from degla.errors import InputError
 from degla.files import open_temporary_database
-from degla.records import POSITIVE, CaptionRecord, NegativeRecord
+from degla.records import CaptionRecord, NegativeRecord, only_negatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,7 @@ class CaptionIndex:
         self._database.execute("CREATE INDEX by_caption ON negatives (caption)")
 
     def _usable(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> Iterator[tuple[int, str, str]]:
-        for record in records:
-            if record.kind == POSITIVE:
-                raise InputError(
-                    f"negative of caption {record.caption_id!r}, rule {record.rule}: is of kind 'positive', a true "
-                    "text, which must not be exported as a negative. Give a file of negatives."
-                )
+        for record in only_negatives(records, remedy="Give a file of negatives."):
             caption = self.find(record.caption_id)
             if caption is None:
                 left_out["negatives of captions that are not in the captions file"] += 1
