@@ -390,6 +390,7 @@ def test_schema_ignored_at_length(connect: Callable[..., ServerModel]) -> None:
 def test_a_schema_that_half_of_the_answers_keep_is_asked_for() -> None:
     dialect = Dialect("host", RequestSettings("m", seed=3))
     assert dialect.body(replace(ask(1), key=RequestKey("c1", "swap_nouns", 2)), "plain")["seed"] == 5
+    assert dialect.body(replace(ask(1), key=RequestKey("c1", "unit", 2**63 - 1)), "plain")["seed"] == 2
     notes: tuple[tuple[bool, Mode, int], ...] = ((True, "json_schema", 5), (False, "json_object", 9))
     for in_format, mode, times in (*notes, (False, "json_schema", 5)):
         for _ in range(times):

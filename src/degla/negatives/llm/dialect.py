@@ -120,7 +120,7 @@ class Dialect:
             "messages": messages(request, mode=mode, join=self._joins),
             "response_format": response_format(request, mode=mode),
             "temperature": temperature,
-            "seed": self.settings.seed + request.key.draw,
+            "seed": (self.settings.seed + request.key.draw) % 2**31,  # Larger ones are refused by some servers.
             self._length_field: self.settings.max_tokens,
         }
         return self.accepted(fields)
