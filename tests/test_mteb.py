@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -122,7 +123,9 @@ def test_results_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture
     _result(tmp_path / "base", "Winoground", test=[row])
     _result(tmp_path / "tuned", "Winoground", test=[row | {"main_score": 0.375}])
     _result(tmp_path / "tuned", "ARO", test=[row | {"main_score": 1}])
+    _result(tmp_path / "tuned", "Cola", test=[row | {"main_score": math.nan}])
     (section,) = mteb_section({"base": tmp_path / "base", "tuned": tmp_path / "tuned"})
+    assert "| Cola | test | default | – | – |" in section.markdown(), "undefined"
     text = section.markdown()
     assert "## Measured by mteb" in text and "| task | split | subset | base | tuned |" in text
     assert "| ARO | test | default | – | 100.0 |" in text and "| Winoground | test | default | 25.0 | 37.5 |" in text

@@ -123,8 +123,9 @@ def test_results_are_printed_with_gains(run: Path, tiny_model: Path, tmp_path: P
 def test_one_result_gives_no_gain(run: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data")
     words = ["evaluate", str(run), "--benchmarks", "zeroshot", "--root", str(root), "--out", str(tmp_path / "r.json")]
-    assert main([*words, "--no-cache"]) == 0
+    assert main([*words, "--no-cache", "--label", "a <b> c"]) == 0
     text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
+    assert "<b>" not in text and "| a &lt;b> c |" in text, "a label is shown as it is"
     assert "No result of the model before training was given" in text
     assert "No training by degla is recorded" in text and "onnxruntime" in text
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import isnan
 from pathlib import Path
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from degla.evaluation.cells import Row, entries_of
 from degla.evaluation.comparison import Comparison
 from degla.pages.page import Part, Section
 from degla.pages.table import Column, Table, TableRow
-from degla.pages.words import UNKNOWN, percent
+from degla.pages.words import percent
 from degla.parse import read_json_object
 from degla.records import Record, validate
 from degla.results import PartResult
@@ -223,13 +224,15 @@ def mteb_section(results: Mapping[str, Path]) -> Iterator[Section]:
     if not results:
         return
     by_label = {
-        label: {(each.task, each.split, each.subset): each.score for each in read_mteb_results(path)}
+        label: {
+            (each.task, each.split, each.subset): None if isnan(each.score) else each.score
+            for each in read_mteb_results(path)
+        }
         for label, path in results.items()
     }
     lines = []
     for place in sorted(set().union(*by_label.values())):
-        values = [scores.get(place) for scores in by_label.values()]
-        lines.append(TableRow([*place, *(UNKNOWN if each is None else percent(each) for each in values)]))
+        lines.append(TableRow([*place, *(percent(scores.get(place)) for scores in by_label.values())]))
     parts: list[Part | str] = [
         "Main score of each task, as computed by mteb's own code. These numbers enter no gain, best or plot; their "
         "intervals, ties and leakage are unknown.",

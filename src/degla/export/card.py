@@ -87,8 +87,8 @@ def card(facts: CardFacts) -> str:
     lines += [*facts.notes, ""] if facts.notes else []
     lines += training_lines(config, state, what=facts.what) if config else []
     lines += data_lines(config, state) if config else []
-    lines += _results(comparison, facts)
-    lines += _leakage(comparison)
+    # A label may hold "<".
+    lines += [line.replace("<", "&lt;") for line in (*_results(comparison, facts), *_leakage(comparison))]
     lines += _licence(facts, config)
     lines += _USE[facts.form]
     lines += reproduce_lines(config) if config else []
