@@ -151,6 +151,9 @@ def test_wrong_folders_are_reported(tmp_path: Path) -> None:
     write(tmp_path, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
     with pytest.raises(InputError, match=r"caption id '9' is not in captions\.jsonl"):
         read(tmp_path)
+    write(tmp_path, "negatives.jsonl", negative | {"kind": "positive"})
+    with pytest.raises(InputError, match=r"a true text\. Put a file of negatives at"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["composition", "recognition", "macro"])

@@ -394,6 +394,7 @@ def test_the_report_tests_each_rule_and_all_together(tmp_path: Path, capsys: pyt
     assert not any("Words" in sentence for sentence in plain["gives_away"]["explained"])
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_balanced_file_is_tested_by_its_halves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each two words stand once in either order in each half: the other pair of a half shows the reverse."""
     halves = [[str(number) for number in range(400) if half_of(str(number)) == half][:100] for half in (0, 1)]
@@ -408,13 +409,19 @@ def test_a_balanced_file_is_tested_by_its_halves(tmp_path: Path, capsys: pytest.
     given_away = solve_blind(pairs_of("purple", count=80), halves=True)
     assert given_away is not None and given_away.accuracy.share == 1.0
     assert solve_blind(pairs[:100], halves=True) is None, "all of one half"
+    for seed in range(8):  # Without a warning: a fold of either half chooses the penalty.
+        assert solve_blind([*pairs[:5], *pairs[100:105]] * 4, seed=seed, halves=True) is not None
     write_jsonl(tmp_path / "c.jsonl", [caption(int(pair.image_id), pair.caption) for pair in pairs])
-    write_jsonl(tmp_path / "n.jsonl", [negative(int(pair.image_id), "one", pair.negative) for pair in pairs])
+    write_jsonl(
+        tmp_path / "n.jsonl",
+        [negative(int(pair.image_id), rule, pair.negative) for pair in pairs for rule in ("one", "two")],
+    )
     words = (tmp_path / "n.jsonl", "--captions", tmp_path / "c.jsonl")
     (file,) = run_json(capsys, *words)
     (tmp_path / "n.jsonl.manifest.json").write_text('{"balanced": {}}')
     (balanced,) = run_json(capsys, *words)
-    assert file["rules"][0]["blind"]["accuracy"]["high"] < 0.4 < balanced["rules"][0]["blind"]["accuracy"]["share"]
+    for at in (lambda of: of["rules"][0]["blind"], lambda of: of["blind_all"]):
+        assert at(file)["accuracy"]["high"] < 0.4 < at(balanced)["accuracy"]["share"]
 
 
 def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
