@@ -117,3 +117,7 @@ def test_a_long_run_of_blanks_takes_no_minutes(blank: str) -> None:
     started = time.process_time()
     assert read_reply(f"A mat{blank * 60_000}x").startswith("A mat")
     assert time.process_time() - started < 10  # four minutes if the time grows with the square of the length
+
+
+def test_blank_lines_before_a_damaged_object_make_it_no_answer() -> None:
+    assert read_reply('\n<think>so</think>\n{"negative": bad}') == read_reply('{"negative": bad}') == ""
