@@ -20,7 +20,8 @@ class ItemVerdict(Record):
             photograph, or of the image that joins pairs which share images; empty if there is none.
         group: names that metrics average over, for example the class or the relation.
         ok: name of the verdict (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its value:
-            1 right, 0 wrong; values in between occur only with the tie rule "half" and for average_precision.
+            1 right, 0 wrong; values in between occur only with the tie rule "half", for the floor `blind`, and for
+            average_precision.
         ties: name of the verdict to the number of positive-negative comparisons that were exactly equal.
         margin: smallest lead of a positive over its negative, as a difference of cosines; below 0 if one lost.
         degenerate: whether a positive and a negative text have the same tokens, so that no model can tell them apart.
@@ -85,7 +86,8 @@ class PartResult(Record):
 
     Attributes:
         family: what the part tests, in one word ("swap", "recognition", ...).
-        tie: value of a tie: "strict" 0, "half" 1/2, "lenient" 1.
+        tie: value of a tie: "strict" 0, "half" 1/2, "lenient" 1. For `blind`, it is the rule of the models beside it:
+            without --tie, its own ties count 1/2 all the same.
         published_n: number of items in the published protocol; None if there is none.
         missing: number of items skipped because an image is missing.
         filtered: number of items excluded by the protocol's own filter.

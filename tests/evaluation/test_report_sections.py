@@ -483,6 +483,14 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     assert {name for row in compare(paths).rows for name in row.floors} == {"eyeless"}
 
 
+def test_ties_of_a_floor_without_sight_are_no_news() -> None:
+    """Their rule would be untrue, and neither word order nor precision is their cause."""
+    drawn = _result_of("winoground", "clip")
+    for name, shown in (("blindfold", True), ("blind", False), ("blind:gpt2", False)):
+        result = TracedResult(**dict(drawn) | {"model": drawn.model.model_copy(update={"name": name})})
+        assert any("tie exactly" in sentence for sentence in caveats_of([("clip", result)])) == shown
+
+
 def test_a_floor_is_the_mean_of_its_seeds() -> None:
     dice = [draw_result("dice", (level,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
             for level in (0.2, 0.8)]  # fmt: skip

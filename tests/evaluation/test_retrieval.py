@@ -172,6 +172,9 @@ def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:
         ("image_to_text@1", 1.0, 0),
         ("text_to_image@1", 1.0, 2),
     ]
+    for seed in range(8):  # Floors that see the images, too.
+        items = score(load_floor(f"random:{seed}"), "retrieval", tmp_path).items
+        assert {value for item in items for value in item.ok.values()} <= {0.0, 1.0}
 
 
 def test_captions_of_missing_images_go_and_those_of_the_others_keep_their_own(tmp_path: Path) -> None:

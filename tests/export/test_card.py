@@ -142,18 +142,21 @@ def test_a_mean_over_seeds_has_the_interval_that_a_report_gives_it(tmp_path: Pat
     assert f"| {100 * cell.mean:.1f} ± {half:.1f}; " in text and "After ±: half of the 95 % interval" in text
 
 
-@pytest.mark.parametrize(("shared", "told"), [(0, True), (3, False)])
-def test_no_image_was_seen_only_if_none_of_any_benchmark_was(tmp_path: Path, shared: int, told: bool) -> None:
+@pytest.mark.parametrize(("shared", "unknown", "told"), [(0, (), True), (3, (), False), (0, ("runs/first",), False)])
+def test_no_image_was_seen_only_if_none_of_any_benchmark_was(
+    tmp_path: Path, shared: int, unknown: tuple[str, ...], told: bool
+) -> None:
     drawn = draw_result("one", (0.6,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
     overlaps = (
         Overlap(benchmark="winoground", images=9, by_id=shared, by_content=0, examples=("a.jpg",)),
         Overlap(benchmark="cola", images=9, by_id=0, by_content=0),
     )
-    leakage = Leakage(captions=("c.json",), images=50, overlaps=overlaps)
+    leakage = Leakage(captions=("c.json",), images=50, overlaps=overlaps, unknown=unknown)
     save_result(TracedResult(**drawn.model_dump(), items=drawn.items, leakage=leakage), tmp_path / "r.json")
     text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
     assert ("no image of winoground, cola is among" in text) is told
-    assert ("3 of 9 benchmark images are in the training data" in text) is not told
+    assert ("3 of 9 benchmark images are in the training data" in text) is bool(shared)
+    assert ("one: was fine-tuned from runs/first, which is not found" in text) is bool(unknown)
 
 
 def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:

@@ -294,6 +294,20 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
         _study(every)
 
 
+def test_a_base_that_is_not_found_is_that_of_the_models_from_it(
+    results: dict[str, dict[int | None, Path]], tmp_path: Path
+) -> None:
+    changed: dict[str, dict[int | None, Path]] = {BASE: results[BASE], "good": {}, "worse": {}}
+    for label, unknown in (("good", ()), ("worse", ("runs/first",))):
+        leakage = Leakage(captions=("c.jsonl",), images=20, unknown=unknown)
+        for seed, path in results[label].items():
+            changed[label][seed] = tmp_path / path.name
+            result = load_result(path, items=True).model_copy(update={"leakage": leakage})
+            save_result(result, tmp_path / path.name)
+    (told,) = (sentence for sentence in _study(changed).record.caveats if "not found" in sentence)
+    assert told.startswith("worse: was fine-tuned from runs/first")
+
+
 def test_no_difference_is_reported_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
     overlap = Overlap(benchmark="world", images=10, by_id=0, by_content=4, examples=("a.png",))
     leakage = Leakage(captions=("c.jsonl",), images=20, overlaps=(overlap,))

@@ -27,9 +27,10 @@ def caveats_of(
         floors: the same for models that cannot know the answer.
     """
     titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
+    blind = {label for label, result in results if result.model.name.partition(":")[0] == "blind"}
     for name in titles:
         entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
-        yield from _of_benchmark(entries)
+        yield from _of_benchmark(entries, blind=blind)
     yield from _unlike(results)
     for label, result in results:
         yield from of_training(label, result.leakage, titles)
@@ -107,7 +108,7 @@ def missing_images(entry: BenchmarkResult) -> Iterator[str]:
         )
 
 
-def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[str]:
+def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]], *, blind: Collection[str]) -> Iterator[str]:
     title = entries[0][1].title
     missing = max(entries, key=lambda entry: entry[1].missing_images)[1]
     yield from missing_images(missing)
@@ -120,7 +121,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[st
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
         n = sum(part.scores[0].n for part in entry.parts)
-        if ties > labels.get(label, (0, n))[0]:
+        if label not in blind and ties > labels.get(label, (0, n))[0]:
             labels[label] = (ties, n)
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))

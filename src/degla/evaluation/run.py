@@ -20,6 +20,7 @@ from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.models import (
     HALVES,
     Activation,
+    BlindModel,
     EmbeddingModel,
     EvaluationPrecision,
     Floor,
@@ -192,8 +193,8 @@ class Evaluation:
             # Nothing else in a result tells these scores from those by cosine.
             label = f"{label or encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
-        # A floor cannot tell images apart: counting its ties as right would make it perfect.
-        tie = self.tie or ("half" if isinstance(encoder, Floor) else None)
+        # To this one all images are alike: counting its ties as right would make it perfect.
+        tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
         scored = processes.from_first(
             lambda: [self._score(questions, embeddings, cache, table, tie) for questions in self.all_questions]
         )
