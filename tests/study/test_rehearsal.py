@@ -191,7 +191,7 @@ def test_negatives_that_every_arm_brings_are_not_listed_as_made(tmp_path: Path, 
     assert rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[1].negatives == origin
 
 
-def test_a_photograph_that_came_is_asked_about(tmp_path: Path) -> None:
+def test_a_photograph_that_came_is_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_hand = write_own(tmp_path / "data")
     photograph = min((at_hand / "coco" / "val2017").iterdir())
     plan = _plan(tmp_path, {"recipe": "clip"}, benchmarks={"names": ["sugarcrepe"], "root": str(at_hand)})
@@ -206,7 +206,9 @@ def test_a_photograph_that_came_is_asked_about(tmp_path: Path) -> None:
     before = asked()
     assert asked() == before, "nothing is measured again"
     (tmp_path / "away").rename(photograph)
-    assert asked() != before
+    assert (here := asked()) != before
+    monkeypatch.setattr("degla.shelf.Shelf.digests", lambda shelf, names: {"benchmarks/own.py": "changed"})
+    assert asked() != here, "a benchmark of the user's own"
 
 
 def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None:

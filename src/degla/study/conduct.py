@@ -184,7 +184,7 @@ def _jobs(
     for run, data in zip(runs, materials, strict=True):
         base, questions = run.config.model, data.questions
         if rehearsed:  # The files that are present determine what is asked, and on which images.
-            questions = replace(questions, digest=digest_of(questions.root, digests))
+            questions = replace(questions, digest=f"{questions.digest} {digest_of(questions.root, digests)}")
         if (base, questions) not in bases:
             title = titled(BASE, run.replicate)
             file = results / f"{file_name(BASE, None, run.replicate)}.json"
