@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFile
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import degla
@@ -39,7 +41,7 @@ from degla.data.images import locate, read_bytes
 from degla.data.places import base_of
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
-from degla.evaluation.models import load_model
+from degla.evaluation.models import load_floor, load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
@@ -123,6 +125,15 @@ def test_a_file_that_changes_between_two_calls_is_read_anew(memory: fsspec.Abstr
         row = {"id": str(number), "image": "a.jpg", "text": "a dog"}
         memory.pipe("/d/c.jsonl", json.dumps(row).encode())
         assert [caption.id for caption in degla.read_captions("memory://d/c.jsonl")] == [str(number)]
+
+
+def test_an_image_that_changes_between_two_calls_is_read_anew(memory: fsspec.AbstractFileSystem) -> None:
+    model = load_floor("random")
+    for size in (40, 80):  # Of the larger one, as many bytes as of the smaller one were read.
+        content = io.BytesIO()
+        Image.new("RGB", (size, size)).save(content, "BMP")
+        memory.pipe("/d/a.bmp", content.getvalue())
+        assert len(degla.encode_images(model, ["memory://d/a.bmp"])) == 1
 
 
 def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def encode_images(
         subject = Subject(f"image {image}", if_missing="Give the path of an image.", if_damaged="Replace the file.")
         return decode(read_file(Path(image), subject), subject)
 
+    forget()
     _refuse_other(model, "encode_images")
     numbered_images = list(enumerate(_listed(images, "encode_images", str, Path, Image), 1))
     rows = []
