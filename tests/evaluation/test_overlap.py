@@ -248,6 +248,23 @@ def test_a_base_that_is_not_found_is_told(run: Path, small_root: Path, tmp_path:
     assert data.endswith(f"2 of 6 of small; that of {first} is not known")
 
 
+@pytest.mark.parametrize(
+    ("base", "unknown"),
+    [
+        ("photo", ()),
+        ("ViT-B-32:openai", ()),
+        ("", ()),
+        ("runs/gone", ("runs/gone",)),
+        ("memory://me:secret@here/gone", ("memory://here/gone",)),
+    ],
+)
+def test_only_a_folder_can_be_missing(run: Path, base: str, unknown: tuple[str, ...]) -> None:
+    for file in run.rglob("config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model": base}))
+    training = training_images(str(run))
+    assert training is not None and training.unknown == unknown
+
+
 def test_averages_of_a_tuned_model_are_looked_at_too(
     run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,9 +206,10 @@ def test_a_photograph_that_came_is_asked_about(tmp_path: Path, monkeypatch: pyte
     before = asked()
     assert asked() == before, "nothing is measured again"
     (tmp_path / "away").rename(photograph)
-    assert (here := asked()) != before
+    after = asked()
+    assert after != before
     monkeypatch.setattr("degla.shelf.Shelf.digests", lambda shelf, names: {"benchmarks/own.py": "changed"})
-    assert asked() != here, "a benchmark of the user's own"
+    assert asked() != after, "a benchmark of the user's own"
 
 
 def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None:

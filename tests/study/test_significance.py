@@ -304,8 +304,8 @@ def test_a_base_that_is_not_found_is_that_of_the_models_from_it(
             changed[label][seed] = tmp_path / path.name
             result = load_result(path, items=True).model_copy(update={"leakage": leakage})
             save_result(result, tmp_path / path.name)
-    (told,) = (sentence for sentence in _study(changed).record.caveats if "not found" in sentence)
-    assert told.startswith("worse: was fine-tuned from runs/first")
+    (caveat,) = (each for each in _study(changed).record.caveats if "not found" in each)
+    assert caveat.startswith("worse: was fine-tuned from runs/first")
 
 
 def test_no_difference_is_reported_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:

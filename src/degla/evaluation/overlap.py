@@ -138,10 +138,8 @@ def _configs(name: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         folder = _folder(name)
         config = _config(folder)
         if config is None:
-            # Names with a colon are those of published models.
-            is_folder = bool(address_of(name)) or not (":" in name or name in SHIPPED)
-            lost = bool(configs and name) and is_folder and not folder.is_dir()
-            return configs, (without_passwords(name),) if lost else ()
+            is_published = name in SHIPPED or (":" in name and not address_of(name))
+            return configs, () if is_published or folder.is_dir() else (without_passwords(name),)
         configs.append(config)
         name = str(config.get("model", ""))
     return configs, ()
