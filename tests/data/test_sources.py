@@ -156,10 +156,11 @@ def test_lists_in_the_cells_of_a_table(tmp_path: Path) -> None:
     assert record.label == "['dog']", "no field of several values"
 
 
+@pytest.mark.parametrize("group", [1, 2])
 @pytest.mark.parametrize("statistics", [True, False])
-def test_parquet_with_paths_of_images_instead_of_their_bytes(statistics: bool, tmp_path: Path) -> None:
+def test_parquet_with_paths_of_images_instead_of_their_bytes(statistics: bool, group: int, tmp_path: Path) -> None:
     """As `datasets` writes a column of images that are files."""
-    options: dict[str, Any] = {"row_group_size": 1, "write_statistics": statistics}
+    options: dict[str, Any] = {"row_group_size": group, "write_statistics": statistics}
     paths = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}]
     for images in (paths, [{"path": "a.jpg"}, {"path": "b.jpg"}]):
         table = pyarrow.table({"image": images, "text": ["A dog.", "A cat."]})
