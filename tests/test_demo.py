@@ -96,6 +96,14 @@ def test_files_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"is not of a demo, which would replace it\. Choose another --out\."):
         methods.clear(tmp_path)
     assert own.exists()
+    (tmp_path / methods.LINK).rmdir()
+    (tmp_path / methods.LINK).symlink_to(tmp_path)  # Of the user, too.
+    with pytest.raises(InputError, match="is not of a demo"):
+        methods.clear(tmp_path)
+    (tmp_path / methods.LINK).unlink()
+    (tmp_path / "own").mkdir()
+    with pytest.raises(InputError, match="is not of a demo"):
+        methods.clear(tmp_path)
     (tmp_path / methods.DRAWN / "benchmark-100").mkdir()
     methods.clear(tmp_path)
     assert own.exists() == (name == "train.jsonl")
