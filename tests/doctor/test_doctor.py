@@ -377,7 +377,9 @@ def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.Capture
     assert main(["doctor"]) == 2
 
 
-@pytest.mark.parametrize(("every", "steps", "evaluations"), [(0, 8, 2), (0, 5, 1), (0, 12, 2), (4, 10, 2), (20, 10, 0)])
+@pytest.mark.parametrize(
+    ("every", "steps", "evaluations"), [(0, 8, 2), (0, 5, 1), (0, 12, 2), (4, 10, 2), (10, 10, 1), (20, 10, 0)]
+)
 def test_evaluations_are_counted_as_training_has_them(
     every: int, steps: int, evaluations: int, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -389,6 +391,8 @@ def test_evaluations_are_counted_as_training_has_them(
     assert finding.values["evaluations"] == evaluations
     assert ("Only the starting model is evaluated: reduce --validation.every-steps" in finding.text) == (every > steps)
     assert finding.state == ("warning" if every > steps or steps < config.optim.warmup_steps else "ok")
+    unwatched = replace(config, validation=replace(watched, benchmarks=()))
+    assert "starting model" not in _run(unwatched, trainer, steps=steps, per_epoch=6).text
 
 
 def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

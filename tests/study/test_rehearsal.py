@@ -216,6 +216,8 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match=r"has runs that are not rehearsed .* Use another --out\."):
         rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+    (tmp_path / "rehearsal").mkdir()  # The runs are rehearsed.
+    rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
 
 
 def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:
