@@ -471,7 +471,7 @@ def test_images_in_or_beside_the_captions_need_no_folder(
         folder.mkdir(parents=True)
         shutil.copy(tiny_pairs["images"] / f"00{number}.png", folder / "a.png")
     fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
-              "gain": "zeroshot", "kept": "zeroshot", "average": [1],
+              "gain": "zeroshot", "kept": "noise", "average": [1],
               "set": {**_TINY["set"], "data.captions": str(pairs / captions)}}  # fmt: skip
     plan = read_plan(_write(tmp_path, arms=[{"recipe": "clip"}], **fields))
     runs = expand(plan, where="plan")
