@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
+from datasets import Dataset
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks.half_truths import BENCHMARK
@@ -86,6 +87,18 @@ def test_captions_may_be_a_folder(tmp_path: Path) -> None:
     result = score(constant(), "half_truths", tmp_path)
     assert len(result.items) == len(items)
     assert list(result.benchmarks[0].annotation_sha256) == ["half_truths/captions/part.parquet"]
+
+
+def test_images_may_be_in_a_datasets_folder(tmp_path: Path) -> None:
+    items = write_captions(tmp_path)
+    file = tmp_path / "half_truths" / "captions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["image"] = {"bytes": (tmp_path / "half_truths" / "images" / row["image"]).read_bytes()}
+    file.unlink()
+    Dataset.from_list(rows).save_to_disk(file.with_suffix(""))
+    result = score(constant(), "half_truths", tmp_path, allow_missing=False)
+    assert len(result.items) == len(items)
 
 
 def test_without_captions_what_is_needed_is_reported(tmp_path: Path) -> None:

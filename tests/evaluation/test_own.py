@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
@@ -12,6 +15,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.own import BENCHMARK
+from degla.evaluation.image_files import read_image_file
 from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
 from degla.evaluation.text_floors import SHORTER, TOLD
@@ -187,6 +191,29 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
     # What rules add is longer: the report counts it as told, and leaves exchanged nouns.
     assert entry.told is not None and SHORTER in entry.told["add_attribute"]
     assert entry.headline == {"composition": "macro.neutral", TOLD: "add_attribute"}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_images_may_be_inside_the_captions(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "own" / "images").mkdir(parents=True)  # for tables; it does not hold these images
+    texts = {"red": "a red cube left of a blue ball", "green": "a green cup on a black table"}
+    images = paint(tmp_path, [f"{color}.png" for color in texts])
+    contents = [(tmp_path / name).read_bytes() for name in images]
+    captions = tmp_path / "own" / f"captions.{kind}"
+    if kind == "parquet":
+        rows = [{"text": text, "image": {"bytes": each}} for text, each in zip(texts.values(), contents, strict=True)]
+        parquet.write_table(arrow.Table.from_pylist(rows), captions)
+    else:
+        with tarfile.open(captions, "w") as archive:
+            for name, text in texts.items():
+                archive.add(tmp_path / f"{name}.png", f"{name}.png")
+                (tmp_path / f"{name}.txt").write_text(text)
+                archive.add(tmp_path / f"{name}.txt", f"{name}.txt")
+    negatives = tmp_path / "own" / "negatives.jsonl"
+    assert main(["negatives", str(captions), "--out", str(negatives), "--rules", "swap_adjectives"]) == 0
+    result = score(tiny_encoder(), "own", tmp_path, allow_missing=False)
+    assert len(result.items) == 2
+    assert {read_image_file(tmp_path, item.images[0].path) for item in read(tmp_path)} == set(contents)
 
 
 def test_negatives_of_other_captions_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ published form, as images with their captions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, TypeVar
@@ -134,6 +134,34 @@ def find_files(root: Path, patterns: Sequence[str], published: Published) -> lis
 
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+def image_namer(captions: Path, *, root: Path, folder: str) -> Callable[[str], str]:
+    """Return a function that names an image of a captions file relative to `root`, given the name in the file.
+
+    Paths are relative to `root` / `folder` / "images", or without that folder to `root`. Images inside a Parquet file
+    or an archive are looked for beside the captions first, and rows of a `datasets` folder have no path.
+
+    Args:
+        captions: a file or a folder, as for `read_captions`.
+        root: folder that the benchmarks' files are in.
+        folder: the benchmark's folder in it.
+    """
+    from degla.data.containers import parsed_cell, parsed_place
+    from degla.data.formats.datasets import PREFIX
+    from degla.data.places import base_of
+
+    start = f"{folder}/images/" if (root / folder / "images").is_dir() else ""
+    base = base_of(captions)
+
+    def name(image: str) -> str:
+        if image.startswith(PREFIX):
+            return image
+        file = (parsed_cell(image) or parsed_place(image))[0]
+        inside = file != Path(image) and (base / file).is_file()
+        return (base.relative_to(root) / image).as_posix() if inside else start + image
+
+    return name
 
 
 @dataclass(frozen=True)

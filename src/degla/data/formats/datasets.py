@@ -83,10 +83,12 @@ def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[ob
         names: list[object] = images.to_pylist()
         return names
     inside, outside = [], []
+    fields = {field.name for field in images.type}
     for chunk in images.chunks:
         # Only the validity bits and the paths are read here, never the images.
-        inside.extend(chunk.field("bytes").is_valid().to_pylist())
-        outside.extend(chunk.field("path").to_pylist())
+        content, file = (chunk.field(name) if name in fields else arrow.nulls(len(chunk)) for name in ("bytes", "path"))
+        inside.extend(content.is_valid().to_pylist())
+        outside.extend(file.to_pylist())
     return [
         f"{PREFIX}{path.absolute()}#{column}/{first + offset}" if stored else file
         for offset, (stored, file) in enumerate(zip(inside, outside, strict=True))

@@ -22,6 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.evaluation.annotations import image_namer
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, described, image_question, parts_of
 from degla.records import CaptionRecord
 
@@ -42,12 +43,12 @@ def items(root: Path) -> Entries:
     from degla.data.sources import read_captions
     from degla.negatives.units import with_units
 
-    images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
+    image_name = image_namer(file, root=root, folder=_FOLDER)
     for caption in with_units(read_captions(file), seed=0):
         for kind, (whole, short, half) in zip(_KINDS, (_second_thing(caption), _relation(caption)), strict=True):
             if short:
                 place = ("half_truths", kind, caption.id)
-                yield image_question(place, images + caption.image, [whole, short], [half])
+                yield image_question(place, image_name(caption.image), [whole, short], [half])
 
 
 _NONE: Detail = ("", "", "")

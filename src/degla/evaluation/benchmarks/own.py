@@ -12,13 +12,14 @@ Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "nega
           own/NAME.csv          the same fields as columns: image, caption, negative, part, id
           own/captions.*        held-out captions, in any format that degla negatives reads, and
           own/negatives.jsonl   the negatives it made from them: one part per rule
-          own/images/*          the folder that image paths are relative to; without it, the root
+          own/images/*          the folder that image paths are relative to; without it, the root (images may also be
+                                inside captions.parquet or captions.tar)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pydantic import Field, field_validator, model_validator
 from degla import parse
 from degla.data.formats.csv import read_rows
 from degla.errors import InputError
+from degla.evaluation.annotations import image_namer
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
 from degla.parse import PARQUET_ENDINGS
 from degla.records import CaptionRecord, PairItem, Record, only_negatives, validate
@@ -79,8 +81,6 @@ class _Row(Record):
 def items(root: Path) -> Entries:
     """Read every table under `own`, one item per true and false text; then captions and their accepted negatives."""
     folder = root / _FOLDER
-    # With a folder of images beside the tables, rows need not name the folder.
-    images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
     tables = sorted(
         file
         for suffix in _TABLES
@@ -95,9 +95,9 @@ def items(root: Path) -> Entries:
     if not tables and negatives is None:
         raise InputError(f"{folder}: no table and no negatives found. Expected layout:\n{BENCHMARK.layout}")
     for file in tables:
-        yield from _table(file, images)
+        yield from _table(file, image_namer(file, root=root, folder=_FOLDER))
     if negatives is not None:
-        yield from _negatives(folder, negatives, images)
+        yield from _negatives(root, negatives)
 
 
 def _first(folder: Path, stem: str) -> Path | None:
@@ -105,7 +105,7 @@ def _first(folder: Path, stem: str) -> Path | None:
     return next((file for file in sorted(folder.glob(f"{stem}.*")) if file.suffix != ".html"), None)
 
 
-def _table(file: Path, images: str) -> Iterator[PairItem]:
+def _table(file: Path, image_name: Callable[[str], str]) -> Iterator[PairItem]:
     # An empty cell counts as missing.
     tables = (
         (where, {name: cell for name, cell in row.items() if cell}) for where, row in read_rows(file, delimiter=",")
@@ -118,18 +118,19 @@ def _table(file: Path, images: str) -> Iterator[PairItem]:
         pairs = list(product(row.true, row.false))
         for count, (true, false) in enumerate(pairs):
             name = key if len(pairs) == 1 else f"{key}-{count}"
-            yield image_question(("own", part, name), images + row.image, [true], [false])
+            yield image_question(("own", part, name), image_name(row.image), [true], [false])
     if number < 0:
         raise InputError(f"{file}: has no rows. Expected layout:\n{BENCHMARK.layout}")
 
 
-def _negatives(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
+def _negatives(root: Path, file: Path) -> Iterator[PairItem]:
     from degla.data.pairs import ForeignCheck
     from degla.data.sources import read_captions, read_negatives
 
-    beside = _first(folder, _CAPTIONS)
+    beside = _first(root / _FOLDER, _CAPTIONS)
     if beside is None:
         raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
+    image_name = image_namer(beside, root=root, folder=_FOLDER)
     captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
     counts: dict[tuple[str, str], int] = {}
     foreign = ForeignCheck()
@@ -142,7 +143,7 @@ def _negatives(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
         number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
         place = ("own", record.rule, f"{record.caption_id}-{number}")
         foreign.add(record.text, record.rule, caption_id=record.caption_id, caption=caption.text)
-        yield image_question(place, images + caption.image, [caption.text], [record.text])
+        yield image_question(place, image_name(caption.image), [caption.text], [record.text])
     if foreign.example:
         _log.warning(f"%s: {ForeignCheck.WARNING}", file, foreign.example)
 

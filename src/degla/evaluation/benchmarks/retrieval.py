@@ -24,7 +24,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
+from degla.evaluation.annotations import COCO, FLICKR30K, has_split, image_namer, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
 from degla.pages.words import counted
 
@@ -57,11 +57,11 @@ def items(root: Path) -> Entries:
         yield Retrieval.of_pairs("retrieval", part, pairs, merged=False, where=root / "karpathy")
     from degla.data.sources import read_captions
 
-    images = f"{_FOLDER}/images/" if (root / _FOLDER / "images").is_dir() else ""
     for place, file in enumerate(files):
         if (earlier := {other.stem: other for other in files[:place]}.get(file.stem)) is not None:
             raise InputError(f"{file}: {earlier.name} gives a part of the same name. Rename one of them.")
-        pairs = [(images + record.image, record.text) for record in read_captions(file)]
+        image_name = image_namer(file, root=root, folder=_FOLDER)
+        pairs = [(image_name(record.image), record.text) for record in read_captions(file)]
         yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False, where=file)
 
 
