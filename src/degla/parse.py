@@ -196,7 +196,12 @@ def with_short_words(message: str) -> str:
 def in_one_line(error: object) -> str:
     """Return the message of another library's error as one printable line."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)[:2000]).split())
-    return text if len(text) <= 300 else text[:297] + "..."
+    return cut_short(text, 300)
+
+
+def cut_short(text: str, most: int) -> str:
+    """Return the text; a longer one ends in "..." after `most` letters in all."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def describe_json(value: object) -> str:

@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.pages.words import counted
-from degla.parse import CORRECT_LINE, parse_json, read_lines
+from degla.parse import CORRECT_LINE, cut_short, parse_json, read_lines
 from degla.shelf import did_you_mean
 
 
@@ -269,7 +269,7 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
             hint = did_you_mean(str(name), fields) if first["type"] == "extra_forbidden" else ""
             wrong += f".{hint}" if hint else ""
             remedy = remedy or ("" if hint or not fields else _listed(fields))
-        message = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
+        message = f"{where}: field '{field}': {wrong} (got {cut_short(repr(first['input']), 80)})"
         raise InputError(f"{message}. {remedy}" if remedy else message) from None
 
 
@@ -297,11 +297,6 @@ def _record_of(hint: Any) -> type[BaseModel] | None:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint
     return next(filter(None, map(_record_of, get_args(hint))), None)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:

@@ -30,6 +30,7 @@ from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.pages.words import counted
+from degla.parse import cut_short
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
@@ -259,11 +260,10 @@ class Embedder:
             return
         cut = np.flatnonzero(are_cut(self.encoder.tokenize, full))
         if len(cut):
-            example = full[cut[0]]
             _log.warning(
                 "%s longer than the %d tokens of %s, which does not read the end, for example %r.",
                 counted(len(cut), "text is", "texts are"), self.encoder.context_length, self.encoder.name,
-                example if len(example) <= 60 else f"{example[:57]}...",
+                cut_short(full[cut[0]], 60),
             )  # fmt: skip
 
     def _size(self, processor: int, *, small: int, other: int) -> int:

@@ -70,10 +70,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         benchmark.prepare(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Expected layout for {benchmark.title}:\n{benchmark.layout}")
-    entries = _entries(benchmark, root)
-    counts = count_items(entries)
+    counts, passing = _checked_entries(benchmark, root)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
-    passing = passing_entries(entries)
     paths, absent = images_under(root, passing)
     if absent and not allow_missing:
         raise InputError(
@@ -106,8 +104,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
     return BenchmarkQuestions(benchmark, tuple(there), tuple(passing), tuple(sorted(absent)), counts, missing, filtered)
 
 
-def _entries(benchmark: Benchmark, root: Path) -> list[Entry]:
-    """All entries of a benchmark's files.
+def _checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], list[Entry]]:
+    """Return the number of items of each part of a benchmark's files, and the entries that pass the protocol's filter.
 
     Raises:
         InputError: files are missing or wrong, hold no question that passes the protocol's filter, or give two items
@@ -115,10 +113,11 @@ def _entries(benchmark: Benchmark, root: Path) -> list[Entry]:
     """
     entries = list(benchmark.items(root))
     _refuse_repeated(benchmark, entries)
-    _refuse_columns(benchmark, root, count_items(entries))
-    if not passing_entries(entries):
+    counts, passing = count_items(entries), passing_entries(entries)
+    _refuse_columns(benchmark, root, counts)
+    if not passing:
         raise InputError(f"{benchmark.title}: the files under {root} hold no question to ask.")
-    return entries
+    return counts, passing
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
@@ -287,8 +286,7 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
 def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
     about: dict[str, Any] = {name: getattr(benchmark, name) for name in _DESCRIBED}
     try:
-        entries = _entries(benchmark, root)
-        passing = passing_entries(entries)
+        counts, passing = _checked_entries(benchmark, root)
         paths, absent = images_under(root, passing)
     except InputError as error:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
@@ -297,7 +295,7 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
             return BenchmarkInventory(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
         return BenchmarkInventory(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
-    counts, passing_counts = count_items(entries), count_items(passing)
+    passing_counts = count_items(passing)
     examples = tuple(sorted(absent)[:_EXAMPLES_FOUND])
     wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:

@@ -130,8 +130,8 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
     for each, now in versions.items():
         was = old.versions.get(each, now)
         versions[each] = was if was.split(", then ")[-1] == now else f"{was}, then {now}"
-    kept = {"cases": old.cases, "digests": old.digests, "settings": new.settings | {"data": data}}
-    return new.model_copy(update={**kept, "command": command, "versions": versions})
+    earlier = {"cases": old.cases, "digests": old.digests, "settings": new.settings | {"data": data}}
+    return new.model_copy(update=earlier | {"command": command, "versions": versions})
 
 
 def _do(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from degla.errors import InputError
-from degla.parse import in_one_line
+from degla.parse import cut_short, in_one_line
 from degla.systems.system import Weights
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -51,7 +51,7 @@ def with_weights(network: AnyNetwork, weights: Weights) -> AnyNetwork:
     except RuntimeError as error:
         raise InputError(
             "the model was trained with other settings, or other data, which decide its size. Restore them, or train "
-            f"again with another --out ({in_one_line(error)[:200]} ...)."
+            f"again with another --out ({cut_short(in_one_line(error), 200)})."
         ) from None
     return network.eval()
 

@@ -204,15 +204,15 @@ def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
     nearest = np.empty((len(rows), count), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        best, found = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
+        best, others = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
         for first in range(0, len(rows), _OTHERS):
             products = torch.from_numpy(block @ rows[first : first + _OTHERS].T)
             if first <= start < first + _OTHERS:
                 own = torch.arange(len(block))
                 products[own, start - first + own] = -torch.inf
             top = products.topk(min(count, products.shape[1]))
-            best, found = torch.cat([best, top.values], dim=1), torch.cat([found, top.indices + first], dim=1)
+            best, others = torch.cat([best, top.values], dim=1), torch.cat([others, top.indices + first], dim=1)
             best, order = best.topk(min(count, best.shape[1]))
-            found = found.gather(1, order)
-        nearest[start : start + _BLOCK] = found.numpy()
+            others = others.gather(1, order)
+        nearest[start : start + _BLOCK] = others.numpy()
     return nearest
