@@ -94,6 +94,15 @@ def test_what_is_refused_is_followed_by_further_candidates_until_there_are_enoug
     assert [row.reason for row in rows] == ["duplicate_caption"] * 3 + [""]
 
 
+def test_refused_candidates_are_replaced_however_many_negatives_are_wanted(tmp_path: Path) -> None:
+    text, rules = "a red ball under a wooden table near an old house", ("replace_nouns",)
+    texts = [row.text for row in run(tmp_path / "alone.jsonl", [text], rules=rules, per_rule=10)]
+    captions = [text, *filter(None, texts[:3])]  # of one image
+    rows = [row for row in run(tmp_path / "n.jsonl", captions, rules=rules, per_rule=7) if row.caption_id == "c0"]
+    assert [row.text for row in rows] == texts
+    assert [row.reason for row in rows] == ["duplicate_caption"] * 3 + [""] * 7
+
+
 def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
     summary = generate(records(TEXTS), NegativesSettings(PAPER, 3), out=out, progress=False)

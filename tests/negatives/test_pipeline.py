@@ -12,7 +12,7 @@ import pytest
 from degla.errors import InputError
 from degla.negatives.checks import REASONS
 from degla.negatives.examples import ExampleEntry, write_examples
-from degla.negatives.llm import Reply, Request, RequestKey
+from degla.negatives.llm import Form, Reply, Request, RequestKey
 from degla.negatives.run.stream import BATCH
 from degla.records import NegativeRecord
 from tests.launch import FORKS
@@ -121,6 +121,13 @@ def test_a_single_choice_is_asked_only_of_a_model_that_does_not_write(
     assert [request.form for request in model.requests] == order
     last = rows_of(tmp_path / "out.jsonl")[-1]
     assert last.text == "a cat chasing a dog" and last.accepted and (last.form, last.source) == row
+
+
+@pytest.mark.parametrize("forms", [("write", "choose"), ("fill", "choose")])
+def test_a_model_is_offered_as_many_choices_as_negatives_are_wanted(tmp_path: Path, forms: tuple[Form, ...]) -> None:
+    text = "A young man in a red shirt throws a ball to a small black dog on a wet beach"
+    summary = run(tmp_path / "n.jsonl", UnsteadyModel(forms=forms), [text], rules=("replace_nouns",), per_rule=14)
+    assert summary.accepted["replace_nouns"] == 14
 
 
 def test_words_that_the_model_proposes_join_the_choices(tmp_path: Path) -> None:

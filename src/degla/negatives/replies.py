@@ -42,7 +42,7 @@ _QUOTES: Final = "\"'“”‘’"
 _DOUBLE: Final = re.compile(r"[\"“”]")
 
 MOST_CANDIDATES: Final = 6
-"""Maximum candidates that a rule returns for one caption; enough to skip duplicates."""
+"""Maximum candidates that a rule returns for one caption unless told otherwise; enough to skip duplicates."""
 
 
 def read_reply(reply: str) -> str:

@@ -169,6 +169,11 @@ class Maker:
     questions: Prompts | None = None
     usage: WordUsage | None = None
 
+    @property
+    def candidates(self) -> int:
+        """Maximum candidates of the grammar for one caption and rule: enough to replace duplicates."""
+        return max(MOST_CANDIDATES, 2 * self.per_rule)
+
     def talk(self, task: CaptionTask, caption: Caption | None, *, reason: str = "") -> Dialogue:
         """Conduct the dialogue about one caption.
 
@@ -237,7 +242,7 @@ class _Turn:
 
     def _take_grammar(self) -> None:
         """Take the grammar's candidates until there are enough negatives; a few are made first, usually enough."""
-        for number in dict.fromkeys((self.maker.per_rule, MOST_CANDIDATES)):
+        for number in dict.fromkeys((self.maker.per_rule, self.maker.candidates)):
             texts = self._grammar(number)
             for text in texts[self.draw :]:
                 if self._open:
@@ -271,7 +276,8 @@ class _Turn:
                 proposals = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
         if self.ended:
             return
-        candidates = self._valid([*proposals, *self._grammar()], most=MOST_CHOICES)
+        most = max(MOST_CHOICES, self.maker.per_rule)
+        candidates = self._valid([*proposals, *self._grammar(self.maker.candidates)], most=most)
         while self._open and candidates:
             if len(candidates) == 1 and questions.writes:  # do not pay a writing model for a choice of one
                 self._take(candidates[0], form="grammar", verdict=ACCEPTED)
@@ -283,7 +289,7 @@ class _Turn:
                 self.note("choose", reason="model_malformed", reply=reply)
                 return
             self._take(reply.text, form="choose", verdict=ACCEPTED, reply=reply)
-            candidates = self._valid(candidates, most=MOST_CHOICES)
+            candidates = self._valid(candidates, most=most)
 
     def _ask(
         self, form: Form, *, choices: tuple[str, ...] = (), slots: tuple[Slot, ...] = ()
@@ -309,7 +315,7 @@ class _Turn:
             self.next_chat = (self.draw, self.rule.ask(self.caption, examples))
         return self.next_chat[1]
 
-    def _grammar(self, most: int = MOST_CANDIDATES) -> list[str]:
+    def _grammar(self, most: int) -> list[str]:
         """Return the grammar's candidates; a smaller `most` gives a prefix of a larger one."""
         rng = draw_rng(self.maker.seed, self.task.id, self.name)
         rule = self.rule
