@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from degla.cli import main
+from degla.errors import DeglaError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Form
 from degla.negatives.llm.scripted import ALL_FORMS, ScriptedModel
 from degla.negatives.plan import _millions, plan_negatives
+from degla.negatives.run.output import journal_path
 from degla.negatives.run.stream import BATCH
 from degla.pages.words import duration
 from degla.records import CaptionRecord
@@ -219,9 +221,34 @@ def test_what_an_earlier_run_finished_is_not_estimated_again(
     assert everything.most and rest.most and rest.most.total == round(everything.most.total / 2)
 
 
+@pytest.mark.parametrize("forms", [ALL_FORMS, ("write",), ("choose", "fill")])
+def test_replies_that_are_there_are_not_counted_as_requests(tmp_path: Path, forms: tuple[Form, ...]) -> None:
+    """The model goes away before the first caption is finished."""
+    out = tmp_path / "n.jsonl"
+    settings, model = NegativesSettings(RULES, seed=3), UnsteadyModel(forms=forms, fail_after=40)
+    everything = plan_negatives(captions(40), settings, model=UnsteadyModel(forms=forms))
+    with pytest.raises(DeglaError):
+        generate(captions(40), settings, out=out, model=model, progress=False)
+    with journal_path(out).open("a") as file:
+        file.write('{"caption_id": "39"')  # cut off
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    rest = plan_negatives(captions(40), settings, model=UnsteadyModel(forms=forms), out=out)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert rest.replies == 40 and rest.most and rest.least and everything.most and everything.least
+    assert "40 replies are there" in str(rest.render().renderables[1])
+    again = UnsteadyModel(forms=forms)
+    generate(captions(40), settings, out=out, model=again, progress=False)
+    assert rest.most.total == everything.most.total - 40 == len(again.requests)
+    assert rest.most.prompt_tokens < everything.most.prompt_tokens
+    assert rest.least.total <= rest.most.total and rest.least.total < everything.least.total
+
+
 def _half(out: Path) -> Path:
-    """Write what a run over ten captions has written when five are finished."""
+    """Write what a run over ten captions has written when five are finished and none of the others has a reply."""
     generate(captions(10), NegativesSettings(RULES, seed=3), out=out, model=UnsteadyModel(), progress=False)
     rows = out.read_text().splitlines(keepends=True)
     out.write_text("".join(rows[: 1 + next(at for at, row in enumerate(rows) if json.loads(row)["caption_id"] == "5")]))
+    journal = journal_path(out)
+    replies = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in replies if json.loads(line)["caption_id"] < "5"))
     return out

@@ -18,11 +18,11 @@ from degla.allowance import usable_cores
 from degla.negatives.checks import check_caption
 from degla.negatives.generate import ModelSource, NegativesSettings, manifest_of, prepare_model, process_count
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.llm import LanguageModel, Request
+from degla.negatives.llm import Form, LanguageModel, Request
 from degla.negatives.llm.dialect import messages
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.output import count_finished
+from degla.negatives.run.output import count_finished, count_replies
 from degla.negatives.run.pipeline import Pipeline, TaggedTask, make_rows, tag
 from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
 from degla.pages.words import counted, duration
@@ -72,6 +72,7 @@ class NegativesPlan:
     Attributes:
         captions: total number of captions.
         finished: leading captions that an earlier run has finished; all other numbers are about the rest.
+        replies: an earlier run's replies about the rest, whose requests are not repeated and not counted.
         sampled: captions from which the rest was estimated.
         skipped: those of the sampled captions that no rule can use, by reason.
         least: if every written answer is accepted; None without a language model.
@@ -85,6 +86,7 @@ class NegativesPlan:
 
     captions: int
     finished: int
+    replies: int
     sampled: int
     skipped: Mapping[str, int]
     least: Volume | None
@@ -102,6 +104,7 @@ class NegativesPlan:
         return {
             "captions": self.captions,
             "finished": self.finished,
+            "replies": self.replies,
             "sampled": self.sampled,
             "skipped": dict(self.skipped),
             **{
@@ -122,6 +125,8 @@ class NegativesPlan:
     def render(self) -> Group:
         """Return a table for a terminal with one line per rule, then tokens, cost and time."""
         rest = f" ({self.finished:,} are finished; the estimates are for the others)" if self.finished else ""
+        if self.replies:
+            rest += f", {counted(self.replies, 'reply is', 'replies are')} there and not requested again"
         lines = [
             f"{counted(self.captions, 'caption')}{rest}; estimated from {self.sampled:,} of them, nothing was sent or "
             "written"
@@ -202,10 +207,11 @@ def plan_negatives(
         processes = min(processes, usable_cores()) if model is None and len(stream) > BATCH else 1
     with ExitStack() as stack:
         llm, questions, description = prepare_model(model, settings, stack)
-        finished = 0
+        finished, replies = 0, Counter[tuple[str, Form]]()
         if out is not None and address_of(out) is None:
             entries = manifest_of(stream, settings, description)
             finished = count_finished(out, entries, stream, rules)
+            replies = count_replies(out, stream.ids[finished:])
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         batches = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in batches)
@@ -217,13 +223,17 @@ def plan_negatives(
             for batch in batches:
                 make_rows(batch, maker)
             grammar = scale * (time.process_time() - started)
-            return NegativesPlan(len(stream), finished, size, skipped, None, None, grammar, processes)
+            return NegativesPlan(len(stream), finished, 0, size, skipped, None, None, grammar, processes)
         tagged = [tag(batch) for batch in batches]
         requests = _requests(maker, tagged)
         grammar = scale * (time.process_time() - started)
-        most = least = _volume(requests, rules, scale)
+        by_rule = Counter[str]()
+        for (rule, _), count in replies.items():
+            by_rule[rule] += count
+        most = least = _volume(requests, rules, scale, by_rule)
         if questions is not None and questions.forms[0] == "write":
-            least = _volume([each for each in requests if each.draw == 0], rules, scale * settings.per_rule)
+            written = Counter({rule: count for (rule, form), count in replies.items() if form == "write"})
+            least = _volume([each for each in requests if each.draw == 0], rules, scale * settings.per_rule, written)
         seconds, few = None, list[TaggedTask]()
         if in_process and tagged:
             few = [task for task in tagged[0] if task.caption is not None][:_MEASURED]
@@ -232,8 +242,9 @@ def plan_negatives(
             _run(llm, maker, [few])
             seconds = (time.monotonic() - start) * most.total / max(measured, 1) / processes
         return NegativesPlan(
-            len(stream), finished, size, skipped, least, most, grammar, processes, seconds, len(few), prices
-        )
+            len(stream), finished, replies.total(), size, skipped, least, most, grammar, processes, seconds, len(few),
+            prices,
+        )  # fmt: skip
 
 
 def _sample(stream: CaptionStream) -> Iterator[CaptionBatch]:
@@ -277,13 +288,16 @@ def _requests(maker: Maker, tagged: list[list[TaggedTask]]) -> list[_RequestSize
     return sizes
 
 
-def _volume(requests: Sequence[_RequestSize], rules: tuple[str, ...], scale: float) -> Volume:
-    """Return the requests and their tokens, times `scale`."""
+def _volume(
+    requests: Sequence[_RequestSize], rules: tuple[str, ...], scale: float, replies: Mapping[str, int]
+) -> Volume:
+    """Return the requests and their tokens, times `scale`, without those that have replies already."""
     by_rule = Counter(each.rule for each in requests)
+    left = {rule: max(scale * count - replies.get(rule, 0), 0.0) / count for rule, count in by_rule.items()}
     return Volume(
-        {rule: round(scale * by_rule[rule]) for rule in rules},
-        round(scale * sum(each.prompt_tokens for each in requests)),
-        round(scale * sum(each.answer_tokens for each in requests)),
+        {rule: round(left.get(rule, 0) * by_rule[rule]) for rule in rules},
+        round(sum(left[each.rule] * each.prompt_tokens for each in requests)),
+        round(sum(left[each.rule] * each.answer_tokens for each in requests)),
     )
 
 

@@ -8,6 +8,8 @@ recorded too but never looked up: such requests are worth repeating.
 from __future__ import annotations
 
 import json
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
@@ -16,6 +18,8 @@ from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from degla.errors import InputError
@@ -301,6 +305,27 @@ def count_finished(out: Path, settings: dict[str, Any], captions: CaptionStream,
         return 0
     with out.open("rb") as stream:
         return _find_end(stream, captions, rules, Summary(tuple(rules), len(captions)), path=out)[1]
+
+
+def count_replies(out: Path, captions: NDArray[np.uint64]) -> Counter[tuple[str, Form]]:
+    """Return how many replies of an earlier run would be used again, by rule and form; changes nothing.
+
+    Args:
+        out: the file of negatives.
+        captions: hashes of the ids of the captions that are not finished, shape [captions].
+
+    Raises:
+        InputError: a line is not a reply (the message names the line).
+    """
+    ids: defaultdict[tuple[str, Form], array[int]] = defaultdict(lambda: array("Q"))
+    for path in filter(Path.exists, (journal := journal_path(out), *list_parts(journal))):
+        with path.open("rb") as stream:
+            for number, _, line in whole_lines(stream):
+                form, reply = read_line(line, f"{path} line {number}")
+                if reply.outcome in PASSING:
+                    continue
+                ids[reply.key.rule, form].append(hash_text(reply.key.caption_id))
+    return Counter({key: int(np.isin(np.array(each, np.uint64), captions).sum()) for key, each in ids.items()})
 
 
 def _require_manifest(out: Path) -> None:
