@@ -98,6 +98,22 @@ def test_terminal() -> None:
     assert "few images" in output and "n 1,000" not in output and "why" not in output
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_columns_that_do_not_fit_on_a_terminal_continue_below(width: int) -> None:
+    names = [f"runs/degla_plus-{number}" for number in range(40)]
+    scores = [TableCell(f"{number}.25", note=f"+{number}.5 [-1.2, +9.8]") for number in range(40)]
+    table = Table(["part", Column("kind", align="left"), *names], [["swap_attribute", "pairs", *scores]])
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table.terminal(title="A title", caption="A caption."))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width and lines[0].startswith("A title") and lines[-1].startswith("A caption.")
+    words = capture.get().split()
+    assert all(f"{number}.25" in words and f"+{number}.5" in words for number in range(40)), "no number is wrapped"
+    repeated = sum("kind" in line for line in lines)
+    assert repeated == sum("pairs" in line for line in lines) == capture.get().count("┏━") > 1
+
+
 def test_a_row_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ValueError, match="row 'x' has 3 cells for 2 columns"):
         Table(["a", "b"], [["x", "1", "2"]]).markdown()

@@ -166,16 +166,17 @@ class Table:
         return Table(columns, [[column.title, *(row[at] for row in rows)] for at, column in enumerate(others, start=1)])
 
     def terminal(self, *, title: str = "", caption: str = "") -> RichTable:
-        """Render for a terminal of 80 columns: long names are wrapped, numbers never.
+        """Render for a terminal: long names are wrapped, numbers never; what does not fit continues below.
 
         Args:
             title: above the table.
             caption: below it.
         """
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title_justify="left", caption_justify="left")
+        from degla.pages.terminal import ContinuedTable
+
+        table = ContinuedTable(title_justify="left", caption_justify="left")
         # As `Text`: a path may hold what would be markup.
         table.title = Text(printable(title), style="table.title") if title else None
         table.caption = Text(printable(caption), style="table.caption") if caption else None
