@@ -213,6 +213,27 @@ def test_a_picture_is_of_the_first_seed_of_its_data(tmp_path: Path) -> None:
     assert drawn == {"('plain', 5)": {"base"}, "('other', 0)": {"base"}}
 
 
+def test_pictures_of_earlier_calls_stay_on_the_page_unless_their_data_changed(tmp_path: Path) -> None:
+    drawn: dict[str, set[str]] = {}
+    system = replace(SYSTEM, draw=lambda settings, data, models, name: drawn.update({name: set(models)}))
+    own, gone = tmp_path / "own.npz", tmp_path / "gone.npz"
+    for file in (own, gone):
+        file.write_bytes(b"one")
+
+    def run(data: str, method: str) -> dict[str, set[str]]:
+        drawn.clear()
+        settings, cases = _Settings(data=(data,)), [Case(data, method, 0)]
+        run_system(system, settings, cases, name="fake", out=tmp_path / "out", command="")
+        return dict(drawn)
+
+    run(str(gone), "base")
+    gone.unlink()
+    assert run(str(own), "base") == {str(own): {"base"}}
+    assert run("plain", "better") == {str(own): {"base"}, "plain": {"better"}}
+    own.write_bytes(b"two")
+    assert run("plain", "base") == {"plain": {"base", "better"}}
+
+
 def test_a_model_that_does_not_fit_the_settings_is_refused() -> None:
     network = torch.nn.Linear(2, 3)
     with pytest.raises(InputError, match=r"the model was trained with other settings, or other data.*size mismatch"):

@@ -77,8 +77,7 @@ def run_system(
         record = _begin(name, settings, out=out, command=command)
         rows = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*rows, *cases))
-        files = [name for name in settings.data if name not in system.made]
-        files += [str(file) for name in settings.data for file in system.beside(settings, name)]
+        files = _files(system, settings, settings.data)
         record = _with_digests(record, files, out=out)
         source = out if models is None else models
         times: dict[Case, float] = {}
@@ -93,7 +92,11 @@ def run_system(
                     record = record.model_copy(update={"cases": tuple(rows.values())})
                     save_record(record, out)
                 advance(1)
-        figures = _figures(system, settings, cases, source=source)
+        measured = {row.data for row in record.cases}
+        # Those of earlier calls, too, unless their data are gone or have changed since.
+        shown = {name for name in measured - set(settings.data) if _is_unchanged(system, settings, name, record, out)}
+        drawn = [row.case for row in record.cases if row.data in shown or row.data in settings.data]
+        figures = _figures(system, settings, drawn, source=source)
         page_of(system, record, figures=figures).write(out / "system.html")
     return record
 
@@ -103,6 +106,7 @@ def _figures(
 ) -> list[Figure]:
     """Draw at most one figure per data set, from the models of its first seed."""
     figures = []
+    cases = [case for case in cases if _model_file(source, case).is_file()]
     for name in dict.fromkeys(case.data for case in cases):
         first = min(case.seed for case in cases if case.data == name)
         models = {case.method: load_weights(source, case) for case in cases if case.seed == first and case.data == name}
@@ -178,6 +182,21 @@ def _check_folders(data: Iterable[str]) -> None:
             raise InputError(
                 f"--data {other} and {each}: both would store models in models/{name}. Use a separate --out for each."
             )
+
+
+def _files(system: AnySystem, settings: AnySettings, data: Iterable[str]) -> list[str]:
+    """Return the files and folders that these data sets are read from."""
+    return [
+        str(file)
+        for name in data
+        for file in (*([] if name in system.made else [name]), *system.beside(settings, name))
+    ]
+
+
+def _is_unchanged(system: AnySystem, settings: AnySettings, data: str, record: SystemRecord, out: Path) -> bool:
+    """Whether an earlier call's data are as they were when their methods were measured."""
+    files = [Path(name) for name in _files(system, settings, [data])]
+    return all((_digest_of(file, out) if file.exists() else None) == record.digests.get(str(file)) for file in files)
 
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
