@@ -173,6 +173,8 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
          "unknown rule 'passive'."),
         (["evaluate", "world", "--benchmarks", "world", "--root", "http://h/x", "--out", "x.json"],
          "http://h/x: benchmarks are read from a local folder."),
+        (["ls", "benchmarks", "--root", "s3://h/x"], "s3://h/x: benchmarks are read from a local folder."),
+        (["fetch-data", "sugarcrepe", "--root", "s3://h/x"], "s3://h/x: only a local path can be written here."),
         (["train", "degla", "--out", "x", "--resume", "x"], "--resume comes first, without a recipe"),
     ],
 )  # fmt: skip

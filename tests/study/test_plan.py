@@ -167,6 +167,7 @@ def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Pa
         ({"price": 1e100}, "'price': Input should be less than or equal to 1000000"),
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),
+        ({"benchmarks": {"names": ["own"], "root": "s3://b/x"}}, "'benchmarks.root': benchmarks are read from a local"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
         (
             {"world": None, "benchmarks": {"names": ["world"], "root": "."}, "set": {"data.images": "."}},

@@ -23,6 +23,7 @@ from degla.evaluation.verdicts import images_of
 from degla.pages.table import Column, Table
 from degla.pages.words import counted
 from degla.records import PairItem, Record
+from degla.remote import address_of, display_path
 from degla.shelf import BENCHMARKS
 
 if TYPE_CHECKING:
@@ -267,6 +268,12 @@ class BenchmarkInventory(Record):
     layout: str
 
 
+def require_local(root: Path) -> None:
+    """Raise InputError if the folder of the benchmarks' data is an address."""
+    if address_of(root) is not None:
+        raise InputError(f"{display_path(root)}: benchmarks are read from a local folder. Copy their files to one.")
+
+
 def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkInventory]:
     """Look for each benchmark's files and images under a folder, without writing anything or opening an image.
 
@@ -277,6 +284,7 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
     Raises:
         InputError: there is no such folder, or a benchmark is unknown. Invalid files are reported in the notes.
     """
+    require_local(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Give the folder of the benchmarks' data.")
     chosen = BENCHMARKS.names() if names is None else names

@@ -33,14 +33,13 @@ from degla.evaluation.models import (
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
+from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
-from degla.remote import address_of, display_path
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__, installed_version
@@ -59,8 +58,7 @@ def ask_all(
     """
     if not benchmarks:
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
-    if address_of(root) is not None:
-        raise InputError(f"{display_path(root)}: benchmarks are read from a local folder. Copy their files to one.")
+    require_local(root)
     chosen: list[Benchmark] = [BENCHMARKS.member(name, "BENCHMARK") for name in dict.fromkeys(benchmarks)]
     # One process prepares generated benchmarks while the others wait.
     (processes or EvaluationProcesses()).from_first(

@@ -13,6 +13,7 @@ from degla.config.fields import place, read_values
 from degla.errors import InputError
 from degla.parse import parse_yaml
 from degla.records import Record, validate
+from degla.remote import address_of
 from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
 
 _MOST_SEEDS = 10_000
@@ -62,6 +63,12 @@ def _shares(shares: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted(shares, reverse=True))
 
 
+def _local(root: Path) -> Path:
+    if address_of(root) is not None:
+        raise ValueError("benchmarks are read from a local folder; copy their files to one")
+    return root
+
+
 def _counted(value: Any) -> Any:
     """Expand a number of seeds to the seeds from 0 on."""
     if isinstance(value, str):
@@ -88,7 +95,7 @@ class BenchmarkData(Record):
     """
 
     names: Annotated[tuple[str, ...], AfterValidator(members("benchmark", BENCHMARKS.names))] = Field(min_length=1)
-    root: Path
+    root: Annotated[Path, AfterValidator(_local)]
     allow_missing: bool = False
 
 

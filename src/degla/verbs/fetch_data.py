@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
+from degla.remote import refuse_address
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import refuse_flags
 from degla.verbs._terminal import show, tell
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.root is None:
         raise InputError("--root DATA is missing: the folder to download to.")
+    refuse_address(arguments.root)
     files: dict[str, FileSource] = {}
     for name in arguments.names:
         if name not in sources.sets and name in BENCHMARKS.names():
