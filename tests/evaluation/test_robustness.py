@@ -204,7 +204,7 @@ def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.Capture
 
 
 def test_sizes_have_the_names_that_people_use() -> None:
-    assert [name_epsilon(size) for size in (1 / 255, 4 / 255, 0.01)] == ["1/255", "4/255", "0.01"]
+    assert [name_epsilon(size) for size in (1 / 255, 4 / 255, 0.01, 1e-9)] == ["1/255", "4/255", "0.01", "1e-09"]
 
 
 def test_results_of_other_models_and_benchmarks_are_not_written_over(

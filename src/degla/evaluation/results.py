@@ -137,9 +137,9 @@ class ExplainedResult(SampledResult):
 
 
 def name_epsilon(epsilon: float) -> str:
-    """Format an epsilon: "2/255" if it is a whole number of such steps."""
+    """Format an epsilon above 0: "2/255" if it is a whole number of such steps."""
     levels = epsilon * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
+    return f"{round(levels)}/255" if abs(levels - max(round(levels), 1)) < 1e-6 else f"{epsilon:g}"
 
 
 def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
