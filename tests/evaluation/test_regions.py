@@ -36,6 +36,8 @@ def test_crops_cover_the_picture_and_overlap() -> None:
     own = Regions((2,)).crops(ItemImage(path="a.png", crop=(10, 20, 30, 30)), (80, 80))
     assert [crop.crop for crop in own] == [(10, 20, 20, 20), (20, 20, 20, 20), (10, 30, 20, 20), (20, 30, 20, 20)]
     assert {crop.crop for crop in Regions((3,)).crops(IMAGE, (1, 1))} == {(0, 0, 1, 1)}
+    outside = Regions((3,)).crops(ItemImage(path="a.png", crop=(-60, -10, 100, 40)), (80, 40))
+    assert len(outside) == 6 and all(crop.crop and crop.crop[0] >= -35 for crop in outside), "nothing without a pixel"
     with pytest.raises(InputError, match="--crops 1 0: give the crops per side"):
         Regions((1, 0))
 

@@ -114,7 +114,7 @@ class Regions:
         return RegionTable(crops, parts)
 
     def crops(self, image: ItemImage, size: tuple[int, int]) -> tuple[ItemImage, ...]:
-        """Return the crops of an image of this width and height, or of its own crop."""
+        """Return the crops of an image of this width and height, or of its own crop, that show a part of the image."""
         left, top, width, height = image.crop or (0, 0, *size)
         crops = []
         for count in self.grid:
@@ -126,8 +126,9 @@ class Regions:
                 for column in range(count):
                     x = left + min(round(column * width / (count + 1)), width - wide)
                     y = top + min(round(row * height / (count + 1)), height - high)
-                    crops.append(ItemImage(path=image.path, crop=(x, y, wide, high)))
-        return tuple(dict.fromkeys(crops))
+                    if x + wide > 0 and y + high > 0:  # A box may begin above or left of the image.
+                        crops.append(ItemImage(path=image.path, crop=(x, y, wide, high)))
+        return tuple(dict.fromkeys(crops)) or (image,)
 
 
 def require_pairs(entries: Iterable[object], *, benchmark: str) -> None:
