@@ -62,6 +62,8 @@ def test_words_of_one_part_of_speech_are_exchanged_everywhere() -> None:
         (["composites", "--out", "out", "--images", ".", "--size", "15"], "--size is 15; it must be even, from 2"),
         (["units", "--out", "out", "--size", "224"], "--images and --size apply only to degla prepare composites"),
         (["contexts", "--out", "out", "--images", "."], "only to degla prepare composites, not to contexts"),
+        (["split", "--out", "out"], "captions.jsonl: has captions of fewer than five images, too few to hold out"),
+        (["split", "--out", "out", "--dry-run"], "--dry-run does not apply to degla prepare split, which takes"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from degla.errors import InputError
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord
 
@@ -33,6 +35,19 @@ class PairRow:
             raise ValueError(f"{len(self.negatives)} negatives but {len(self.rules)} rules")
         if not self.scores:
             object.__setattr__(self, "scores", (None,) * len(self.negatives))
+
+
+def hold_out(
+    captions: Sequence[CaptionRecord], *, most: int, seed: int
+) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
+    """Split captions for training from those of a random fifth of the images, at most `most`, for evaluation."""
+    names = sorted({caption.image for caption in captions})
+    order = np.random.default_rng(seed).permutation(len(names))
+    held_out = {names[number] for number in order[: min(most, len(names) // 5)]}
+    sides: tuple[list[CaptionRecord], list[CaptionRecord]] = ([], [])
+    for caption in captions:
+        sides[caption.image in held_out].append(caption)
+    return sides
 
 
 def with_positives(

@@ -17,7 +17,7 @@ import numpy as np
 
 from degla.config.run import TrainConfig, recipe_config
 from degla.data.images import check_images, locate, usable_rows
-from degla.data.pairs import PairRow
+from degla.data.pairs import PairRow, hold_out
 from degla.data.sources import read_captions, read_negatives
 from degla.data.table import table_of
 from degla.demo import methods
@@ -168,7 +168,4 @@ def _link(images: Path, out: Path) -> None:
 
 def split_by_image(rows: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
     """Split captions for training from those of a fifth of the images (at most `LARGEST_HELD`) for evaluation."""
-    names = sorted({row.image for row in rows})
-    order = np.random.default_rng(1).permutation(len(names))
-    test_names = {names[number] for number in order[: min(LARGEST_HELD, len(names) // 5)]}
-    return [row for row in rows if row.image not in test_names], [row for row in rows if row.image in test_names]
+    return hold_out(rows, most=LARGEST_HELD, seed=1)

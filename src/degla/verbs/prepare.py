@@ -1,4 +1,4 @@
-"""prepare data for some recipes: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
+"""hold out captions (split), or add what some recipes read: presence, units, contexts, composites"""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from degla.records import CaptionRecord
 
 _MAKERS = {
+    "split": "the captions of a random fifth of the images (at most 1,000), to evaluate on, and all others: "
+    "held_out.jsonl, train.jsonl",
     "presence": "captions that name absent objects, and multiple-choice questions: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
     "units": "captions with the objects and relations they name, foils of these (both by rules or, with --llm openai, "
@@ -42,6 +44,7 @@ _MAKERS = {
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
+_MOST_HELD_OUT: Final = 1000
 _SAMPLED: Final = 256
 """Most images from which a dry run estimates; at least half as many, if there are."""
 
@@ -75,11 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--images and --size apply only to degla prepare composites, not to {arguments.maker}.")
     if model_source(arguments) is not None and arguments.maker not in ("units", "contexts"):
         raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
+    if arguments.maker == "split":
+        refuse_flags(arguments, "dry_run", why="does not apply to degla prepare split, which takes seconds.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
     spare_inputs(arguments.out, arguments.captions)
-    makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
+    makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
     captions = captions_of(arguments, optional=_read(arguments.maker))
     if arguments.dry_run:
@@ -140,6 +145,20 @@ def _new_folder(out: Path) -> Iterator[Path]:
             yield folder
     except OSError as error:
         raise cannot_write(out, error, remedy="Choose another --out.") from None
+
+
+def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
+    from degla.data.pairs import hold_out
+    from degla.records import write_jsonl
+
+    train, held_out = hold_out(list(captions), most=_MOST_HELD_OUT, seed=arguments.seed)
+    if not held_out:
+        raise InputError(f"{arguments.captions}: has captions of fewer than five images, too few to hold out a fifth.")
+    with _new_folder(arguments.out) as folder:
+        write_jsonl(folder / "train.jsonl", train)
+        write_jsonl(folder / "held_out.jsonl", held_out)
+    images = len({caption.image for caption in held_out})
+    return f"{counted(len(held_out), 'caption')} of {counted(images, 'image')} held out, {len(train):,} for training"
 
 
 def _presence(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
