@@ -112,10 +112,10 @@ def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -
     for negative in negatives:
         if negative.caption_id not in by_id:
             dropped["of captions that are not in the captions file"] += 1
-        elif not negative.accepted:
-            dropped["not accepted by the checks"] += 1
         elif not (negative.text or "").strip():
             dropped["without text"] += 1
+        elif not negative.accepted:
+            dropped["not accepted by the checks"] += 1
         else:
             caption, words = by_id[negative.caption_id], normalized_words(str(negative.text))
             if words == normalized_words(caption.text):

@@ -134,6 +134,7 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
     case.rows += negatives(9, FIVE)
     wordless = negatives(1, {"swap_nouns": "  "})
     case.rows += [*wordless, wordless[0].model_copy(update={"text": None})]
+    case.rows.append(wordless[0].model_copy(update={"text": None, "accepted": False, "reason": "no_candidate"}))
     case.rows += [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in negatives(1, FIVE)]
     assert case.export() == 0
     summary = json.loads(capsys.readouterr().out)
@@ -146,7 +147,7 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
         "negatives of captions that are left out": 7,
         "negatives of captions that are not in the captions file": 5,
         "negatives not accepted by the checks": 5,
-        "negatives without text": 2,
+        "negatives without text": 3,
     }
 
 

@@ -221,10 +221,10 @@ def _sort_in(
                 dropped[_UNKNOWN] += 1
                 if len(unknown) < _EXAMPLES:
                     unknown[negative.caption_id] = None
-            elif not negative.accepted:
-                dropped["not accepted by the checks"] += 1
             elif negative.text is None or not negative.text.strip():
                 dropped["without text"] += 1
+            elif not negative.accepted:
+                dropped["not accepted by the checks"] += 1
             else:
                 rows.append(row)
                 records.append(negative)

@@ -114,10 +114,10 @@ class CaptionIndex:
             caption = self.find(record.caption_id)
             if caption is None:
                 left_out["negatives of captions that are not in the captions file"] += 1
-            elif not record.accepted:
-                left_out["negatives not accepted by the checks"] += 1
             elif record.text is None or not record.text.strip():
                 left_out["negatives without text"] += 1
+            elif not record.accepted:
+                left_out["negatives not accepted by the checks"] += 1
             else:
                 yield caption.number, record.rule, record.text
 
