@@ -294,8 +294,8 @@ input_ids = numpy.array([tokenizer.encode("a dog chases a cat").ids])
 ```
 """
 
-_TO_OTHERS = """For other programs: `degla export FOLDER --to transformers --out OUT`, or `--to onnx`.
-`--to open_clip` exports only the weights, without the training state.
+_TO_OTHERS = """For other programs: `degla export FOLDER --to onnx --out OUT`, or `--to transformers`
+if that has an equivalent model. `--to open_clip` exports only the weights, without the training state.
 """
 
 

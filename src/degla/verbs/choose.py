@@ -1,4 +1,4 @@
-"""recommend a method and settings for your case, with the figures behind each recommendation"""
+"""advice on choosing a method and settings, with the figures behind each recommendation"""
 
 from __future__ import annotations
 

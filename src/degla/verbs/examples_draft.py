@@ -1,4 +1,4 @@
-"""draft in-context examples of a rule from your captions with a language model"""
+"""draft in-context examples of a rule from your captions, by the grammar or a language model"""
 
 from __future__ import annotations
 
