@@ -163,6 +163,24 @@ def _keep_columns(app, what, name, thing, options, lines):
     lines[:] = text.split("\n")
 
 
+def breakable(code):
+    """The same code, in which no line breaks behind the dashes of a flag, nor inside of a note that spaces set apart."""
+
+    def note(line):
+        balanced = line[2].count("<span") == line[2].count("</span")
+        return f'{line[1]}<span class="note">{line[2]}</span>' if balanced else line[0]
+
+    code = re.sub(r"(?<=[ >])--[\w.]+", r'<span class="flag">\g<0></span>', code)
+    return re.sub(r"(?m)^( *\S.*? {4,})(\S.*)$", note, code)
+
+
+def _break_code(app, page, template, context, tree):
+    if "body" in context:
+        context["body"] = re.sub(
+            r'(?s)<pre>.*?</pre>|<span class="pre">.*?</span>', lambda found: breakable(found[0]), context["body"]
+        )
+
+
 def whole_numbers(text):
     """The same text with spaces that no line breaks at, between a number and its unit or interval, and inside of it."""
     return re.sub(r"(?<=[\d%]) (?=[±%]|\[[+−-]?\d)|(?<=±) |(?<=\d,) (?=[+−-]?[\d.]+\])", "\N{NO-BREAK SPACE}", text)
@@ -180,6 +198,9 @@ def _keep_numbers_whole(app, tree):
     for table in tree.findall(nodes.tgroup):
         fit = interval_below if table["cols"] > 6 else str
         for cell in table.findall(nodes.entry):
+            for code in cell.findall(nodes.literal):
+                if "::" in code.astext():  # The path of a test: no column is as wide.
+                    code["classes"].append("path")
             for text in list(cell.findall(nodes.Text)):
                 if not isinstance(text.parent, nodes.literal):  # Code is copied as it stands.
                     text.parent.replace(text, nodes.Text(fit(whole_numbers(text))))
@@ -203,4 +224,5 @@ def setup(app):
     app.connect("source-read", _navigate)
     app.connect("autodoc-process-docstring", _keep_columns)
     app.connect("doctree-read", _keep_numbers_whole)
+    app.connect("html-page-context", _break_code)
     app.connect("build-finished", _list_versions)

@@ -265,6 +265,16 @@ def test_of_many_columns_an_interval_may_stand_below_its_number() -> None:
     assert below("62\u00a0%\u00a0[56,\u00a068]") == "62\u00a0% [56,\u00a068]"
 
 
+def test_lines_of_code_break_before_flags_and_notes() -> None:
+    """A line ended in `--`, and the next began with `data.images`; formulas' notes were torn apart."""
+    breakable = _conf().breakable
+    flag, note = '<span class="flag">', '<span class="note">'
+    assert breakable("<pre>degla ls --json") == f"<pre>degla ls {flag}--json</span>"
+    assert breakable('<span class="pre">--a.b-c</span>') == f'<span class="pre">{flag}--a.b</span>-c</span>'
+    assert breakable("  x = 1     one of two\n  y") == f"  x = 1     {note}one of two</span>\n  y"
+    assert breakable("a --- b, </span>    c</span>") == "a --- b, </span>    c</span>"
+
+
 def _conf() -> ModuleType:
     spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
     assert spec is not None and spec.loader is not None
