@@ -140,6 +140,8 @@ def test_only_rules_with_a_mirror_advise_true_texts_that_look_alike() -> None:
     assert advised["swap_nouns"].endswith(
         "together with similar true texts (--positives --rules passive exchange_conjuncts)."
     )
+    longer = [CaptionNegative("a", "b c", str(image)) for image in range(100)]
+    assert explain("change_number", longer, None).sentences[-1].endswith("away: drop the rule.")
 
 
 def test_what_few_pairs_have_in_common_is_no_cue() -> None:

@@ -309,7 +309,8 @@ def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) ->
     elif not sentences:
         sentences.append(f"No cue identifies more than {_percent(MOST)} of pairs.")
     elif by_length > _FORM:
-        sentences.append(f"The rule's form gives every candidate away: drop the rule, or train on it{alike}.")
+        remedy = f"drop the rule, or train on it{alike}" if alike else "drop the rule"
+        sentences.append(f"The rule's form gives every candidate away: {remedy}.")
     else:
         sentences.append(
             "Generate several candidates (--per-rule 6, words as frequent as in captions) and select from them with "
