@@ -211,6 +211,8 @@ def test_results_without_a_gallery(results: list[Path]) -> None:
         Gallery([])
     with pytest.raises(InputError, match="no item's margin differs from"):
         Gallery(results[:1])
+    with pytest.raises(InputError, match="no such folder of the benchmarks' data"):
+        Gallery(results, root=results[0])
 
 
 def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photos: Path) -> None:

@@ -282,6 +282,12 @@ def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
     assert "a hat on a cat" in (tmp_path / "full.md").read_text()
 
 
+def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """The page advised to give a root although one was given."""
+    with pytest.raises(InputError, match="nowhere: no such folder of the benchmarks' data"):
+        largest_changes(compare(_world(tmp_path), baseline="base"), root=tmp_path / "nowhere")
+
+
 def test_an_item_about_another_image_is_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paths, root = _world(tmp_path), _root(tmp_path / "root")
     (row,) = (root / "items.jsonl").read_text().splitlines()

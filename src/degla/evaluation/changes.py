@@ -240,7 +240,11 @@ def illustrated(
         by_name: changes, by any name.
         root: folder that holds the benchmarks' files.
         side: largest number of pixels of an image's longer side.
+
+    Raises:
+        InputError: there is no such folder.
     """
+    _require_root(root)
     wanted: dict[tuple[str, str], set[str]] = {}
     for change in (change for changes in by_name.values() for change in changes):
         wanted.setdefault((change.benchmark, change.asked), set()).add(change.id)
@@ -253,8 +257,13 @@ def illustrated(
     }
 
 
+def _require_root(root: Path) -> None:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of the benchmarks' data.")
+
+
 def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairItem]:
-    if name not in BENCHMARKS.names() or not root.is_dir():
+    if name not in BENCHMARKS.names():
         return []
     entries: list[Entry] = []
     try:
@@ -307,12 +316,14 @@ class Gallery:
         benchmarks: name to title.
 
     Raises:
-        InputError: see `compare` and `moved_items`; also if there are no results or only one method.
+        InputError: see `compare` and `moved_items`; also if there are no results or only one method, or no such root.
     """
 
     def __init__(self, results: Sequence[Path], *, baseline: str | None = None, root: Path | None = None) -> None:
         if not results:
             raise InputError("no results found. Make some with `degla evaluate BASE TUNED --out results.json`.")
+        if root is not None:
+            _require_root(root)
         self.baseline = baseline or load_result(results[0]).model.label
         self.root = root
         comparison = compare(results, baseline=self.baseline)
