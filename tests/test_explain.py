@@ -31,6 +31,8 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
         assert all(f"\n{section}: " in text for section in ("Formula", "Source", "Differs", "Cost", "Recipes"))
     elif kind == "benchmark":
         assert all(f"\n{section}: " in text for section in ("Parts", "Source", "Licence", "Files"))
+        facts = text[text.index("\nParts: ") + 1 :].splitlines()
+        assert all(re.match(r"(Parts|Source|Licence|Files): | {10}|$", line) for line in facts), name
         assert BENCHMARKS.load(name).BENCHMARK.paper in text
     elif kind == "recipe":
         assert "degla explain LOSS" in text and f"degla train {name} FLAGS --dry-run" in text

@@ -112,10 +112,10 @@ def _member(kind: str, name: str) -> str:
 def _benchmark(name: str) -> str:
     data = BENCHMARKS.member(name, "BENCHMARK")
     parts = [part.name + (f" ({part.n:,})" if part.n is not None else "") for part in data.parts]
-    layout = data.layout.replace("\n", "\n          ")
-    return (
-        f"Parts:    {', '.join(parts)}\n"
-        f"Source:   {data.paper}; {data.source}\n"
-        f"Licence:  {data.licence}\n"
-        f"Files:    {layout}"
+    facts = (
+        f"Parts:    {', '.join(parts)}",
+        f"Source:   {data.paper}; {data.source}",
+        f"Licence:  {data.licence}",
+        f"Files:    {data.layout}",
     )
+    return "\n".join(fact.replace("\n", "\n          ") for fact in facts)
