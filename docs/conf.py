@@ -163,6 +163,12 @@ def _keep_columns(app, what, name, thing, options, lines):
     lines[:] = text.split("\n")
 
 
+def _keep_sentences(app, what, name, thing, options, lines):
+    """Napoleon takes what stands before a colon in an attribute's first line for its type."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # An empty comment is now the first line.
+
+
 def breakable(code):
     """The same code, in which no line breaks behind the dashes of a flag, nor inside of a note that spaces set apart."""
 
@@ -222,6 +228,7 @@ def _list_versions(app, problem):
 
 def setup(app):
     app.connect("source-read", _navigate)
+    app.connect("autodoc-process-docstring", _keep_sentences, priority=400)  # Before napoleon.
     app.connect("autodoc-process-docstring", _keep_columns)
     app.connect("doctree-read", _keep_numbers_whole)
     app.connect("html-page-context", _break_code)

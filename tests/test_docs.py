@@ -275,6 +275,13 @@ def test_lines_of_code_break_before_flags_and_notes() -> None:
     assert breakable("a --- b, </span>    c</span>") == "a --- b, </span>    c</span>"
 
 
+def test_a_colon_in_an_attributes_sentence_is_no_type() -> None:
+    """Of "Label smoothing: the share ..." the page of Python showed "the share ..., Type: Label smoothing"."""
+    lines = ["Unit of the average: a token, or a text."]
+    _conf()._keep_sentences(None, "attribute", "", None, None, lines)
+    assert lines == ["..", "", "Unit of the average: a token, or a text."]
+
+
 def _conf() -> ModuleType:
     spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
     assert spec is not None and spec.loader is not None

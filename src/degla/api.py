@@ -128,7 +128,7 @@ def generate_negatives(
         seed: determines every draw, together with the caption's number, the rule's name and the captions' word use.
 
     Returns:
-        For each caption, the negatives that passed all checks: `text` is the negative, `rule` the rule that made it.
+        For each caption, the negatives that passed all checks, with `text` and the `rule` that made it.
 
     Raises:
         InputError: a rule is unknown, a caption is empty or too long, or the tagger is not installed.
