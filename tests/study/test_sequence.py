@@ -257,7 +257,8 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
         return folder
 
     monkeypatch.setattr("degla.study.sequence.draw_benchmark", draw)  # All of it takes seconds.
-    monkeypatch.setattr("degla.study.sequence.CurrentQuestions.digests", lambda *_: None)
+    for look in ("digests", "leakage"):  # Each would draw it.
+        monkeypatch.setattr(f"degla.study.sequence.CurrentQuestions.{look}", lambda *_, **__: None)
     tasks = [
         {"name": f"{style}-digits", "domain": "digit", "style": style, "optim.lr": lr}
         for style, lr in (("plain", 1e-3), ("turned", 2e-3))
