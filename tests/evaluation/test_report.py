@@ -129,16 +129,17 @@ def test_a_paper_gets_plot_tables_and_scores(results: list[Path], tmp_path: Path
     assert float(line["mean"]) == cell["mean"] and float(line["gain_low"]) == cell["gain"]["interval"]["low"]
 
 
-@pytest.mark.parametrize("ending", ["tex", "csv", "svg"])
-def test_files_for_a_paper_replace_no_others(ending: str, results: list[Path], tmp_path: Path) -> None:
-    out, other = tmp_path / "main.html", tmp_path / f"main.{ending}"
-    other.write_text("\\documentclass{article}")
-    with pytest.raises(InputError, match=rf"main\.{ending}: already exists and was not written by --paper"):
-        report(results, out=out, baseline=BASELINE, published=False, paper=True)
-    assert list(tmp_path.iterdir()) == [other] and other.read_text() == "\\documentclass{article}"
-    other.unlink()
+def test_files_for_a_paper_replace_no_others(report_of: Callable[[str], Reported], tmp_path: Path) -> None:
+    paths, out = report_of("world").paths, tmp_path / "main.html"
+    for ending in ("tex", "csv", "svg"):
+        other = tmp_path / f"main.{ending}"
+        other.write_text("\\documentclass{article}")
+        with pytest.raises(InputError, match=rf"main\.{ending}: already exists and was not written by --paper"):
+            report(paths, out=out, baseline="base", published=False, paper=True)
+        assert list(tmp_path.iterdir()) == [other] and other.read_text() == "\\documentclass{article}"
+        other.unlink()
     for _ in range(2):  # Its own files, it replaces.
-        report(results, out=out, baseline=BASELINE, published=False, paper=True)
+        report(paths, out=out, baseline="base", published=False, paper=True)
 
 
 def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
