@@ -50,7 +50,8 @@ def test_negatives_at_an_address_are_those_here_after_a_kill_at_any_moment(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill leaves what had been copied; another machine, whose disk is empty, goes on with that."""
-    texts = many(150)
+    monkeypatch.setattr("degla.negatives.run.stream.BATCH", 40)
+    texts = many(50)
     run(tmp_path / "n.jsonl", ScriptedModel(varied), texts)
     monkeypatch.setattr(mirror._OutputMirror, "_copy_often", lambda self: None)
     begin, append, put = mirror._OutputMirror.__enter__, LineFile.append, mirror.put
@@ -61,7 +62,7 @@ def test_negatives_at_an_address_are_those_here_after_a_kill_at_any_moment(
 
         def append_and_copy(file: LineFile, lines: Any) -> None:
             append(file, lines)
-            if next(numbers) % 5 == 0:  # Both files have grown.
+            if next(numbers) % 2 == 0:  # Both files have grown.
                 self._try()
 
         monkeypatch.setattr(LineFile, "append", append_and_copy)
