@@ -15,7 +15,7 @@ from degla.errors import InputError
 from degla.evaluation.caveats import of_training
 from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, score_names
-from degla.evaluation.overlap import training_images
+from degla.evaluation.overlap import joined_images, joined_trainings, training_images, trainings_of
 from degla.evaluation.plots import find_row
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
@@ -90,13 +90,14 @@ def interpolate(
     check_alike(first, second)
     _remove_earlier(out)
     points = []
-    own, trained = training_images(base), training_images(tuned)
+    trainings = {name: trainings_of(name) for name in (base, tuned)}
+    images = {name: training_images(name) for name in trainings}
     leakage = None
     for share in shares:
         file = out / "results" / f"alpha-{share:g}.json"
         model = average_weights(first, second, share=share)
-        # Every average contains some of the tuned model.
-        result = evaluation.score(model, label=_label(share), training=trained if share else own)
+        seen = [found for name in _within(base, tuned, share) if (found := images[name]) is not None]
+        result = evaluation.score(model, label=_label(share), training=joined_images(seen) if seen else None)
         save_result(result, file)
         leakage = result.leakage or leakage
         scores = scores_by_name(result)
@@ -114,10 +115,17 @@ def interpolate(
     write_text(out / "frontier.svg", _draw(sweep))
     write_json(out / "sweep.json", sweep.plain())
     with written_whole(out / CHOSEN) as folder:
-        save_encoder(average_weights(first, second, share=sweep.chosen.alpha), folder)
+        share = sweep.chosen.alpha
+        save_encoder(average_weights(first, second, share=share), folder)
+        joined_trainings(trainings[name] for name in _within(base, tuned, share)).write(folder)
         note = {"base": base, "tuned": tuned, "benchmarks": list(evaluation.benchmarks), **sweep.plain()}
         write_json(folder / _NOTE_NAME, note)
     return sweep
+
+
+def _within(base: str, tuned: str, share: float) -> list[str]:
+    """Return which of two models an average contains."""
+    return [name for name, part in ((tuned, share), (base, 1 - share)) if part]
 
 
 def scores_by_name(result: Result) -> dict[str, float]:

@@ -18,16 +18,26 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.evaluation import overlap
 from degla.evaluation.comparison import compare
-from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, trained_by, training_images
+from degla.evaluation.overlap import (
+    TrainingImages,
+    Trainings,
+    coco_id,
+    find_leakage,
+    trained_by,
+    training_images,
+)
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import render_result
+from degla.export.run import To, export
 from degla.model.checkpoint import save_encoder
 from degla.model.integrity import write_state
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, Original, write_jsonl
+from degla.training.loop import train
 from tests.evaluation.fake_encoders import spreading
+from tests.training.configs import tiny_config
 
 
 def training(folder: Path, *names: str) -> TrainingImages:
@@ -292,3 +302,75 @@ def test_the_command_looks_by_itself(run: Path, tmp_path: Path) -> None:
     leakage = load_result(tmp_path / "out.json").leakage
     assert leakage is not None
     assert (leakage.overlaps[0].images, leakage.overlaps[0].by_content) == (2, 1)
+
+
+def _retrain(run: Path, image: str) -> None:
+    """Let a run's configuration name another image, as if it had been trained again on other data."""
+    captions = run.parent / "other.jsonl"
+    captions.write_text(json.dumps({"id": "1", "image": image, "text": "a", "image_id": image}))
+    config = json.loads((run / "config.json").read_text())
+    data = config["data"] | {"captions": str(captions)}
+    (run / "config.json").write_text(json.dumps(config | {"data": data}))
+
+
+def _names(model: Path | str) -> list[str] | None:
+    images = training_images(str(model))
+    return None if images is None else sorted(file.name for file in images.files)
+
+
+@pytest.mark.parametrize("to", ["open_clip", "transformers", "onnx"])
+def test_an_export_keeps_what_was_trained_on(run: Path, tmp_path: Path, to: To) -> None:
+    pytest.importorskip("onnxruntime")
+    out = export(str(run), to=to, out=tmp_path / "out").folder
+    run.rename(run.parent / "elsewhere")
+    assert _names(out) == ["0.png", "1.png", "5.png"]
+    if to == "open_clip":
+        again = export(str(out), to=to, out=tmp_path / "again").folder
+        assert _names(again) == _names(f"ViT-B-32:{again / 'open_clip_model.safetensors'}") == _names(out)
+        assert "Fine-tuned by degla on `second.jsonl`, `first.jsonl`." in (again / "README.md").read_text()
+
+
+def test_a_model_without_training_gets_no_record(tiny_model: Path, tmp_path: Path) -> None:
+    out = export(str(tiny_model), to="open_clip", out=tmp_path / "out").folder
+    assert not (out / "degla_training.json").exists() and training_images(str(out)) is None
+
+
+def test_a_record_that_is_passed_on_has_no_passwords(tmp_path: Path) -> None:
+    data = {"captions": "s3://me:secret@bucket/c.json", "id_column": "id"}
+    Trainings(data=({"data": data},)).write(tmp_path)
+    assert Trainings.read(tmp_path) == Trainings(data=({"data": data | {"captions": "s3://bucket/c.json"}},))
+
+
+def test_an_average_keeps_what_both_were_trained_on(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    other = run.parent / "other"
+    shutil.copytree(run.parent / "first", other)
+    _retrain(other, "3.png")
+    root = tmp_path / "data"
+    for name, number in (("red", 0), ("blue", 3)):
+        (root / "zeroshot" / "colours" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / f"{number}.png", root / "zeroshot" / "colours" / name / "a.png")
+    words = ["interpolate", str(other), str(run), "--alphas", "0", "0.5", "1", "--benchmarks", "zeroshot", "--root"]
+    words += [str(root), "--no-cache", "--gain", "colours", "--kept", "colours", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    shared = []
+    for alpha in ("0", "0.5", "1"):
+        leakage = load_result(tmp_path / "out" / "results" / f"alpha-{alpha}.json").leakage
+        assert leakage is not None
+        shared.append(leakage.overlaps[0].shared)
+    assert shared == [1, 2, 1]
+    chosen = json.loads((tmp_path / "out" / "sweep.json").read_text())["chosen"]["alpha"]
+    expected = {0: ["3.png"], 0.5: ["0.png", "1.png", "3.png", "5.png"], 1: ["0.png", "1.png", "5.png"]}
+    assert _names(tmp_path / "out" / "chosen") == expected[chosen]
+
+
+def test_a_run_records_what_its_base_was_trained_on(run: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config("clip", model=run, pairs=tiny_pairs, out=tmp_path / "tuned", steps=4)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
+    folder = train(config).folder
+    found = _names(folder)
+    assert found is not None and {"0.png", "1.png", "5.png"} < set(found)
+    _retrain(run, "3.png")
+    assert _names(folder) == found
+    shutil.rmtree(folder)
+    assert _names(train(config, resume=True).folder) == found
+    assert "3.png" in (_names(run) or [])

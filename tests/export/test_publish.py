@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.models import load_model
+from degla.evaluation.overlap import Trainings
+from degla.export.publish import publish
 from degla.export.run import export
 from degla.model.checkpoint import save_encoder
 from degla.model.hub import ALLOWED
@@ -53,6 +55,14 @@ def test_an_exported_folder_goes_as_it_is(server: FakeHub, tiny_model: Path, tmp
     server.files.clear()
     assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny"]) == 2
     assert server.files == {}
+
+
+def test_paths_of_this_machine_are_not_sent(server: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
+    out = export(str(tiny_model), to="open_clip", out=tmp_path / "out").folder
+    Trainings(data=({"data": {"captions": "/home/me/c.json"}},)).write(out)
+    assert main(["publish", str(out), "--to", "me/tiny"]) == 0
+    assert "degla_training.json" not in server.files and "README.md" in server.files
+    assert "degla_training.json" not in dict(publish(str(out), to="me/tiny", dry_run=True).files)
 
 
 def test_a_folder_that_is_no_model_is_not_sent(server: FakeHub, tmp_path: Path) -> None:

@@ -151,3 +151,7 @@ def test_questions_about_trained_images_are_reported(
     (warning,) = told("other.png", "same.png")
     assert "validation: 1 of 2 benchmark images are in the training data (1 by content)" in warning
     assert "Its scores, and so the best checkpoint, also measure memorisation" in warning
+    config = replace(config, data=earlier)
+    (run / "config.json").write_text(json.dumps(to_plain(replace(config, model="runs/gone"))))
+    (warning,) = told("other.png", model=str(run))
+    assert "validation: was fine-tuned from runs/gone, which is not found" in warning

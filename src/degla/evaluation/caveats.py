@@ -40,8 +40,13 @@ def caveats_of(
 
 
 def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
-    """Yield what `trained_on` does, and a sentence for each earlier model whose training images are unknown."""
+    """Yield what `trained_on` and `trained_unknown` do."""
     yield from trained_on(label, leakage, titles)
+    yield from trained_unknown(label, leakage)
+
+
+def trained_unknown(label: str, leakage: Leakage | None) -> Iterator[str]:
+    """Yield a sentence for each earlier model whose training images are unknown."""
     for name in leakage.unknown if leakage else ():
         yield f"{label}: was fine-tuned from {name}, which is not found: what that was trained on is not counted."
 

@@ -6,6 +6,7 @@ before fine-tuning is unknown here.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,9 +21,10 @@ from pydantic import Field
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import content_digest, size_of
+from degla.files import write_json
 from degla.parse import read_json
 from degla.passwords import without_passwords
-from degla.records import Original, Record, read_jsonl
+from degla.records import Original, Record, read_jsonl, validate
 from degla.remote import address_of
 
 logger = logging.getLogger(__name__)
@@ -93,15 +95,75 @@ _SECOND: Final = ("distractor_image", "distractor_text")
 """Fields with a second image of a caption, used by only some recipes."""
 
 
+class Trainings(Record):
+    """What weights were trained on, as a model's folder records it.
+
+    Attributes:
+        data: of each training, the newest first, the sections `data` and `replay` of its configuration (plain values),
+            the latter with its own `data` only.
+        unknown: as in `Leakage`.
+    """
+
+    data: tuple[dict[str, Any], ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> list[str]:
+        """Names of the captions files, each once."""
+        return list(dict.fromkeys(Path(str(each.get("data", {}).get("captions"))).name for each in self.data))
+
+    @classmethod
+    def read(cls, folder: Path) -> Trainings | None:
+        """Read ``degla_training.json`` in a model's folder; None if there is none.
+
+        In a run's checkpoint it has the trainings before its own, which do not change with the folder of the base.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        from degla.model.runs import TRAINING_NAME
+
+        path = folder / TRAINING_NAME
+        return validate(cls, read_json(path), where=str(path)) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        """Write that file, without passwords, to the folder of a model that is not a run's, unless nothing is known."""
+        from degla.model.runs import TRAINING_NAME
+
+        if self.data or self.unknown:
+            write_json(folder / TRAINING_NAME, _without_passwords(self.model_dump(mode="json")))
+
+
+def joined_trainings(trainings: Iterable[Trainings]) -> Trainings:
+    """Join what several models were trained on, each training once."""
+    every = list(trainings)
+    data = {json.dumps(each, sort_keys=True): each for one in every for each in one.data}
+    return Trainings(
+        data=tuple(data.values()), unknown=tuple(dict.fromkeys(name for one in every for name in one.unknown))
+    )
+
+
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_passwords(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(inner) for inner in value]
+    return without_passwords(value) if isinstance(value, str) else value
+
+
 def training_images(name: str) -> TrainingImages | None:
-    """Return the training images of a run or checkpoint folder, and of the runs that it was fine-tuned from.
+    """Return the images that a model was trained on by degla: see `trainings_of`.
 
     Returns:
-        None for any other model, and, with a warning, if the captions file can no longer be read.
+        None for a model without a record of it, and, with a warning, if a captions file can no longer be read.
     """
     trainings: list[TrainingImages] = []
-    configs, unknown = _configs(name)
-    for config in configs:
+    try:
+        found = trainings_of(name)
+    except InputError as error:
+        logger.warning("%s: cannot check whether benchmark images were trained on: %s", name, error)
+        return None
+    for config in found.data:
         try:
             trainings += trained_by(config)
         except (InputError, KeyError, TypeError, AttributeError) as error:
@@ -112,7 +174,7 @@ def training_images(name: str) -> TrainingImages | None:
                 error,
             )
             return None
-    return replace(joined_images(trainings), unknown=unknown) if trainings else None
+    return replace(joined_images(trainings), unknown=found.unknown) if trainings else None
 
 
 def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
@@ -127,41 +189,67 @@ def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
     )
 
 
-def _configs(name: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Configuration of a run, and of each run that an earlier one began from; and the first whose folder is missing."""
+def trainings_of(name: str) -> Trainings:
+    """Return what a run, a checkpoint, or a model exported from or averaged with one was trained on, with all bases.
+
+    Where a folder records the trainings before its own, these count; bases of other runs are followed by their names,
+    up to the first one whose folder is missing.
+
+    Raises:
+        InputError: a record of trainings is damaged.
+    """
     from degla.model.load import SHIPPED
 
-    configs: list[dict[str, Any]] = []
+    data: list[dict[str, Any]] = []
     names: set[str] = set()
     while name not in names:
         names.add(name)
         folder = _folder(name)
-        config = _config(folder)
+        config, earlier = _config(folder), _earlier(folder)
+        if config is not None:
+            data.append(_sections(config))
+        if earlier is not None:
+            return Trainings(data=(*data, *earlier.data), unknown=earlier.unknown)
         if config is None:
             is_published = name in SHIPPED or (":" in name and not address_of(name))
-            return configs, () if is_published or folder.is_dir() else (without_passwords(name),)
-        configs.append(config)
+            unknown = () if is_published or folder.is_dir() else (without_passwords(name),)
+            return Trainings(data=tuple(data), unknown=unknown)
         name = str(config.get("model", ""))
-    return configs, ()
+    return Trainings(data=tuple(data))
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that a run's configuration names; anything else than a section is kept as it is, to be told later."""
+    replay = config.get("replay", {})
+    return {"data": config["data"], "replay": {"data": replay.get("data")} if isinstance(replay, dict) else replay}
 
 
 def _folder(name: str) -> Path:
     from degla.model.address import folder_here
 
+    file = Path(name.partition(":")[2])
+    if name.partition(":")[2] and not address_of(name) and file.is_file():
+        return file.parent  # ARCHITECTURE:FILE
     # The run's base may no longer exist at its address.
     with suppress(DeglaError):
         return folder_here(name)
     return Path(name)
 
 
-def _config(folder: Path) -> dict[str, Any] | None:
+def _places(folder: Path) -> Iterator[Path]:
+    """The folder of a model or run itself, and the newest checkpoint of a run."""
     from degla.model.runs import latest_checkpoint
 
-    if not folder.is_dir():
-        return None
-    for place in (folder, latest_checkpoint(folder)):
+    if folder.is_dir():
+        yield folder
+        if (newest := latest_checkpoint(folder)) is not None:
+            yield newest
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    for place in _places(folder):
         try:
-            config = read_json((place or folder) / "config.json", constants=True)
+            config = read_json(place / "config.json", constants=True)
         except InputError:
             continue
         # A folder of transformers has a config.json too, without training data.
@@ -170,13 +258,17 @@ def _config(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def _earlier(folder: Path) -> Trainings | None:
+    return next((found for place in _places(folder) if (found := Trainings.read(place)) is not None), None)
+
+
 def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
     """Return the images of each stream of pairs in a configuration (plain values), including replayed pairs.
 
     Raises:
         InputError: captions cannot be read.
     """
-    replayed = config.get("replay", {}).get("data", {})
+    replayed = config.get("replay", {}).get("data") or {}
     return [trained_images(data) for data in (config["data"], *([replayed] if replayed.get("captions") else []))]
 
 

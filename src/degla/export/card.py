@@ -44,6 +44,7 @@ class CardFacts:
         results: result files of `degla evaluate`; the first is the baseline.
         licence: of the weights, in the hub's spelling, for example "mit"; None if not stated.
         fingerprint: sha256 of the weights, which one of the results must match; "" skips this check.
+        captions: names of the captions files that the weights were trained on.
         notes: additional sentences: the export's deviation from the model, the cost of quantisation.
     """
 
@@ -55,6 +56,7 @@ class CardFacts:
     results: Sequence[Path] = ()
     licence: str | None = None
     fingerprint: str = ""
+    captions: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -127,10 +129,9 @@ def _front(facts: CardFacts, config: dict[str, Any] | None) -> list[str]:
 
 def _summary(facts: CardFacts, config: dict[str, Any] | None) -> str:
     if config is None:
-        return (
-            f"A CLIP-like image-text model, exported by degla from `{bare_name(facts.origin)}`. No training by degla "
-            "is recorded."
-        )
+        names = ", ".join(f"`{name}`" for name in facts.captions)
+        trained = f"Fine-tuned by degla on {names}." if names else "No training by degla is recorded."
+        return f"A CLIP-like image-text model, exported by degla from `{bare_name(facts.origin)}`. {trained}"
     recipe = f"the recipe `{config['recipe']}`" if config.get("recipe") else "a custom configuration"
     negatives = " and hard negative captions" if _uses_negatives(config) else ""
     base = bare_name(str(config.get("model", "unknown")))

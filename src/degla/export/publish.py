@@ -13,7 +13,7 @@ from degla.export.run import To, What, export
 from degla.model.hub import why_unreachable
 from degla.model.integrity import STATE_NAME
 from degla.model.onnx_folder import is_onnx_folder
-from degla.model.runs import CARD_NAME
+from degla.model.runs import CARD_NAME, TRAINING_NAME
 from degla.model.tokenizer import CONFIG_NAME
 from degla.model.transformers_files import is_transformers_folder
 from degla.parse import in_one_line
@@ -69,7 +69,7 @@ def publish(
         files = tuple(
             (path.relative_to(folder).as_posix(), path.stat().st_size)
             for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.name != TRAINING_NAME
         )
         card = (folder / CARD_NAME).read_text(encoding="utf-8")
         return Upload(files, card, "" if dry_run else _send(folder, to, token=token, private=private))
@@ -131,7 +131,9 @@ def _send(folder: Path, to: str, *, token: str | None, private: bool) -> str:
     api = HfApi(token=token)
     try:
         address = api.create_repo(to, private=private or None, exist_ok=True)
-        api.upload_folder(repo_id=to, folder_path=folder, commit_message=f"{to.partition('/')[2]} by degla")
+        message = f"{to.partition('/')[2]} by degla"
+        # Its paths are those of this machine.
+        api.upload_folder(repo_id=to, folder_path=folder, commit_message=message, ignore_patterns=[TRAINING_NAME])
     except Exception as error:  # the hub's HTTP client and its transfer library raise their own exception types
         status = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403):

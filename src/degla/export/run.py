@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from degla.errors import DeglaError, InputError
+from degla.evaluation.overlap import trainings_of
 from degla.export.card import CardFacts, card, write_card
 from degla.export.check import check_open_clip
 from degla.files import cannot_write, whole_folder
@@ -83,14 +84,15 @@ def export(
         from degla.export.to_onnx import require_onnx
 
         require_onnx(quantize=int8)
-    encoder = load_weights(name, what=what)
+    encoder, trainings = load_weights(name, what=what), trainings_of(name)
     facts = CardFacts(
         title=out.resolve().name, form=to, origin=name, checkpoint=checkpoint_of(name), what=what, results=results,
-        licence=licence, fingerprint=encoder.fingerprint if results else "",
+        licence=licence, fingerprint=encoder.fingerprint if results else "", captions=trainings.captions,
     )  # fmt: skip
     card(facts)  # Raises for an invalid result before anything is written.
     with new_folder(out) as partial:
         difference, notes = _write(encoder, partial, to=to, int8=int8)
+        trainings.write(partial)
         write_card(partial, replace(facts, notes=notes))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return Exported(out, to, difference, size, notes)

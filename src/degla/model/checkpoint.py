@@ -32,7 +32,7 @@ from degla.model.integrity import (
     read_state,
     write_state,
 )
-from degla.model.runs import WEIGHTS_NAME, latest_checkpoint
+from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
 
@@ -87,6 +87,7 @@ def save_checkpoint(
     state: dict[str, Any],
     config: dict[str, Any],
     model: Encoder | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> None:
     """Write everything that a run needs to resume, atomically.
 
@@ -99,6 +100,7 @@ def save_checkpoint(
         config: the run's configuration as plain values.
         model: the model to use, if it is not the student; the folder then loads as this model, and the student's own
             weights are stored next to it.
+        earlier: what the model was trained on before this run, as plain values.
 
     Raises:
         DeglaError: a weight of the student is not finite, or see `written_whole`; nothing is written.
@@ -117,6 +119,8 @@ def save_checkpoint(
                 save_file(_plain(adapter_state(teacher.encoder.clip)), partial / TEACHER_ADAPTERS_NAME)
         torch.save({"optimizer": optimizer, **tensors}, partial / OPTIMIZER_NAME)
         write_json(partial / "config.json", config)
+        if earlier is not None:
+            write_json(partial / TRAINING_NAME, earlier)
         write_state(partial, state)
 
 

@@ -49,7 +49,7 @@ class CheckpointState(BaseModel):
         ended: the limit of `StopConfig` that the run reached here.
         data: digests of the training rows.
         start: fingerprint of the model that the kept one is averaged with.
-        base: fingerprint of the model before training, if a resumed run reads it.
+        base: fingerprint of the model before training; None if the checkpoint does not record it.
         linear_layers: the kernel that computed them, see `linear_kernel`; None if the checkpoint does not record it.
         resumable: False if the files needed only for resuming were deleted because the run had finished.
         sha256: of every other file by name, and of this file's other fields as ``state.json``.

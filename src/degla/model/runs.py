@@ -21,6 +21,8 @@ log = logging.getLogger("degla.train")
 
 WEIGHTS_NAME = "open_clip_model.safetensors"
 CARD_NAME = "README.md"
+TRAINING_NAME = "degla_training.json"
+"""What the weights in a folder were trained on, before the training in ``config.json`` if that is a run's."""
 BEST_NAME = "best"
 """Link to the best checkpoint in a run's folder."""
 _LEFT = re.compile(rf"({STEP.pattern})({re.escape(PARTIAL)}|{re.escape(OLD)}|{re.escape(DELETED)})?")
@@ -211,5 +213,5 @@ def _is_complete(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     name = path.name.removesuffix(PARTIAL)
-    names = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, CARD_NAME, "config.json", *FOR_TRAINING)
+    names = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, CARD_NAME, TRAINING_NAME, "config.json", *FOR_TRAINING)
     return path.is_file() and (name in names or any(fnmatch(name, pattern) for pattern in _TOKENIZER))

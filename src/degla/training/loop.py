@@ -20,6 +20,7 @@ from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
+from degla.evaluation.overlap import Trainings, trainings_of
 from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
@@ -130,8 +131,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
     group = evaluation.EvaluationProcesses(processes.rank, processes.count)
     validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
-    validation.read(trained=config, rows=[source.rows for source in sources])
     newest = latest_checkpoint(run) if resume else None
+    validation.read(trained=config, rows=[source.rows for source in sources], start=newest)
     _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     fast_paths.tell(encoder, training=True)
@@ -143,13 +144,19 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     validation.warn_if_never_due(steps)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
-    base = encoder.fingerprint if config.reads_base else None  # Before anything is added to the model.
+    # Before anything is added to the model.
+    base = encoder.fingerprint if newest is None or config.reads_base else None
+    recorded = None if newest is None else Trainings.read(newest)
+    earlier = recorded or group.from_first(lambda: trainings_of(config.model))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
     )
     watch, data, counts = FiniteWatch(), _digests(config, pairs, *replays), data_counts(pairs.dataset)
-    state = RunState(run, config=config, trainer=trainer, watch=watch, start=start, base=base, data=data, counts=counts)
+    state = RunState(
+        run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
+        counts=counts,
+    )  # fmt: skip
     state.mirror = mirror
     position = state.load() if resume else Position()
     first = position.step

@@ -20,6 +20,7 @@ from torch import Tensor
 from degla.config.fields import to_record
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.evaluation.overlap import Trainings
 from degla.evaluation.processes import EvaluationProcesses
 from degla.export.card import try_checkpoint_card
 from degla.model import linear_kernel
@@ -69,17 +70,18 @@ class RunState:
         trainer: what is saved and restored.
         watch: losses that have not been checked yet.
         start: the model before training if the run keeps its average with the student, else None.
-        base: fingerprint of the model before training if a resumed run reads it, else None.
+        base: fingerprint of the model before training; a resumed run that does not read it may give None.
+        earlier: what that model was trained on.
         data: digests of the training rows by column; see `data_digests`.
         counts: numbers of training rows, for the model card; see `data_counts`.
     """
 
     def __init__(
         self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
-        base: str | None, data: Mapping[str, str], counts: Mapping[str, int],
+        base: str | None, earlier: Trainings, data: Mapping[str, str], counts: Mapping[str, int],
     ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
-        self.watch, self.start, self._base = watch, start, base
+        self.watch, self.start, self._base, self.earlier = watch, start, base, earlier
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
         self.mirror: RunMirror | None = None
@@ -153,6 +155,7 @@ class RunState:
                         "versions": _versions() | RECIPES.digests([self.config.recipe]),
                     },
                     config=to_record(self.config),
+                    earlier=self.earlier.model_dump(mode="json"),
                     model=None if model is encoder else model,
                 )
                 try_checkpoint_card(folder)
@@ -192,12 +195,13 @@ class RunState:
                 f"--model {folder}."
             )
         self._check_data(folder, state.data)
-        if state.start != self._start or state.base != self._base:
+        if state.start != self._start or (self.config.reads_base and state.base != self._base):
             verb = "averages the student with" if self.start else "still reads"
             raise InputError(
                 f"{folder}: --model {self.config.model} is not the model that the run started from. The run {verb} the "
                 "original; restore it."
             )
+        self._base = state.base  # The checkpoint has all that the run needs of it.
         self._recall(tensors["memory"])
         for name, module in self.trainer.along.items():
             module.load_state_dict(tensors[name])

@@ -66,18 +66,19 @@ class Validation:
         self._without_better = 0
         self._start: dict[str, float] = {}
 
-    def read(self, *, trained: TrainConfig, rows: Sequence[PairTable]) -> None:
+    def read(self, *, trained: TrainConfig, rows: Sequence[PairTable], start: Path | None = None) -> None:
         """Read and check the benchmarks before a model is loaded; warn if they contain training images.
 
         Args:
-            trained: configuration of the run; the training data of a run that it starts from count too.
+            trained: configuration of the run; what its base was trained on before counts too.
             rows: rows of each stream of pairs.
+            start: the checkpoint that the run resumes from, which records that; None for a new run.
 
         Raises:
             InputError: the benchmarks' files are wrong.
         """
         if self.config.benchmarks:
-            from degla.evaluation.caveats import trained_on
+            from degla.evaluation.caveats import trained_on, trained_unknown
             from degla.evaluation.overlap import find_leakage, joined_images, trained_images, training_images
             from degla.evaluation.run import ask_all
 
@@ -89,12 +90,17 @@ class Validation:
             def look() -> Leakage:
                 streams = zip(trained.streams, rows, strict=True)
                 own = [trained_images(to_plain(stream.data), table.images()) for stream, table in streams]
-                return find_leakage(joined_images([*own, training_images(trained.model)]), shown, root=root)
+                return find_leakage(
+                    joined_images([*own, training_images(str(start or trained.model))]), shown, root=root
+                )
 
             leakage = self.processes.from_first(look)
             titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
-            for sentence in trained_on("validation", leakage, titles) if self.processes.first else ():
-                log.warning("%s Its scores, and so the best checkpoint, also measure memorisation.", sentence)
+            if self.processes.first:
+                for sentence in trained_on("validation", leakage, titles):
+                    log.warning("%s Its scores, and so the best checkpoint, also measure memorisation.", sentence)
+                for sentence in trained_unknown("validation", leakage):
+                    log.warning("%s", sentence)
 
     def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
         """Evaluate the model before training, or read the scores that an interrupted run has measured.
