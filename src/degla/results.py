@@ -158,6 +158,11 @@ class ModelProvenance(Record):
     activation: str
     precision: str
 
+    @property
+    def floor(self) -> str:
+        """The kind of a floor, "random" or "blind"; "" for a network, also in a folder of that name."""
+        return self.name.partition(":")[0] if self.activation == "none" else ""
+
 
 class Result(Record):
     """One model's results on some benchmarks: the file that `degla evaluate` writes and `degla report` reads.

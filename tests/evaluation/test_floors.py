@@ -155,6 +155,18 @@ def test_they_stand_beside_chance_in_the_report(gift: Path, tmp_path: Path) -> N
     assert [method.label for method in compare(paths, baseline="random").methods] == ["random", "mine"]
 
 
+@pytest.mark.parametrize("name", ["random", "blind"])
+def test_a_model_in_a_folder_of_that_name_is_none(gift: Path, tmp_path: Path, name: str) -> None:
+    model = evaluate(spreading(), benchmarks=["gift"], root=gift, progress=False)
+    model = model.model_copy(update={"model": model.model.model_copy(update={"name": name})})
+    paths = [save(model, tmp_path, "mine"), save(score("random:2", gift), tmp_path, "floor")]
+    paths.append(save(model, tmp_path, "other"))
+    comparison = compare(paths, baseline="other")
+    assert [method.label for method in comparison.methods] == ["other", "mine"]
+    assert [floor.label for floor in comparison.floors] == ["floor"]
+    assert not any("beats chance without the image" in warning for warning in comparison.warnings)
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path / "data", images=2)
     out = tmp_path / "out.json"

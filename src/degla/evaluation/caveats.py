@@ -27,7 +27,7 @@ def caveats_of(
         floors: the same for models that cannot know the answer.
     """
     titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
-    blind = {label for label, result in results if result.model.name.partition(":")[0] == "blind"}
+    blind = {label for label, result in results if result.model.floor == "blind"}
     for name in titles:
         entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
         yield from _of_benchmark(entries, blind=blind)
@@ -35,7 +35,7 @@ def caveats_of(
     for label, result in results:
         yield from of_training(label, result.leakage, titles)
     for label, floor in floors:
-        for entry in floor.benchmarks if floor.model.name.startswith("blind") else ():
+        for entry in floor.benchmarks if floor.model.floor == "blind" else ():
             yield from _answered_blind(label, entry)
 
 

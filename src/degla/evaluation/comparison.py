@@ -11,7 +11,6 @@ from degla.errors import InputError
 from degla.evaluation.caveats import caveats_of, doubt_about, floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
-from degla.evaluation.models import is_floor
 from degla.evaluation.results import load_result
 from degla.results import BenchmarkResult, Result, Score
 from degla.shelf import did_you_mean
@@ -190,7 +189,7 @@ def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[M
     low = [
         method
         for label, method in methods.items()
-        if label != baseline and all(is_floor(result.model.name) for result in method.results.values())
+        if label != baseline and all(result.model.floor for result in method.results.values())
     ]
     high = [method for method in methods.values() if method not in low]
     return (tuple(high), tuple(low)) if high else (tuple(low), ())

@@ -88,11 +88,6 @@ Dislike = Callable[[Sequence[str]], Sequence[float]]
 """Texts to how unlikely each is, 0 or more."""
 
 
-def is_floor(name: str) -> bool:
-    """Whether a model's name is that of a floor: random, random:SEED, blind, blind:LANGUAGE_MODEL."""
-    return name.partition(":")[0] in KINDS
-
-
 def meaning_of(floor: str) -> str:
     """Return what a floor of that name answers, as shown on pages."""
     if floor.startswith("random"):
@@ -372,8 +367,8 @@ def _has_own(name: str, own: str, precision: EvaluationPrecision) -> InputError:
 
 
 def means_floor(name: str) -> bool:
-    """Whether this name refers to a floor and not to an existing file or folder of that name."""
-    return is_floor(name) and not Path(name).exists()
+    """Whether a name is that of a floor (random, random:SEED, blind, blind:LANGUAGE_MODEL), not of a file or folder."""
+    return name.partition(":")[0] in KINDS and not Path(name).exists()
 
 
 def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
