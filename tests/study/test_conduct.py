@@ -26,7 +26,7 @@ from degla.cli import main
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.data import prepared
-from degla.errors import DeglaError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.questions import BenchmarkQuestions, ask
@@ -136,6 +136,14 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     with pytest.raises(DeglaError, match=r"no run finished: fails, seed 0: .*\. Details are in .*study\.log\."):
         conduct(read_plan(path), out=out, where="plan", processes=1)
     assert json.loads((out / "study.json").read_text()) == again
+
+    # One setting of each arm: the plan that an earlier one chose goes, unless it is the user's or the one that is run.
+    path = _write(tmp_path, arms=arms[1:], seeds=2, set=_TINY["set"] | {"train.steps": [2]}, average=[1])
+    made = (out / "chosen.yaml").read_text()
+    for text, where in ((made, "plan"), (made, str(out / "chosen.yaml")), ("title: mine", "plan")):
+        (out / "chosen.yaml").write_text(text)
+        conduct(read_plan(path), out=out, where=where, processes=1)
+        assert (out / "chosen.yaml").exists() == (text != made or where != "plan")
 
 
 def _plan_of(folder: Path, *, train_steps: int, **fields: Any) -> Plan:
@@ -675,6 +683,34 @@ def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, capsys: pytest.
     assert main(["study", str(path), "--out", str(run.parent), "--processes", "1"]) == 2
     assert "run: already holds a training run. Choose another --out." in capsys.readouterr().err
     assert list(run.parent.iterdir()) == [run], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("runs/clip-0/1-digit/record.json", "tasks in sequence"), ("world/benchmark-4/items.jsonl", "a demo")],
+)
+def test_the_folder_of_other_work_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, other: str
+) -> None:
+    path = _write(tmp_path, arms=[{"recipe": "clip"}])
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
+    assert f"out: already holds {other}. Choose another --out." in capsys.readouterr().err and file.exists()
+
+
+@pytest.mark.parametrize("inner", [".", "1-digit"])
+def test_a_run_of_the_user_is_not_replaced(tmp_path: Path, drawn: Path, inner: str) -> None:
+    job = _job(tmp_path, drawn, train_steps=2)
+    assert job.config is not None and job.config.out is not None
+    own = job.config.out / inner / "step-9"
+    own.mkdir(parents=True)
+    for name in ("state.json", "open_clip_model.safetensors"):
+        (own / name).touch()
+    with pytest.raises(InputError, match="is not of this study, which would replace it"):
+        tune(job)
+    assert own.is_dir()
 
 
 def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from degla.evaluation.questions import ask
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
-from degla.study.conduct import _jobs
+from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import StudyQuestions
 from degla.study.materials import CurrentQuestions, digest_questions, prepare
@@ -218,6 +218,10 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None
         rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
     (tmp_path / "rehearsal").mkdir()  # The runs are rehearsed.
     rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+    with pytest.raises(InputError):  # The plan itself was begun after that.
+        conduct(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+    with pytest.raises(InputError, match="has runs that are not rehearsed"):
+        rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
 
 
 def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:

@@ -410,3 +410,7 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     assert "field 'also'" in capsys.readouterr().err
     assert main(["continual", str(path), "--out", str(out / "runs" / "plain-0" / "1-digit")]) == 2
     assert "1-digit: already holds a training run. Choose another --out." in capsys.readouterr().err
+    (tmp_path / "study" / "runs" / "plain-0").mkdir(parents=True)
+    (tmp_path / "study" / "runs" / "plain-0" / "record.json").touch()
+    assert main(["continual", str(path), "--out", str(tmp_path / "study")]) == 2
+    assert "study: already holds a study. Choose another --out." in capsys.readouterr().err

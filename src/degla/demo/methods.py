@@ -27,7 +27,9 @@ from degla.negatives.run.summary import Summary
 from degla.pages.words import points
 from degla.shelf import PUBLISHED_RULES
 from degla.stopping import StoppedError
-from degla.study.conduct import run_chains
+from degla.study.conduct import DRAWN as DRAWN
+from degla.study.conduct import LINK as LINK
+from degla.study.conduct import is_demo, run_chains
 from degla.study.jobs import ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions
 from degla.study.standings import BASE
@@ -152,12 +154,6 @@ def run_jobs(jobs: list[Job], folder_lock: Lock) -> list[Path]:
     return sorted((path for value in reversed(results) for path in value.paths), key=_seed_of)
 
 
-LINK: Final = "pictures"
-"""Link to the folder of the user's photographs."""
-DRAWN: Final = "world"
-"""Folder of the drawn images."""
-
-
 _MADE: Final = ("runs", "results", "own", "retrieval", "train.jsonl", "negatives.jsonl", "base.html", "report.html")
 
 
@@ -167,10 +163,9 @@ def clear(out: Path) -> None:
     Raises:
         InputError: the folder holds what a demo would replace, but no demo was run there; or it cannot be written.
     """
-    is_demo = any((out / DRAWN).glob("benchmark-*")) or ((out / LINK).is_symlink() and (out / "own").is_dir())
     try:
         for path in (out / name for name in _MADE if (out / name).exists()):
-            if not is_demo and (path.is_file() or any(path.iterdir())):
+            if not is_demo(out) and (path.is_file() or any(path.iterdir())):
                 raise InputError(f"{path}: is not of a demo, which would replace it. Choose another --out.")
         for name in ("runs", "results"):
             if (out / name).exists():

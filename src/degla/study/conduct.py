@@ -31,9 +31,9 @@ from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions, Materials, digest_of, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
-from degla.study.rehearsal.plan import rehearse
+from degla.study.rehearsal.plan import forget_rehearsal, rehearse
 from degla.study.standings import BASE
-from degla.study.study import Study, write_chosen
+from degla.study.study import Study, drop_chosen, write_chosen
 from degla.study.tuning import tune_all
 from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
@@ -70,17 +70,19 @@ def conduct(
 
     Raises:
         InputError: the plan does not fit its data or names a score that the benchmarks do not have, another process
-            has locked the folder, or it is the folder of a training run.
+            has locked the folder, or it is that of a training run, a demo or tasks in sequence.
         DeglaError: the base could not be measured, or no run finished.
         StoppedError: a signal stopped the study.
     """
     rehearsal = None
     runs = expand(plan, where=where)
-    refuse_run(out)
+    refuse_other(out)
     with lock(out) as folder_lock, open_log(out) as handler:
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
+        else:
+            forget_rehearsal(out)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
         now, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
@@ -98,8 +100,11 @@ def conduct(
             raise DeglaError(f"no run finished: {errors}. Details are in {out / 'study.log'}.")
         study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
         write_all(study, out)
+        chosen = out / "chosen.yaml"
         if study.choice:
-            write_chosen(plan, study.table, out / "chosen.yaml")
+            write_chosen(plan, study.table, chosen)
+        elif chosen.resolve() != Path(where).resolve():
+            drop_chosen(chosen)  # Of an earlier plan.
         log.info("open %s", out / "study.html")
         return study
 
@@ -141,10 +146,33 @@ def run_chains(
     return ends
 
 
-def refuse_run(out: Path) -> None:
-    """Raise an error if a study's folder is that of a training run, whose files would be mixed with its own."""
-    if checkpoints(out):
-        raise InputError(f"{out}: already holds a training run. Choose another --out.")
+def refuse_other(out: Path, *, tasks: bool = False) -> None:
+    """Raise an error if a folder holds a training run, a demo or the other kind of study: each would replace files.
+
+    Args:
+        out: folder of a study.
+        tasks: whether it is one of tasks in sequence.
+    """
+    others = {
+        "a training run": bool(checkpoints(out)),
+        "a demo": is_demo(out),
+        "a study": tasks and any(out.glob("runs/*/record.json")),
+        "tasks in sequence": not tasks and any(out.glob("runs/*/*/record.json")),
+    }
+    for other, there in others.items():
+        if there:
+            raise InputError(f"{out}: already holds {other}. Choose another --out.")
+
+
+LINK: Final = "pictures"
+"""Link in a demo's folder to the folder of the user's photographs."""
+DRAWN: Final = "world"
+"""Folder of the images that a demo draws."""
+
+
+def is_demo(out: Path) -> bool:
+    """Whether a demo was run in a folder."""
+    return any((out / DRAWN).glob("benchmark-*")) or ((out / LINK).is_symlink() and (out / "own").is_dir())
 
 
 class _LogFile(logging.FileHandler):

@@ -25,7 +25,7 @@ from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, open_log, refuse_run, run_chains
+from degla.study.conduct import check_end, open_log, refuse_other, run_chains
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -72,11 +72,11 @@ def conduct_sequences(
 
     Raises:
         InputError: the plan does not fit its data or names a score that the benchmarks do not have, another process
-            has locked the folder, or it is the folder of a training run.
+            has locked the folder, or it is that of a training run, a demo or a study.
         DeglaError: the base could not be measured, or no sequence finished.
         StoppedError: a signal stopped everything.
     """
-    refuse_run(out)
+    refuse_other(out, tasks=True)
     with lock(out) as folder_lock, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
         what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"

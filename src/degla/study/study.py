@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -226,10 +227,20 @@ def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: os.path.relpath(value, folder) if name in local else value for name, value in fields.items()}
 
 
+_MADE: Final = "# Made by degla study: each arm at its best setting by the joint score."
+
+
 def write_chosen(plan: Plan, table: StudyTable, path: Path) -> None:
     """Write the plan that `chosen_plan` returns."""
     text = yaml.safe_dump(chosen_plan(plan, table, folder=path.parent), sort_keys=False, allow_unicode=True, width=110)
-    write_text(path, f"# Made by degla study: each arm at its best setting by the joint score.\n{text}")
+    write_text(path, f"{_MADE}\n{text}")
+
+
+def drop_chosen(path: Path) -> None:
+    """Delete such a plan; a file by anyone else stays."""
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8").startswith(_MADE):
+            path.unlink()
 
 
 def at_edges(table: StudyTable) -> dict[str, list[str]]:

@@ -160,11 +160,14 @@ def _newest(folder: Path) -> Path | None:
 def _train(
     config: TrainConfig, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]
 ) -> str | None:
+    from degla.model.runs import checkpoints, runs_within
     from degla.training.loop import train
 
     resume = record.made_from == identity and _newest(folder) is not None
     if resume:
         notes.append(f"resumed from {_newest(folder)}")
+    elif not (folder / _RECORD).is_file() and (checkpoints(folder) or runs_within(folder)):
+        raise InputError(f"{folder}: is not of this study, which would replace it. Choose another --out.")
     elif folder.exists():
         changes = differences(record.made_from, identity) if record.made_from else []
         if changes:

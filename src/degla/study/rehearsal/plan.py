@@ -119,6 +119,12 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     return plan.model_copy(update=changes), record
 
 
+def forget_rehearsal(out: Path) -> None:
+    """Delete what a rehearsal wrote for itself, since the runs of the folder are no longer those of a rehearsal."""
+    if (out / _FOLDER).exists():
+        shutil.rmtree(out / _FOLDER)
+
+
 def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
     """The small model, or a copy of it with a bias in `folder` if the base has one or a run's losses read one."""
     import open_clip
