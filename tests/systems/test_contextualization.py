@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -580,6 +581,11 @@ def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
     assert {json.loads(line)["source"] for line in lines} == {"scripted"} and len(lines) == len(first.contexts)
     again = replace(settings, writer="https://here/v1", writer_model="gpt")
     assert SYSTEM.read(again, "wordnet", 0).contexts == first.contexts
+    assert SYSTEM.digest is not None and SYSTEM.digest(settings, first) == SYSTEM.digest(again, first) != ""
+    other = copy(first)
+    other.contexts = [*first.contexts[:-1], "other"]
+    assert SYSTEM.digest(settings, other) != SYSTEM.digest(settings, first)
+    assert SYSTEM.digest(replace(settings, contexts=""), first) == ""
     assert SYSTEM.read(replace(settings, writer="template", contexts=""), "wordnet", 0).contexts != first.contexts
     assert calls == [("embedded", None), ("server", ["https://here/v1"], "gpt")]
 

@@ -294,6 +294,24 @@ def test_data_beside_the_path_has_a_digest_too(tmp_path: Path, monkeypatch: pyte
         run_system(system, settings, cases, name="fake", out=tmp_path / "out", command="degla")
 
 
+def test_texts_of_a_file_that_grows_have_a_digest_for_each_seed(tmp_path: Path) -> None:
+    texts = {0: "one", 1: "two", 2: "three"}
+    settings = _Settings(data=("plain",))
+    system = replace(SYSTEM, digest=lambda settings, data: texts[data[1]])
+
+    def run(seeds: int, out: str = "out", models: Path | None = None) -> SystemRecord:
+        cases = cases_of(system, settings, seeds=range(seeds), methods=())
+        return run_system(system, settings, cases, name="fake", out=tmp_path / out, command="degla", models=models)
+
+    assert list(run(2).digests.values()) == ["one", "two"]
+    assert list(run(3).digests.values()) == ["one", "two", "three"]
+    texts[1] = "other"
+    assert len(run(1).digests) == 3
+    for models in (None, tmp_path / "out"):
+        with pytest.raises(InputError, match=r"the data of plain, texts of seed 1 have changed\. Choose another --out"):
+            run(2, "out" if models is None else "evaluation", models)
+
+
 def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:
     _run(tmp_path, seeds=1)
     trained = list(TRAINED)

@@ -78,11 +78,12 @@ def run_system(
         rows = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*rows, *cases))
         files = _files(system, settings, settings.data)
-        record = _with_digests(record, files, out=out)
+        texts = _digests_of_texts(system, settings, cases)
+        record = _with_digests(record, files, texts, out=out)
         source = out if models is None else models
         times: dict[Case, float] = {}
         if models is not None:
-            earlier = _with_digests(load_record(models, system=name), files, out=models)
+            earlier = _with_digests(load_record(models, system=name), files, texts, out=models)
             times = {row.case: row.seconds for row in earlier.cases}
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
@@ -196,12 +197,28 @@ def _files(system: AnySystem, settings: AnySettings, data: Iterable[str]) -> lis
 def _is_unchanged(system: AnySystem, settings: AnySettings, data: str, record: SystemRecord, out: Path) -> bool:
     """Whether an earlier call's data are as they were when their methods were measured."""
     files = [Path(name) for name in _files(system, settings, [data])]
-    return all((_digest_of(file, out) if file.exists() else None) == record.digests.get(str(file)) for file in files)
+    if any((_digest_of(file, out) if file.exists() else None) != record.digests.get(str(file)) for file in files):
+        return False
+    texts = _digests_of_texts(system, settings, [row.case for row in record.cases if row.data == data])
+    return texts == {name: record.digests[name] for name in record.digests if name.startswith(f"{data}, texts of ")}
 
 
-def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
-    """Return the record with the digests of these files and folders; reject any that changed since it was measured."""
-    digests = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()}
+def _digests_of_texts(
+    system: System[AnySettings, Data], settings: AnySettings, cases: Iterable[Case]
+) -> dict[str, str]:
+    """Return the digests of what `System.digest` describes, by data set and seed."""
+    if system.digest is None:
+        return {}
+    digests = {}
+    for data, seed in dict.fromkeys((case.data, case.seed) for case in cases):
+        with seeded(seed):
+            digests[f"{data}, texts of seed {seed}"] = system.digest(settings, system.read(settings, data, seed))
+    return {name: digest for name, digest in digests.items() if digest}
+
+
+def _with_digests(record: SystemRecord, data: Iterable[str], texts: dict[str, str], *, out: Path) -> SystemRecord:
+    """Return the record with the digests of these files, folders and texts; reject any that changed since."""
+    digests = {name: _digest_of(Path(name), out) for name in data if Path(name).exists()} | texts
     for name, digest in digests.items():
         if record.digests.get(name, digest) != digest:
             raise InputError(

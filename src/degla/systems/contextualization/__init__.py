@@ -16,7 +16,7 @@ Differs:  A two-layer encoder trained from scratch instead of BERT, T5 and BART;
 Cost:     `reconstruct` and `write` embed one text per triple in addition to its two queries; ranking costs the same.
 """
 
-from degla.systems.contextualization.cases import draw, measure, read, train
+from degla.systems.contextualization.cases import digest, draw, measure, read, train
 from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -50,5 +50,6 @@ SYSTEM = System(
     train=train,
     measure=measure,
     draw=draw,
+    digest=digest,
     expected=(Expectation("reconstruct", "warm_up", "mrr", 0.005, data=("wordnet",)),),
 )

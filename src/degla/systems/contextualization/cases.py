@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,11 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
     from degla.negatives.llm.server import ServerModel
 
     return ServerModel([settings.writer], settings.writer_model)
+
+
+def digest(settings: ContextSettings, data: ContextCorpus) -> str:
+    """Return the sha256 of the contexts; "" if they are not of a file, but follow from the settings."""
+    return hashlib.sha256("\n".join(data.contexts).encode()).hexdigest() if settings.contexts else ""
 
 
 def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weights:
