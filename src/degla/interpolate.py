@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.caveats import of_training
+from degla.evaluation.caveats import of_training, other_base
 from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, score_names
 from degla.evaluation.overlap import joined_images, joined_trainings, training_images, trainings_of
@@ -25,6 +25,7 @@ from degla.files import require_writable, write_json, write_text
 from degla.model.checkpoint import average_weights, check_alike, save_encoder, written_whole
 from degla.model.load import load_encoder
 from degla.pages.plot import standalone_picture
+from degla.passwords import without_passwords
 from degla.results import Result
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,11 @@ def interpolate(
     )
     sweep = choose(points, gain=goal.gain, kept=goal.kept, keep=goal.keep)
     titles = {entry.name: entry.title for entry in result.benchmarks}
-    sweep = replace(sweep, warnings=tuple(of_training("the tuned model and its averages", leakage, titles)))
+    warnings = list(of_training("the tuned model and its averages", leakage, titles))
+    last = next(iter(trainings[tuned].data), {})
+    if last.get("model") == base and last.get("base") not in (None, first.fingerprint):
+        warnings.append(other_base("the tuned model", without_passwords(base), "base"))
+    sweep = replace(sweep, warnings=tuple(warnings))
     write_text(out / "frontier.svg", _draw(sweep))
     write_json(out / "sweep.json", sweep.plain())
     with written_whole(out / CHOSEN) as folder:

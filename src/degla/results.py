@@ -150,13 +150,22 @@ class BenchmarkResult(Record):
 
 
 class ModelProvenance(Record):
-    """The model that was scored: `fingerprint` is the sha256 of its weights, `label` the method's name in reports."""
+    """The model that was scored.
+
+    Attributes:
+        label: the method's name in reports.
+        fingerprint: sha256 of its weights.
+        base: name of the model that it was fine-tuned from; "" if that is not recorded.
+        base_fingerprint: sha256 of the weights that it had then.
+    """
 
     name: str
     label: str = Field(min_length=1)
     fingerprint: str
     activation: str
     precision: str
+    base: str = ""
+    base_fingerprint: str = ""
 
     @property
     def floor(self) -> str:

@@ -28,7 +28,7 @@ from degla.evaluation.overlap import (
 )
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation, evaluate
 from degla.evaluation.terminal import render_result
 from degla.export.run import To, export
 from degla.model.checkpoint import save_encoder
@@ -37,6 +37,7 @@ from degla.model.load import load_encoder
 from degla.records import CaptionRecord, Original, write_jsonl
 from degla.training.loop import train
 from tests.evaluation.fake_encoders import spreading
+from tests.tiny import write_model
 from tests.training.configs import tiny_config
 
 
@@ -374,3 +375,48 @@ def test_a_run_records_what_its_base_was_trained_on(run: Path, tiny_pairs: dict[
     shutil.rmtree(folder)
     assert _names(train(config, resume=True).folder) == found
     assert "3.png" in (_names(run) or [])
+
+
+def test_seed_and_base_are_those_of_the_last_training(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, small_root: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    run = train(tiny_config("clip", model=base, pairs=tiny_pairs, out=tmp_path / "run", steps=2)).folder.parent
+    out = export(str(run), to="open_clip", out=tmp_path / "out").folder
+    evaluation = Evaluation(["small"], small_root, progress=False)
+
+    def told(*models: Path) -> list[str]:
+        for number, model in enumerate(models):
+            save_result(evaluation.score_named(str(model), label=f"model {number}"), tmp_path / f"{number}.json")
+        results = [tmp_path / f"{number}.json" for number in range(len(models))]
+        tuned = load_result(results[-1])
+        assert (tuned.training_seed, tuned.model.base) == (3, str(base))
+        return [warning for warning in compare(results, baseline="model 0").warnings if "fine-tuned from" in warning]
+
+    assert told(base, run) == told(base, out) == []
+    shutil.rmtree(base)
+    write_model(base, seed=1)
+    for model in (run, run / "step-2", out):
+        assert told(base, model) == [
+            f"model 1: was fine-tuned from {base} when it had other weights than were scored as model 0, so their "
+            "difference is not what the training changed."
+        ]
+    words = ["interpolate", str(base), str(run), "--alphas", "1", "--benchmarks", "own", "--root", str(tmp_path)]
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    shutil.copy(tmp_path / "0.png", tmp_path / "own" / "images" / "a.png")
+    row = {"image": "a.png", "caption": "a cat on a mat", "negative": "a mat on a cat"}
+    (tmp_path / "own" / "questions.jsonl").write_text(json.dumps(row))
+    words += [
+        "--gain",
+        "questions",
+        "--kept",
+        "questions",
+        "--keep",
+        "0",
+        "--no-cache",
+        "--out",
+        str(tmp_path / "sweep"),
+    ]
+    assert main(words) == 0
+    assert "other weights than were scored as base" in (tmp_path / "sweep" / "sweep.json").read_text()

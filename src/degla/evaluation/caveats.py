@@ -32,6 +32,7 @@ def caveats_of(
         entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
         yield from _of_benchmark(entries, blind=blind)
     yield from _unlike(results)
+    yield from dict.fromkeys(_other_bases(results))
     for label, result in results:
         yield from of_training(label, result.leakage, titles)
     for label, floor in floors:
@@ -145,6 +146,22 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]], *, blind: Coll
     rules_of = {tuple((part.name, part.tie) for part in entry.parts) for _, entry in entries}
     if len(rules_of) > 1 and len({rule for rules in rules_of for _, rule in rules}) > 1:
         yield f"{title}: results were scored under different tie rules, so no gains and no best are shown for it."
+
+
+def other_base(label: str, base: str, other: str) -> str:
+    """Return a sentence: a model was fine-tuned from `base` when that had other weights than were scored as `other`."""
+    return (
+        f"{label}: was fine-tuned from {base} when it had other weights than were scored as {other}, so their "
+        "difference is not what the training changed."
+    )
+
+
+def _other_bases(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
+    for label, result in results:
+        tuned = result.model
+        for other, start in results if tuned.base and tuned.base_fingerprint else ():
+            if start.model.name == tuned.base and start.model.fingerprint != tuned.base_fingerprint:
+                yield other_base(label, tuned.base, other)
 
 
 def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:

@@ -99,8 +99,9 @@ class Trainings(Record):
     """What weights were trained on, as a model's folder records it.
 
     Attributes:
-        data: of each training, the newest first, the sections `data` and `replay` of its configuration (plain values),
-            the latter with its own `data` only.
+        data: of each training, the newest first: the sections `data` and `replay` of its configuration (plain values),
+            the latter with its own `data` only; its seed; and name (`model`) and fingerprint (`base`) of what it began
+            from.
         unknown: as in `Leakage`.
     """
 
@@ -207,7 +208,7 @@ def trainings_of(name: str) -> Trainings:
         folder = _folder(name)
         config, earlier = _config(folder), _earlier(folder)
         if config is not None:
-            data.append(_sections(config))
+            data.append(_sections(config) | {"base": _base_of(folder)})
         if earlier is not None:
             return Trainings(data=(*data, *earlier.data), unknown=earlier.unknown)
         if config is None:
@@ -218,10 +219,32 @@ def trainings_of(name: str) -> Trainings:
     return Trainings(data=tuple(data))
 
 
+def last_training(name: str) -> Mapping[str, Any]:
+    """Return the newest training in `trainings_of`; empty if none is known."""
+    with suppress(InputError):
+        return next(iter(trainings_of(name).data), {})
+    return {}
+
+
 def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """The data that a run's configuration names; anything else than a section is kept as it is, to be told later."""
     replay = config.get("replay", {})
-    return {"data": config["data"], "replay": {"data": replay.get("data")} if isinstance(replay, dict) else replay}
+    loop = config.get("train")
+    return {
+        "model": str(config.get("model", "")),
+        "seed": loop.get("seed") if isinstance(loop, dict) else None,
+        "data": config["data"],
+        "replay": {"data": replay.get("data")} if isinstance(replay, dict) else replay,
+    }
+
+
+def _base_of(folder: Path) -> str | None:
+    """The fingerprint of the model that a run began from, if a checkpoint of it is there."""
+    from degla.model.integrity import STATE_NAME, read_state
+
+    with suppress(InputError):
+        return next((read_state(place).base for place in _places(folder) if (place / STATE_NAME).is_file()), None)
+    return None
 
 
 def _folder(name: str) -> Path:

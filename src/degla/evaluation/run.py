@@ -31,13 +31,14 @@ from degla.evaluation.models import (
     seed_of,
 )
 from degla.evaluation.neutral import find_floors
-from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
+from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, last_training, training_images
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
+from degla.passwords import without_passwords
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
@@ -137,7 +138,10 @@ class Evaluation:
         name = model if isinstance(model, str) else model.name
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         seed, images = training_seed_of(name), training_images(name)
-        return self.score(encoder, label=label, training_seed=seed, training=images)
+        last = last_training(name)
+        base = {"base": without_passwords(last.get("model") or ""), "base_fingerprint": last.get("base") or ""}
+        result = self.score(encoder, label=label, training_seed=seed, training=images)
+        return result.model_copy(update={"model": result.model.model_copy(update=base)})
 
     def score(
         self,
@@ -271,9 +275,10 @@ class Evaluation:
 
 def training_seed_of(name: str) -> int | None:
     """Return the seed that tells apart results of one label: of the run that trained a model, or of a random floor."""
-    from degla.model.runs import recorded_seed
-
-    return seed_of(name) if means_floor(name) else recorded_seed(name)
+    if means_floor(name):
+        return seed_of(name)
+    seed = last_training(name).get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def evaluate(

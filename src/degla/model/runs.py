@@ -14,7 +14,6 @@ from degla.locks import locked_if_free
 from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, named_by_step, read_state
 from degla.model.tokenizer import CONFIG_NAME
 from degla.pages.words import counted
-from degla.parse import read_json_object
 from degla.remote import display_path
 
 log = logging.getLogger("degla.train")
@@ -129,17 +128,6 @@ def point_to_best(run: Path, best: str | None) -> None:
             partial.replace(link)
     except OSError as error:
         log.warning("%s: cannot link to the best checkpoint (%s); its name is in best.json.", link, error.strerror)
-
-
-def recorded_seed(name: str) -> int | None:
-    """Return the training seed of a run or checkpoint folder, or None for any other model."""
-    path = Path(name)
-    folder = path if (path / STATE_NAME).is_file() else latest_checkpoint(path)
-    try:
-        config = read_json_object((folder or path) / "config.json", constants=True)
-        return int(config["train"]["seed"])
-    except (InputError, ValueError, KeyError, TypeError):
-        return None
 
 
 def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
