@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -209,6 +210,23 @@ def test_a_resume_on_another_base_is_refused_where_it_is_read(
     with pytest.raises(InputError, match=r"step-2: --model .*other is not the model that the run started from"):
         train(replace(config, model=str(other)), resume=True)
     assert train(config, resume=True).step == 4
+
+
+def test_a_resume_on_a_base_of_another_configuration_is_refused(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    config = tiny_config("clip", model=base, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    train(config)
+    file = base / "open_clip_config.json"
+    before = json.loads(file.read_text())
+    for section, field, value in (("preprocess_cfg", "mean", [0, 0, 0]), ("model_cfg", "quick_gelu", False)):
+        file.write_text(json.dumps(before | {section: before[section] | {field: value}}))
+        with pytest.raises(InputError, match=f"has changed since this checkpoint: '{field}' was .* Restore it, or"):
+            train(config, resume=True)
+    file.write_text(json.dumps(before))
+    assert train(config, resume=True).finished
 
 
 def test_full_disk_leaves_the_old_checkpoint(

@@ -35,6 +35,7 @@ from degla.model.integrity import (
 from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
+from degla.parse import read_json_object
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -158,6 +159,7 @@ def load_checkpoint(
             f"run from it with --model {folder}."
         )
     with checked(folder, for_training=True):
+        _check_configuration(encoder, folder)
         _load_weights(encoder, folder / (ADAPTERS_NAME if adapted else STUDENT_NAME if averaged else WEIGHTS_NAME))
         if teacher is not None:
             if not (folder / TEACHER_NAME).is_file():
@@ -171,6 +173,20 @@ def load_checkpoint(
         except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             raise InputError(f"{folder / OPTIMIZER_NAME}: damaged: {error}. Use an earlier checkpoint.") from None
     return state, tensors
+
+
+def _check_configuration(encoder: Encoder, folder: Path) -> None:
+    """Refuse a base whose activation or preprocessing has changed: the run would go on with another model."""
+    saved, now = read_json_object(folder / CONFIG_NAME), encoder.description
+    before = {**saved.get("preprocess_cfg", {}), "quick_gelu": saved.get("model_cfg", {}).get("quick_gelu", False)}
+    after = {**now.preprocess_config, "quick_gelu": now.quick_gelu}
+    for field in sorted(before.keys() & after.keys()):
+        if _without_form(before[field]) != _without_form(after[field]):
+            raise InputError(
+                f"{folder}: the configuration of {encoder.name} has changed since this checkpoint: {field!r} was "
+                f"{before[field]}, is {after[field]}. Restore it, or start a new run from this checkpoint with "
+                f"--model {folder}."
+            )
 
 
 def _load_weights(encoder: Encoder, path: Path) -> None:
