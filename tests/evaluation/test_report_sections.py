@@ -35,6 +35,9 @@ from degla.statistics.seeds import QuestionVariance
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
 from tests.evaluation.made_up import draw_result, published_scores
 
+_FLOOR = {"activation": "none"}
+"""As in the results of floors."""
+
 
 def _save(folder: Path, result: Result) -> Path:
     path = folder / f"{result.model.label}-{result.training_seed}.json"
@@ -386,7 +389,7 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
 def test_what_a_blind_model_answers_is_named_where_it_is_above_chance() -> None:
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
     result = draw_result("blind", (0.9, 0.5, 0, 0), None, benchmark=sugarcrepe, n=100)
-    floor = result.model_copy(update={"model": result.model.model_copy(update={"name": "blind"})})
+    floor = result.model_copy(update={"model": result.model.model_copy(update=_FLOOR | {"name": "blind"})})
     (warning,) = caveats_of([], floors=[("blind", floor)])
     assert "replace_rel 91 % (chance 50 %) and 2 more parts." in warning and "swap" not in warning
 
@@ -471,7 +474,7 @@ def test_floors_say_what_they_answer_where_they_stand(tmp_path: Path) -> None:
     paths = [_save(tmp_path, _result_of("winoground", label)) for label in ("base", "eyeless", "dice")]
     for path, name in zip(paths[1:], ("blind", "random:3"), strict=True):
         result = load_result(path, items=True)
-        save_result(result.model_copy(update={"model": result.model.model_copy(update={"name": name})}), path)
+        save_result(result.model_copy(update={"model": result.model.model_copy(update=_FLOOR | {"name": name})}), path)
     report(paths, out=tmp_path / "report.html", published=False)
     glance, parts = (tmp_path / "report.md").read_text().split("## Every part")
     for section in (glance, parts):
@@ -493,7 +496,7 @@ def test_ties_of_a_floor_without_sight_are_no_news() -> None:
     """Their rule would be untrue, and neither word order nor precision is their cause."""
     drawn = _result_of("winoground", "clip")
     for name, shown in (("blindfold", True), ("blind", False), ("blind:gpt2", False)):
-        result = TracedResult(**dict(drawn) | {"model": drawn.model.model_copy(update={"name": name})})
+        result = TracedResult(**dict(drawn) | {"model": drawn.model.model_copy(update=_FLOOR | {"name": name})})
         assert any("tie exactly" in sentence for sentence in caveats_of([("clip", result)])) == shown
 
 
