@@ -307,6 +307,17 @@ def test_texts_of_a_file_that_grows_have_a_digest_for_each_seed(tmp_path: Path) 
     assert list(run(3).digests.values()) == ["one", "two", "three"]
     texts[1] = "other"
     assert len(run(1).digests) == 3
+    texts[1] = "two"
+    drawn: list[str] = []
+    system = replace(system, draw=lambda settings, data, models, name: drawn.append(name))
+    settings = _Settings(data=("other",))
+    run(1)
+    assert drawn == ["plain", "other"], "pictures of earlier data stay"
+    texts[1], settings = "other", _Settings(data=("another",))
+    drawn.clear()
+    run(1)
+    assert drawn == ["other", "another"], "unless their texts have changed"
+    settings = _Settings(data=("plain",))
     for models in (None, tmp_path / "out"):
         with pytest.raises(InputError, match=r"the data of plain, texts of seed 1 have changed\. Choose another --out"):
             run(2, "out" if models is None else "evaluation", models)
