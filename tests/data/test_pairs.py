@@ -8,7 +8,7 @@ import pytest
 
 from degla.cli import main
 from degla.data.joining import TABLE_NAME, join, join_and_report
-from degla.data.pairs import PairRow, normalized_words
+from degla.data.pairs import PairRow, hold_out, normalized_words
 from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
@@ -117,14 +117,18 @@ def test_negatives_of_another_version_of_the_captions_are_reported(caplog: pytes
 
 
 def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [CaptionRecord(id=str(n), image=f"{n // 2}.jpg", image_id="x", text=f"dog {n}") for n in range(40)]
+    rows = [CaptionRecord(id=str(n), image=f"{n}.jpg", image_id=f"{n // 2}", text=f"dog {n}") for n in range(40)]
     write_jsonl(tmp_path / "captions.jsonl", rows)
     sides = []
     for name, seed in (("first", "0"), ("same", "0"), ("other", "1")):
         out = tmp_path / name
         assert main(["prepare", "split", str(tmp_path / "captions.jsonl"), "--out", str(out), "--seed", seed]) == 0
         sides.append([list(read_jsonl(CaptionRecord, out / file)) for file in ("train.jsonl", "held_out.jsonl")])
-    assert "8 captions of 4 images held out, 32 for training: " in capsys.readouterr().err
+    told = f"8 captions of 4 images held out, 32 for training; relative image paths begin at {tmp_path} (--data.images)"
+    assert f"{told}: " in capsys.readouterr().err
     train, held_out = sides[0]
     assert sides[0] == sides[1] != sides[2] and sorted(map(str, train + held_out)) == sorted(map(str, rows))
-    assert not {row.image for row in train} & {row.image for row in held_out}
+    assert not {row.image_id for row in train} & {row.image_id for row in held_out}  # Rows of Parquet have own paths.
+    same = [row.model_copy(update={"image": f"{n // 2}.jpg", "image_id": row.id}) for n, row in enumerate(rows)]
+    train, held_out = hold_out(same, most=20, seed=0)
+    assert len(held_out) == 8 and not {row.image for row in train} & {row.image for row in held_out}

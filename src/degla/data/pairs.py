@@ -40,13 +40,18 @@ class PairRow:
 def hold_out(
     captions: Sequence[CaptionRecord], *, most: int, seed: int
 ) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
-    """Split captions for training from those of a random fifth of the images, at most `most`, for evaluation."""
-    names = sorted({caption.image for caption in captions})
+    """Split captions for training from those of a random fifth of the images, at most `most`, for evaluation.
+
+    Captions with the same path or `image_id` are of one image: pictures in rows of a Parquet file have own paths.
+    """
+    first: dict[str, str] = {}
+    images = [first.setdefault(caption.image_id, caption.image) for caption in captions]
+    names = sorted(set(images))
     order = np.random.default_rng(seed).permutation(len(names))
     held_out = {names[number] for number in order[: min(most, len(names) // 5)]}
     sides: tuple[list[CaptionRecord], list[CaptionRecord]] = ([], [])
-    for caption in captions:
-        sides[caption.image in held_out].append(caption)
+    for caption, image in zip(captions, images, strict=True):
+        sides[image in held_out].append(caption)
     return sides
 
 

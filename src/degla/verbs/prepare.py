@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.pages.words import counted, duration
-from degla.remote import address_of
+from degla.remote import address_of, display_path
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,
@@ -149,6 +149,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.data.pairs import hold_out
+    from degla.data.places import base_of
     from degla.records import write_jsonl
 
     train, held_out = hold_out(list(captions), most=_MOST_HELD_OUT, seed=arguments.seed)
@@ -157,8 +158,11 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     with _new_folder(arguments.out) as folder:
         write_jsonl(folder / "train.jsonl", train)
         write_jsonl(folder / "held_out.jsonl", held_out)
-    images = len({caption.image for caption in held_out})
-    return f"{counted(len(held_out), 'caption')} of {counted(images, 'image')} held out, {len(train):,} for training"
+    images = len({caption.image_id for caption in held_out})
+    return (
+        f"{counted(len(held_out), 'caption')} of {counted(images, 'image')} held out, {len(train):,} for training; "
+        f"relative image paths begin at {display_path(base_of(arguments.captions))} (--data.images)"
+    )
 
 
 def _presence(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
