@@ -287,8 +287,11 @@ def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
 
 def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The page advised to give a root although one was given."""
+    comparison = compare(_world(tmp_path), baseline="base")
     with pytest.raises(InputError, match="nowhere: no such folder of the benchmarks' data"):
-        largest_changes(compare(_world(tmp_path), baseline="base"), root=tmp_path / "nowhere")
+        largest_changes(comparison, root=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="s3://b/x: benchmarks are read from a local folder"):
+        largest_changes(comparison, root=Path("s3://b/x"))
 
 
 def test_an_item_about_another_image_is_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.image_files import SIDE, thumbnail
-from degla.evaluation.questions import digests_of
+from degla.evaluation.questions import digests_of, require_local
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, minus
@@ -242,7 +242,7 @@ def illustrated(
         side: largest number of pixels of an image's longer side.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it is an address.
     """
     _require_root(root)
     wanted: dict[tuple[str, str], set[str]] = {}
@@ -258,6 +258,7 @@ def illustrated(
 
 
 def _require_root(root: Path) -> None:
+    require_local(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of the benchmarks' data.")
 
