@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Section
@@ -112,6 +113,19 @@ def test_columns_that_do_not_fit_on_a_terminal_continue_below(width: int) -> Non
     assert all(f"{number}.25" in words and f"+{number}.5" in words for number in range(40)), "no number is wrapped"
     repeated = sum("kind" in line for line in lines)
     assert repeated == sum("pairs" in line for line in lines) == capture.get().count("┏━") > 1
+
+
+def test_at_every_width_numbers_and_short_names_stay_whole() -> None:
+    """Also a name whose letters are two cells wide, a number longer than names' least width, and names alone."""
+    titles, values = ["n", "模型比较", "模型", "[b]x[/b]", "比较模型"], ["1,234,567.25", "2.5", "3.5", "4.5", "5.5"]
+    for width in range(34, 100):
+        console = Console(width=width, force_terminal=False)
+        with console.capture() as capture:
+            console.print(Table(["part", *titles], [["swap", *values]]).terminal())
+            console.print(Table(["alone"], [["path/" * 30]]).terminal())
+        lines = capture.get().splitlines()
+        assert max(map(cell_len, lines)) <= width and "alone" in capture.get()
+        assert all(f" {word} " in capture.get() for word in (*titles, *values)), width
 
 
 def test_a_row_that_does_not_fit_is_an_error() -> None:
