@@ -38,6 +38,8 @@ def test_crops_cover_the_picture_and_overlap() -> None:
     assert {crop.crop for crop in Regions((3,)).crops(IMAGE, (1, 1))} == {(0, 0, 1, 1)}
     outside = Regions((3,)).crops(ItemImage(path="a.png", crop=(-60, -10, 100, 40)), (80, 40))
     assert len(outside) == 6 and all(crop.crop and crop.crop[0] >= -35 for crop in outside), "nothing without a pixel"
+    beside = ItemImage(path="a.png", crop=(-60, 0, 40, 40))
+    assert Regions((3,)).crops(beside, (80, 40)) == (beside,), "refused where it is read"
     with pytest.raises(InputError, match="--crops 1 0: give the crops per side"):
         Regions((1, 0))
 

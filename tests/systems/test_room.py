@@ -230,6 +230,11 @@ def test_pictures_of_earlier_calls_stay_on_the_page_unless_their_data_changed(tm
     gone.unlink()
     assert run(str(own), "base") == {str(own): {"base"}}
     assert run("plain", "better") == {str(own): {"base"}, "plain": {"better"}}
+    (model,) = (tmp_path / "out" / "models").glob("*own.npz/*")
+    weights = model.read_bytes()
+    model.unlink()
+    assert run("plain", "better") == {"plain": {"better"}}, "a model that is gone has no picture"
+    model.write_bytes(weights)
     own.write_bytes(b"two")
     assert run("plain", "base") == {"plain": {"base", "better"}}
 
