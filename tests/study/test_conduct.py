@@ -713,6 +713,20 @@ def test_a_run_of_the_user_is_not_replaced(tmp_path: Path, drawn: Path, inner: s
     assert own.is_dir()
 
 
+def test_a_study_killed_while_it_clears_a_run_goes_on(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(_job(tmp_path, drawn, train_steps=2))
+    job = _job(tmp_path, drawn, train_steps=3)
+    with monkeypatch.context() as context:
+        listed = Path.iterdir
+        context.setattr(Path, "iterdir", lambda path: iter(sorted(listed(path))))
+        context.setattr("degla.study.tuning.shutil.rmtree", lambda path: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            tune(job)
+    assert tune(job).trained
+
+
 def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _write(tmp_path, arms=[{"recipe": "clip", "optim.lr": ["1e-4", "2e-4"]}], seeds=2)
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--list", "--set", "seeds=[7]"]) == 0

@@ -212,16 +212,34 @@ def test_a_photograph_that_came_is_asked_about(tmp_path: Path, monkeypatch: pyte
     assert asked() != after, "a benchmark of the user's own"
 
 
-def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path) -> None:
+def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match=r"has runs that are not rehearsed .* Use another --out\."):
         rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
     (tmp_path / "rehearsal").mkdir()  # The runs are rehearsed.
     rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
-    with pytest.raises(InputError):  # The plan itself was begun after that.
-        conduct(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+    plan = _plan(tmp_path, {"recipe": "clip"})
+    with pytest.raises(InputError):  # The plan itself fails before its runs replace any.
+        conduct(plan, out=tmp_path, where="plan")
+    rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+    monkeypatch.setattr("degla.study.conduct.prepare", lambda *_, **__: [])
+    monkeypatch.setattr("degla.study.conduct._jobs", lambda *_, **__: ([], []))
+    monkeypatch.setattr("degla.study.conduct.run_chains", lambda *_, **__: pytest.fail("begun"))
+    with pytest.raises(pytest.fail.Exception, match="begun"):
+        conduct(plan, out=tmp_path, where="plan")
     with pytest.raises(InputError, match="has runs that are not rehearsed"):
-        rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+        rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+
+
+def test_a_study_of_the_user_in_a_folder_named_rehearsal_stays(tmp_path: Path) -> None:
+    own = tmp_path / "rehearsal" / "study.json"
+    own.parent.mkdir()
+    own.touch()
+    plan = _plan(tmp_path, {"recipe": "clip"})
+    with pytest.raises(InputError, match="rehearsal: was not made by a rehearsal, which would replace it"):
+        rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+    rehearsal_plan.forget_rehearsal(tmp_path)
+    assert own.exists()
 
 
 def _plan(folder: Path, *arms: dict[str, Any], **changes: Any) -> Plan:

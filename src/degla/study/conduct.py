@@ -81,8 +81,6 @@ def conduct(
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
-        else:
-            forget_rehearsal(out)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         materials = prepare(plan, runs, out=out)
         now, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
@@ -93,6 +91,8 @@ def conduct(
         check = partial(
             check_end, chains=chains, bases=len(bases), requirements=requirements, where=where, handler=handler
         )
+        if not rehearsed:
+            forget_rehearsal(out)
         ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:

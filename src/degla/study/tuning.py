@@ -181,7 +181,8 @@ def _train(
 
 def _clear(folder: Path) -> None:
     with lock(folder):
-        for path in folder.iterdir():
+        # The record last: without it, what a process killed in between leaves would be taken for the user's own run.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == _RECORD):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != LOCK_NAME:

@@ -5,6 +5,7 @@ The pairs are an arm's own, or available COCO pairs, or drawn ones in COCO's for
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -69,12 +70,13 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
             f"{where}: --rehearse requires a plan with 'benchmarks'. A world plan runs anyway; shrink it by --set."
         )
     folder = out / _FOLDER
+    if folder.exists() and not _is_laid(folder):
+        raise InputError(f"{folder}: was not made by a rehearsal, which would replace it. Use another --out.")
     if not folder.exists() and (out / "runs").exists():
         raise InputError(
             f"{out}: has runs that are not rehearsed and that a rehearsal would replace. Use another --out."
         )
-    if folder.exists():
-        shutil.rmtree(folder)
+    forget_rehearsal(out)
     root = folder / "data"
     root.mkdir(parents=True)
     at_hand = plan.benchmarks.root
@@ -120,9 +122,16 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
 
 
 def forget_rehearsal(out: Path) -> None:
-    """Delete what a rehearsal wrote for itself, since the runs of the folder are no longer those of a rehearsal."""
-    if (out / _FOLDER).exists():
+    """Delete what a rehearsal wrote for itself, before runs of the folder become those of the plan."""
+    if _is_laid(out / _FOLDER):
         shutil.rmtree(out / _FOLDER)
+
+
+def _is_laid(folder: Path) -> bool:
+    """Whether a folder has only what `rehearse` writes; it may be another study's, which the user named "rehearsal"."""
+    return folder.is_dir() and all(
+        re.fullmatch(r"data|pairs(-\d+)?|model-with-bias", path.name) for path in folder.iterdir()
+    )
 
 
 def _small_model(base: str, runs: Iterable[Run], folder: Path) -> str:
