@@ -92,7 +92,7 @@ def interpolate(
     _remove_earlier(out)
     points = []
     trainings = {name: trainings_of(name) for name in (base, tuned)}
-    images = {name: training_images(name) for name in trainings}
+    images = {name: training_images(name, known) for name, known in trainings.items()}
     leakage = None
     for share in shares:
         file = out / "results" / f"alpha-{share:g}.json"

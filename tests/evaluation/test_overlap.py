@@ -364,7 +364,9 @@ def test_an_average_keeps_what_both_were_trained_on(run: Path, tiny_model: Path,
     assert _names(tmp_path / "out" / "chosen") == expected[chosen]
 
 
-def test_a_run_records_what_its_base_was_trained_on(run: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_records_what_its_base_was_trained_on(
+    run: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config("clip", model=run, pairs=tiny_pairs, out=tmp_path / "tuned", steps=4)
     config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
     folder = train(config).folder
@@ -373,7 +375,10 @@ def test_a_run_records_what_its_base_was_trained_on(run: Path, tiny_pairs: dict[
     _retrain(run, "3.png")
     assert _names(folder) == found
     shutil.rmtree(folder)
+    seen: list[Trainings] = []
+    monkeypatch.setattr("degla.training.validation.Validation.read", lambda *_, earlier, **__: seen.append(earlier))
     assert _names(train(config, resume=True).folder) == found
+    assert [Path(each["data"]["captions"]).name for each in seen[0].data] == ["second.jsonl", "first.jsonl"]
     assert "3.png" in (_names(run) or [])
 
 

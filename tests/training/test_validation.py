@@ -15,6 +15,7 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import InputError
+from degla.evaluation.overlap import Trainings
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import evaluate
 from degla.losses.core import Processes
@@ -131,14 +132,14 @@ def test_questions_about_trained_images_are_reported(
     (run / "config.json").write_text(json.dumps(to_plain(replace(config, data=earlier))))
     Image.new("RGB", (8, 9)).save(held_out.with_name("earlier.png"))
 
-    def told(*images: str, model: str = config.model) -> list[str]:
+    def told(*images: str, model: str = config.model, before: Trainings | None = None) -> list[str]:
         rows = [{"image": image, "caption": "a cat on a mat", "negative": "a mat on a cat"} for image in images]
         (tmp_path / "own" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
         wanted = ValidationConfig(benchmarks=("own",), root=tmp_path, every_steps=1)
         processes = EvaluationProcesses()
         caplog.clear()
         Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes).read(
-            trained=replace(config, model=model), rows=tables
+            trained=replace(config, model=model), rows=tables, earlier=before
         )
         return caplog.messages
 
@@ -148,6 +149,8 @@ def test_questions_about_trained_images_are_reported(
     assert told("other.png", "earlier.png") == []
     (warning,) = told("other.png", "earlier.png", model=str(run))
     assert "1 of 2 benchmark images are in the training data" in warning and "earlier.png" in warning
+    recorded = Trainings(data=({"data": to_plain(earlier)},))
+    assert told("other.png", "earlier.png", before=recorded) == [warning], "its base may have changed"
     (warning,) = told("other.png", "same.png")
     assert "validation: 1 of 2 benchmark images are in the training data (1 by content)" in warning
     assert "Its scores, and so the best checkpoint, also measure memorisation" in warning

@@ -152,15 +152,19 @@ def _without_passwords(value: Any) -> Any:
     return without_passwords(value) if isinstance(value, str) else value
 
 
-def training_images(name: str) -> TrainingImages | None:
-    """Return the images that a model was trained on by degla: see `trainings_of`.
+def training_images(name: str, known: Trainings | None = None) -> TrainingImages | None:
+    """Return the images that a model was trained on by degla.
+
+    Args:
+        name: of the model.
+        known: what it was trained on, default `trainings_of(name)`.
 
     Returns:
         None for a model without a record of it, and, with a warning, if a captions file can no longer be read.
     """
     trainings: list[TrainingImages] = []
     try:
-        found = trainings_of(name)
+        found = known or trainings_of(name)
     except InputError as error:
         logger.warning("%s: cannot check whether benchmark images were trained on: %s", name, error)
         return None

@@ -132,7 +132,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     group = evaluation.EvaluationProcesses(processes.rank, processes.count)
     validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
     newest = latest_checkpoint(run) if resume else None
-    validation.read(trained=config, rows=[source.rows for source in sources], start=newest)
+    recorded = None if newest is None else Trainings.read(newest)
+    validation.read(trained=config, rows=[source.rows for source in sources], earlier=recorded)
     _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     fast_paths.tell(encoder, training=True)
@@ -146,7 +147,6 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     start = copy_of_start(config, encoder)
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
-    recorded = None if newest is None else Trainings.read(newest)
     earlier = recorded or group.from_first(lambda: trainings_of(config.model))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(

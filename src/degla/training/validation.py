@@ -24,7 +24,7 @@ from degla.training.metrics import lines_up_to
 
 if TYPE_CHECKING:
     from degla.data.table import PairTable
-    from degla.evaluation.overlap import Leakage
+    from degla.evaluation.overlap import Leakage, Trainings
 
 log = logging.getLogger("degla.train")
 
@@ -66,13 +66,13 @@ class Validation:
         self._without_better = 0
         self._start: dict[str, float] = {}
 
-    def read(self, *, trained: TrainConfig, rows: Sequence[PairTable], start: Path | None = None) -> None:
+    def read(self, *, trained: TrainConfig, rows: Sequence[PairTable], earlier: Trainings | None = None) -> None:
         """Read and check the benchmarks before a model is loaded; warn if they contain training images.
 
         Args:
             trained: configuration of the run; what its base was trained on before counts too.
             rows: rows of each stream of pairs.
-            start: the checkpoint that the run resumes from, which records that; None for a new run.
+            earlier: that, if the checkpoint that the run resumes from records it.
 
         Raises:
             InputError: the benchmarks' files are wrong.
@@ -90,9 +90,8 @@ class Validation:
             def look() -> Leakage:
                 streams = zip(trained.streams, rows, strict=True)
                 own = [trained_images(to_plain(stream.data), table.images()) for stream, table in streams]
-                return find_leakage(
-                    joined_images([*own, training_images(str(start or trained.model))]), shown, root=root
-                )
+                before = training_images(trained.model, earlier)
+                return find_leakage(joined_images([*own, before]), shown, root=root)
 
             leakage = self.processes.from_first(look)
             titles = {each.benchmark.name: each.benchmark.title for each in self._questions}
