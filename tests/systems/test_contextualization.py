@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -581,13 +580,15 @@ def test_contexts_come_from_the_file_and_the_writer_that_settings_name(
     assert {json.loads(line)["source"] for line in lines} == {"scripted"} and len(lines) == len(first.contexts)
     again = replace(settings, writer="https://here/v1", writer_model="gpt")
     assert SYSTEM.read(again, "wordnet", 0).contexts == first.contexts
-    assert SYSTEM.digest is not None and SYSTEM.digest(settings, first) == SYSTEM.digest(again, first) != ""
-    other = copy(first)
-    other.contexts = [*first.contexts[:-1], "other"]
-    assert SYSTEM.digest(settings, other) != SYSTEM.digest(settings, first)
-    assert SYSTEM.digest(replace(settings, contexts=""), first) == ""
+    assert SYSTEM.digest(settings, "wordnet", 0) == SYSTEM.digest(again, "wordnet", 0) != ""
+    last = json.loads(lines[-1])
+    other = [*lines[:-1], json.dumps(last | {"text": f"{last['text']} Indeed."})]
+    (tmp_path / "other.jsonl").write_text("\n".join(other))
+    changed = replace(settings, contexts=str(tmp_path / "other.jsonl"))
+    assert SYSTEM.digest(changed, "wordnet", 0) != SYSTEM.digest(settings, "wordnet", 0)
+    assert SYSTEM.digest(replace(settings, contexts=""), "wordnet", 0) == "", "which asks no writer"
     assert SYSTEM.read(replace(settings, writer="template", contexts=""), "wordnet", 0).contexts != first.contexts
-    assert calls == [("embedded", None), ("server", ["https://here/v1"], "gpt")]
+    assert calls == [("embedded", None), ("server", ["https://here/v1"], "gpt"), ("embedded", None)]
 
 
 def test_each_method_has_its_own_training_and_each_part_its_score(

@@ -302,7 +302,7 @@ def test_data_beside_the_path_has_a_digest_too(tmp_path: Path, monkeypatch: pyte
 def test_texts_of_a_file_that_grows_have_a_digest_for_each_seed(tmp_path: Path) -> None:
     texts = {0: "one", 1: "two", 2: "three"}
     settings = _Settings(data=("plain",))
-    system = replace(SYSTEM, digest=lambda settings, data: texts[data[1]])
+    system = replace(SYSTEM, digest=lambda settings, name, seed: texts[seed])
 
     def run(seeds: int, out: str = "out", models: Path | None = None) -> SystemRecord:
         cases = cases_of(system, settings, seeds=range(seeds), methods=())

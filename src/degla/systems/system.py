@@ -88,8 +88,8 @@ class System(Generic[AnySettings, Data]):
         methods: methods with a one-line description for the page; the baseline first.
         columns: scores of each model.
         beside: files and folders outside the path of a data set that it is also read from; those missing are skipped.
-        digest: return a digest of what `read` has taken from a file that grows with it, by settings and data; "" for
-            nothing. None if a system has no such file.
+        digest: return a digest of what `read` takes from a file that grows with it, by settings, name and seed; "" for
+            nothing, without reading.
         expected: expectations that the table is compared with.
         made: names of data sets that need no path.
         read: return a data set, by name and seed; called for every method, so it should cache its result.
@@ -110,7 +110,7 @@ class System(Generic[AnySettings, Data]):
     measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]
     draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *arguments: None
     beside: Callable[[AnySettings, str], Sequence[Path]] = lambda settings, name: ()
-    digest: Callable[[AnySettings, Data], str] | None = None
+    digest: Callable[[AnySettings, str, int], str] = lambda settings, name, seed: ""
     expected: tuple[Expectation, ...] = ()
 
     @property

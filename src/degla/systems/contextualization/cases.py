@@ -63,9 +63,11 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
     return ServerModel([settings.writer], settings.writer_model)
 
 
-def digest(settings: ContextSettings, data: ContextCorpus) -> str:
+def digest(settings: ContextSettings, data: str, seed: int) -> str:
     """Return the sha256 of the contexts; "" if they are not of a file, but follow from the settings."""
-    return hashlib.sha256("\n".join(data.contexts).encode()).hexdigest() if settings.contexts else ""
+    if not settings.contexts:
+        return ""  # Without a file, reading would ask the writer.
+    return hashlib.sha256("\n".join(read(settings, data, seed).contexts).encode()).hexdigest()
 
 
 def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weights:
