@@ -23,6 +23,7 @@ from degla.evaluation.overlap import (
     Trainings,
     coco_id,
     find_leakage,
+    joined_trainings,
     trained_by,
     training_images,
 )
@@ -340,6 +341,13 @@ def test_a_record_that_is_passed_on_has_no_passwords(tmp_path: Path) -> None:
     data = {"captions": "s3://me:secret@bucket/c.json", "id_column": "id"}
     Trainings(data=({"data": data},)).write(tmp_path)
     assert Trainings.read(tmp_path) == Trainings(data=({"data": data | {"captions": "s3://bucket/c.json"}},))
+
+
+def test_a_training_that_two_models_share_is_counted_once() -> None:
+    first, second = ({"data": {"captions": name}} for name in ("first.jsonl", "second.jsonl"))
+    tuned = Trainings(data=(second, first), unknown=("runs/gone",))
+    other = Trainings(data=(first,), unknown=("runs/gone", "runs/lost"))
+    assert joined_trainings([tuned, other]) == Trainings(data=(second, first), unknown=("runs/gone", "runs/lost"))
 
 
 def test_an_average_keeps_what_both_were_trained_on(run: Path, tiny_model: Path, tmp_path: Path) -> None:
