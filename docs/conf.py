@@ -119,8 +119,6 @@ Settings of related systems <studies/clip_search/study>
 
 Methods <studies/photographs/study>
 Learning rates <studies/photographs_rates/study>
-Four more methods <studies/photographs_more/study>
-Six newer methods <studies/photographs_rivals/study>
 Sigmoid loss <studies/photographs_sigmoid/study>
 Learning rates of the sigmoid loss <studies/photographs_sigmoid_rates/study>
 Ablation of DeGLA's losses <studies/photographs_degla/study>
