@@ -227,7 +227,7 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
 @pytest.mark.parametrize(
     ("head", "name", "least"),
     [
-        ("tested with balanced negatives", "photographs_balanced_questions", 18),
+        ("tested with balanced negatives", "photographs_balanced_questions", 12),
         ("trained on", "photographs_balance", 7),
         ("tested on half-truths", "photographs_truths", 18),
     ],
@@ -246,12 +246,27 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
 def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
     (rows,) = [rows for _, heads, rows in page if heads == ["recipe", "world", "photographs"]]
-    names = ("methods", "photographs")
-    world, photographs = [read(ROOT / "docs" / "studies" / name / "study.json").rows for name in names]
+    names = ("rivals", "methods", "photographs")
+    others, main, photographs = [read(ROOT / "docs" / "studies" / name / "study.json").rows for name in names]
+    world = others | main
     for row in rows:
         cells = [cell(results[row[0]].scores["joint"], signed=True) for results in (world, photographs)]
         assert row[1:] == [re.sub(r"^[+−]0\.0(?= )", "0.0", value) for value in cells], row[0]
-    assert len(rows) >= 6
+    assert len(rows) >= 16
+
+
+def test_what_the_readme_says_of_photographs_follows_from_their_study() -> None:
+    rows = read(ROOT / "docs" / "studies" / "photographs" / "study.json").rows
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    joint = {label: row.scores["joint"] for label, row in rows.items() if label != "base"}
+    cells = {label: cell(score, signed=True) for label, score in joint.items()}
+    assert sorted(joint, key=lambda label: -joint[label][0])[:2] == ["structure_clip, adapters", "tsvlc"]
+    first, second = cells["structure_clip, adapters"], cells["tsvlc"]
+    assert f"`structure_clip` (with adapters, {first}) and `tsvlc` ({second}) lead on the joint score" in readme
+    assert f"`degla` gains little ({cells['degla']}) and forgets almost nothing" in readme
+    mean, half = rows["degla"].scores["lost"]
+    assert mean + (half or 1) < 0.01
+    assert len({label.split(",")[0] for label in joint}) == 16 and "Of sixteen methods" in readme
 
 
 def test_tasks_in_sequence_follow_from_their_file() -> None:
