@@ -113,7 +113,7 @@ def interpolate(
     sweep = choose(points, gain=goal.gain, kept=goal.kept, keep=goal.keep)
     titles = {entry.name: entry.title for entry in result.benchmarks}
     warnings = list(of_training("the tuned model and its averages", leakage, titles))
-    last = next(iter(trainings[tuned].data), {})
+    last = trainings[tuned].last
     if last.get("model") == base and last.get("base") not in (None, first.fingerprint):
         warnings.append(other_base("the tuned model", without_passwords(base), "base"))
     sweep = replace(sweep, warnings=tuple(warnings))

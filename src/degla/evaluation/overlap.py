@@ -109,6 +109,11 @@ class Trainings(Record):
     unknown: tuple[str, ...] = ()
 
     @property
+    def last(self) -> Mapping[str, Any]:
+        """The newest training; empty if none is known."""
+        return next(iter(self.data), {})
+
+    @property
     def captions(self) -> list[str]:
         """Names of the captions files, each once."""
         return list(dict.fromkeys(Path(str(each.get("data", {}).get("captions"))).name for each in self.data))
@@ -221,13 +226,6 @@ def trainings_of(name: str) -> Trainings:
             return Trainings(data=tuple(data), unknown=unknown)
         name = str(config.get("model", ""))
     return Trainings(data=tuple(data))
-
-
-def last_training(name: str) -> Mapping[str, Any]:
-    """Return the newest training in `trainings_of`; empty if none is known."""
-    with suppress(InputError):
-        return next(iter(trainings_of(name).data), {})
-    return {}
 
 
 def _sections(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,7 +32,7 @@ from degla.evaluation.models import (
     seed_of,
 )
 from degla.evaluation.neutral import find_floors
-from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, last_training, training_images
+from degla.evaluation.overlap import Leakage, TrainingImages, Trainings, find_leakage, training_images, trainings_of
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
@@ -137,8 +138,11 @@ class Evaluation:
         """
         name = model if isinstance(model, str) else model.name
         encoder = load_model(model, device=device) if isinstance(model, str) else model
-        seed, images = training_seed_of(name), training_images(name)
-        last = last_training(name)
+        known = None
+        with suppress(InputError):  # `training_images` warns of it.
+            known = trainings_of(name)
+        seed, images = training_seed_of(name, known), training_images(name, known)
+        last = known.last if known else {}
         base = {"base": without_passwords(last.get("model") or ""), "base_fingerprint": last.get("base") or ""}
         result = self.score(encoder, label=label, training_seed=seed, training=images)
         return result.model_copy(update={"model": result.model.model_copy(update=base)})
@@ -273,12 +277,19 @@ class Evaluation:
         return floors.put_into(result, scores), [row.verdict for row in judged]
 
 
-def training_seed_of(name: str) -> int | None:
-    """Return the seed that tells apart results of one label: of the run that trained a model, or of a random floor."""
+def training_seed_of(name: str, known: Trainings | None = None) -> int | None:
+    """Return the seed that tells apart results of one label: of the run that trained a model, or of a random floor.
+
+    Args:
+        name: of the model.
+        known: what it was trained on, default `trainings_of(name)`.
+    """
     if means_floor(name):
         return seed_of(name)
-    seed = last_training(name).get("seed")
-    return seed if isinstance(seed, int) else None
+    with suppress(InputError):
+        seed = (known or trainings_of(name)).last.get("seed")
+        return seed if isinstance(seed, int) else None
+    return None
 
 
 def evaluate(
