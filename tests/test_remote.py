@@ -312,6 +312,19 @@ def test_a_run_at_an_address_is_the_run_here(
     weights = load_encoder("memory://runs/one").clip.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in one.items())
     assert training_images("memory://runs/one") == training_images(str(folder)) is not None
+    # Deleted there and started again on another machine, so far with fewer steps than are here.
+    memory.rm("/runs/one", recursive=True)
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "fourth"))
+    anew = train(replace(there, optim=replace(there.optim, lr=1e-2), train=replace(there.train, steps=3))).folder
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "third"))
+    remote.forget()
+    with pytest.raises(InputError, match="memory://runs/one: holds another run than its copy here, ") as told:
+        load_encoder("memory://runs/one")
+    assert str(folder_of_run(there.out)) in str(told.value)
+    shutil.rmtree(folder_of_run(there.out))
+    weights = load_encoder("memory://runs/one").clip.state_dict()
+    value = load_file(anew / "open_clip_model.safetensors")
+    assert all(torch.equal(weights[name], row) for name, row in value.items())
 
 
 def test_a_run_whose_address_cannot_be_written_does_not_begin(

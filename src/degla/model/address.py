@@ -69,7 +69,8 @@ def folder_here(name: str) -> Path:
     return Path(model_here(name).removeprefix("local-dir:"))
 
 
-_BESIDE = ("config.json", "metrics.jsonl", "validation.jsonl", "best.json")
+_METRICS: Final = "metrics.jsonl"
+_BESIDE = ("config.json", _METRICS, "validation.jsonl", "best.json")
 log = logging.getLogger("degla.train")
 
 
@@ -85,7 +86,7 @@ def bring_here(out: Path) -> Path:
     Several processes on one machine take turns.
 
     Raises:
-        InputError: access to the address is denied.
+        InputError: access to the address is denied, or it holds another run than the folder.
         DeglaError: it cannot be read, or the disk is full.
     """
     from filelock import FileLock
@@ -98,6 +99,8 @@ def bring_here(out: Path) -> Path:
         steps = _complete(_files(address))
         newest = latest_checkpoint(run)
         if not steps or (newest is not None and step_of(newest) >= max(steps)):
+            if steps:
+                _refuse_another(run, address)
             return run
         for name in _BESIDE:
             with suppress(InputError):  # Missing if the run was killed before its first line.
@@ -113,6 +116,23 @@ def bring_here(out: Path) -> Path:
                     fetch(f"{address}/step-{step}/{name}", partial / name)
         point_to_best(run, best if best and (run / best).is_dir() else None)
     return run
+
+
+def _refuse_another(run: Path, address: str) -> None:
+    """Refuse a folder with another run than its address, which was deleted there and started again elsewhere.
+
+    A run is identified by its first metrics, which stay the same when it is resumed.
+    """
+    first = there = b""
+    with suppress(FileNotFoundError), (run / _METRICS).open("rb") as stream:
+        first = stream.readline()
+    with suppress(InputError):  # Not copied yet, or not readable.
+        there = read_range(f"{address}/{_METRICS}", 0, len(first))
+    if not first.startswith(there):  # A copy that failed may have left a part of it.
+        raise InputError(
+            f"{address}: holds another run than its copy here, {run}. To use the run at the address, "
+            "delete that folder."
+        )
 
 
 class RunMirror(Mirror):
