@@ -250,6 +250,13 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     last = tune(other)
     assert not last.trained and last.measured == 2, "a checkpoint without its state is a finished run's"
 
+    monkeypatch.setattr("degla.training.loop.train", Mock(side_effect=DeglaError("fails")))
+    with pytest.raises(DeglaError, match="fails"):
+        tune(replace(other, inputs=other.inputs | {"negatives": "yet another"}))
+    results = tmp_path / "out" / "results"
+    assert all(path.parent == results for path in last.paths)
+    assert not [path for path in results.iterdir() if path.is_file()], "results of a model that is gone"
+
 
 def test_other_weights_of_the_base_make_runs_again(
     tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,12 +20,13 @@ from degla.errors import InputError
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.in_print import published_tables
 from degla.evaluation.questions import ask
+from degla.evaluation.results import items_name
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
-from degla.study.jobs import StudyQuestions
+from degla.study.jobs import Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions, digest_questions, prepare
 from degla.study.plan import Plan, read_plan
 from degla.study.record import RehearsalRecord, RehearsedPart, load_study
@@ -222,11 +223,18 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
     with pytest.raises(InputError):  # The plan itself fails before its runs replace any.
         conduct(plan, out=tmp_path, where="plan")
     rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
+    results = [tmp_path / "results" / f"clip-{number}.json" for number in range(2)]
+    results[0].parent.mkdir()
+    for path in (*results, *map(items_name, results)):
+        path.touch()
+    questions = StudyQuestions(("retrieval",), tmp_path, "")
+    job = Job("clip", "world", None, {}, (Measure("clip", 1.0, results[0]),), questions)
     monkeypatch.setattr("degla.study.conduct.prepare", lambda *_, **__: [])
-    monkeypatch.setattr("degla.study.conduct._jobs", lambda *_, **__: ([], []))
+    monkeypatch.setattr("degla.study.conduct._jobs", lambda *_, **__: ([], [job]))
     monkeypatch.setattr("degla.study.conduct.run_chains", lambda *_, **__: pytest.fail("begun"))
     with pytest.raises(pytest.fail.Exception, match="begun"):
         conduct(plan, out=tmp_path, where="plan")
+    assert sorted(results[0].parent.iterdir()) == sorted([results[1], items_name(results[1])]), "the plan's are to come"
     with pytest.raises(InputError, match="has runs that are not rehearsed"):
         rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
 

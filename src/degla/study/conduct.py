@@ -31,7 +31,7 @@ from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions, Materials, digest_of, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
-from degla.study.rehearsal.plan import forget_rehearsal, rehearse
+from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study, drop_chosen, write_chosen
 from degla.study.tuning import tune_all
@@ -91,7 +91,9 @@ def conduct(
         check = partial(
             check_end, chains=chains, bases=len(bases), requirements=requirements, where=where, handler=handler
         )
-        if not rehearsed:
+        if not rehearsed and is_rehearsal(out):
+            for job in (*bases, *tunings):
+                job.forget_results()  # None may pass for a measurement while the others are still to come.
             forget_rehearsal(out)
         ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from degla.config.run import TrainConfig
 from degla.evaluation.overlap import Leakage
+from degla.evaluation.results import items_name
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Job:
     def title(self) -> str:
         """The title that progress shows."""
         return self.alone.title
+
+    def forget_results(self) -> None:
+        """Delete the results of its models."""
+        for measure in self.measures:
+            for path in (measure.path, items_name(measure.path)):
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

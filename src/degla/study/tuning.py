@@ -71,7 +71,7 @@ def tune(job: Job) -> JobResult:
     notes: list[str] = []
     trained = not (record.finished and record.made_from == identity and _newest(folder) is not None)
     if trained:
-        note = _train(job.config, folder, record, identity, notes)
+        note = _train(job, folder, record, identity, notes)
         if note:
             return JobResult((), notes=(*notes, note))
         record = _Record(identity, finished=True, cost=asdict(_cost(job.config)))
@@ -157,12 +157,11 @@ def _newest(folder: Path) -> Path | None:
     return latest_checkpoint(folder)
 
 
-def _train(
-    config: TrainConfig, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]
-) -> str | None:
+def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]) -> str | None:
     from degla.model.runs import checkpoints, runs_within
     from degla.training.loop import train
 
+    assert job.config is not None
     resume = record.made_from == identity and _newest(folder) is not None
     if resume:
         notes.append(f"resumed from {_newest(folder)}")
@@ -174,8 +173,10 @@ def _train(
             text = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changes)
             notes.append(f"retrained: {text}")
         _clear(folder)
+    if not resume:
+        job.forget_results()  # Of the earlier model: if this training fails, nothing else replaces them.
     _Record(identity).write(folder)
-    outcome = train(config, resume=resume)
+    outcome = train(job.config, resume=resume)
     return None if outcome.finished else f"stopped at step {outcome.step}"
 
 

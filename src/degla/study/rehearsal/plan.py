@@ -123,8 +123,13 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
 
 def forget_rehearsal(out: Path) -> None:
     """Delete what a rehearsal wrote for itself, before runs of the folder become those of the plan."""
-    if _is_laid(out / _FOLDER):
+    if is_rehearsal(out):
         shutil.rmtree(out / _FOLDER)
+
+
+def is_rehearsal(out: Path) -> bool:
+    """Whether the runs and results in a study's folder are those of a rehearsal."""
+    return _is_laid(out / _FOLDER)
 
 
 def _is_laid(folder: Path) -> bool:
