@@ -157,9 +157,10 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
     others = ["--objective.my-margin.weight", 0, "--data.draw", "random"]
     text, helper = file.read_text(), file.with_name("_margins.py")
     resume, words = ["train", "--resume", run, "--data.workers", 0], helper.read_text()
-    first, other, scored, refused, also, resumed = _degla(
+    first, other, again, scored, refused, also, resumed = _degla(
         [*_train(base, tiny_pairs, run), "--data.workers", 1],  # A loader's process draws.
         [*_train(base, tiny_pairs, plain), *others],
+        ["train", "--config", plain / "config.json", "--print-config"],
         ["evaluate", run, "--benchmarks", "colours", "--root", data, "--out", tmp_path / "result.json"],
         ["remove", run / "step-4"],
         ["write", file, text + "# another\n"],
@@ -172,6 +173,7 @@ def test_a_run_with_parts_says_so_and_resumes_only_with_them(
         parts=parts,
     )
     assert first.status == other.status == scored.status == 0, first.err + scored.err
+    assert again.status == 0 and "my_margin" not in again.out, "the weight of its recipe is not the run's"
     told = f"degla: {run / 'step-2'}: losses/my_margin.py in DEGLA_PARTS has changed since this checkpoint."
     for each in (refused, also):
         assert each.status == 2 and each.err.splitlines()[-1].startswith(told), each.err

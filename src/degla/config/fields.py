@@ -52,6 +52,21 @@ def to_record(config: TrainConfig) -> dict[str, Any]:
     return cast(dict[str, Any], plain)
 
 
+def as_recorded(config: TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
+    """Return a recipe's configuration without the weights that `to_record` left out of a file because they were 0.
+
+    Args:
+        config: the recipe's.
+        fields: those of the file; it is such a record if it has the weights of all losses but the user's own.
+    """
+    own, changes = LOSSES.own(), dict[str, Any]()
+    for section, losses in (("objective", config.objective), ("replay.objective", config.replay.objective)):
+        weights = {name: f"{section}.{name}.weight" for name in losses}
+        if all(weight in fields for name, weight in weights.items() if name not in own):
+            changes |= {weight: 0 for name, weight in weights.items() if name in own and weight not in fields}
+    return change(config, changes, where="")
+
+
 def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:
     """Flatten plain values to a dictionary by dotted name.
 

@@ -168,7 +168,7 @@ def _refuse(words: list[str], settings: Any) -> None:
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
     """Return the configuration that flags change: a recipe's, with the fields of a file if one is given."""
-    from degla.config.fields import change, read_fields
+    from degla.config.fields import as_recorded, change, read_fields
     from degla.config.run import recipe_config
 
     recipe, fields = read_fields(Path(file)) if file else (None, {})
@@ -181,7 +181,7 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
         RECIPES.require(name)
     except InputError as error:
         raise InputError(f"{file}: field 'recipe': {error}") from None
-    return change(recipe_config(name), fields, where=str(file))
+    return change(as_recorded(recipe_config(name), fields), fields, where=str(file))
 
 
 def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
