@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -218,11 +217,8 @@ class BlindModel(Floor):
 
 def count_characters(texts: Sequence[str]) -> list[float]:
     """Count the characters of each text, plus a fraction drawn from its content so that equal lengths do not tie."""
-    return [len(text) + _fraction(text) for text in texts]
-
-
-def _fraction(text: str) -> float:
-    return math.ldexp(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"), -32)
+    starts = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
+    return [len(text) + int.from_bytes(start, "big") / 2**32 for text, start in zip(texts, starts, strict=True)]
 
 
 def _numbers(digests: Sequence[bytes]) -> Tensor:

@@ -122,7 +122,10 @@ def _siglip_tower(vision: Any) -> str:
 
     size, patch = _square(vision.image_size, "image_size"), _square(vision.patch_size, "patch_size")
     names = [name for name in timm.list_models(f"vit_*_patch{patch}_siglip_{size}*") if "_gap_" not in name]
-    sizes = _tower_sizes(vision)
+    sizes = (
+        int(vision.hidden_size), int(vision.num_hidden_layers), int(vision.num_attention_heads),
+        int(vision.intermediate_size), float(vision.layer_norm_eps), str(vision.hidden_act),
+    )  # fmt: skip
     # The plain name first, if both are equivalent.
     for name in sorted(names, key=lambda name: name.endswith(timm_towers.ENDING)):
         with torch.device("meta"):
@@ -137,13 +140,6 @@ def _siglip_tower(vision: Any) -> str:
         f"width {vision.hidden_size}, {vision.num_hidden_layers} blocks, {vision.num_attention_heads} heads and "
         f"{vision.hidden_act}"
     )
-
-
-def _tower_sizes(vision: Any) -> tuple[Any, ...]:
-    return (
-        int(vision.hidden_size), int(vision.num_hidden_layers), int(vision.num_attention_heads),
-        int(vision.intermediate_size), float(vision.layer_norm_eps), str(vision.hidden_act),
-    )  # fmt: skip
 
 
 def _mlp_ratio(tower: Any) -> dict[str, Any]:

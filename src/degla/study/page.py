@@ -20,11 +20,11 @@ from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragrap
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points, rate
 from degla.remote import in_addresses
-from degla.statistics.seeds import Overall, Source, Spread
+from degla.statistics.seeds import Source, Spread
 from degla.study.plan import Plan
 from degla.study.record import dump_study, load_study
 from degla.study.standings import BASE, PairedTest, StudyRow, StudyTable
-from degla.study.study import Study, printed_section, source_named
+from degla.study.study import Study, printed_section
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points relative to the base `{base}`; scores in "
@@ -133,10 +133,11 @@ def _parts(study: Study) -> Iterator[Part]:
     heads = [Column(head) for head in ("model", "training", "pairs/s", "teacher", "negatives per caption")]
     yield Section("Cost", [Table(heads, costs, stacked=True), _COST])
     if study.variances:
-        sources = [
-            [label, what, *(_deviation(source_named(overall, source)) for source in study.sources), _overall(overall)]
-            for label, what, overall in study.variances
-        ]
+        sources = []
+        for label, what, overall in study.variances:
+            by_name = {source.name: _deviation(source) for source in overall.sources}
+            whole = f"{points(overall.value)} ± {percent(overall.half_width)}"
+            sources.append([label, what, *(by_name.get(name, UNKNOWN) for name in study.sources), whole])
         heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("overall")]
         yield Section("Where the variance comes from", [Table(heads, sources, stacked=True), _VARIANCES])
     if study.tests:
@@ -201,14 +202,8 @@ def _cost(row: StudyRow) -> list[str]:
     return [duration(cost.seconds), f"{pairs:.0f}" if pairs >= 1 else rate(pairs), teacher, str(cost.negatives)]
 
 
-def _deviation(value: Source | None) -> str:
-    if value is None:
-        return UNKNOWN
+def _deviation(value: Source) -> str:
     return f"{percent(value.deviation)} {interval(value.low, value.high)} ({value.n})"
-
-
-def _overall(value: Overall) -> str:
-    return f"{points(value.value)} ± {percent(value.half_width)}"
 
 
 def _test(test: PairedTest) -> list[TableCell | str]:

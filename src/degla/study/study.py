@@ -27,7 +27,7 @@ from degla.pages.words import counted, percent, points
 from degla.remote import address_of
 from degla.results import Result
 from degla.shelf import BENCHMARKS
-from degla.statistics.seeds import Overall, Source, over_sources
+from degla.statistics.seeds import Overall, over_sources
 from degla.study.plan import Plan, WorldData
 from degla.study.record import RehearsalRecord, RehearsedKind, StudyRecord
 from degla.study.standings import BASE, PairedTest, StudyTable, paired_tests, tabulate
@@ -168,11 +168,6 @@ class Study:
         if edges:
             settings = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
             yield f"the best setting is at the edge of the values tried, so a better one may lie beyond it: {settings}."
-
-
-def source_named(overall: Overall, name: str) -> Source | None:
-    """Return the source with that name, or None if it was not varied."""
-    return next((source for source in overall.sources if source.name == name), None)
 
 
 def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure
     note = (_HOW_TO_READ if len(seeds) > 1 else _HOW_TO_READ_ONE).format(
         seeds=counted(len(seeds), "seed"), baseline=system.baseline
     )
-    parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
+    meanings = {each.name: f"{each.meaning} {each.better.capitalize()} is better." for each in system.columns}
+    parts.append(Section("The columns", [note, Facts(meanings)]))
     if expected:
         parts.append(Section("What was expected", [Table(_expected_columns(), expected, stacked=True), _EXPECTED]))
     parts += [Section("Figures", list(figures))] if figures else []
@@ -83,7 +84,7 @@ def _data(record: SystemRecord) -> list[str]:
 def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
     heads = [
         Column("method"),
-        *(Column(f"{each.name} {_arrow(each)}") for each in system.columns),
+        *(Column(f"{each.name} {'↑' if each.better == 'higher' else '↓'}") for each in system.columns),
         Column("training"),
     ]
     rows = []
@@ -183,14 +184,6 @@ def _expectation(
         f"{each.first} − {each.second}", data, column.name, _gap(gap, column), bound,
         TableCell("yes" if keeps(gap.value) else "no", tone=tone), f"{sum(map(keeps, gaps))} of {len(gaps)}",
     ])  # fmt: skip
-
-
-def _arrow(column: ScoreColumn) -> str:
-    return "↑" if column.better == "higher" else "↓"
-
-
-def _meaning(column: ScoreColumn) -> str:
-    return f"{column.meaning} {'Higher' if column.better == 'higher' else 'Lower'} is better."
 
 
 def _number(value: float, column: ScoreColumn) -> str:
