@@ -22,7 +22,6 @@ from degla.evaluation.embed import Embedder
 from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.prefixes import Tokenize
-from degla.progress import TaskProgress
 from degla.records import ItemImage
 from degla.speed.workload import Workload, read_workload
 from degla.training.pairs import image_transform, open_pairs
@@ -125,9 +124,8 @@ def embed_images_a_second(workload: Workload, encoder: Encoder, *, plainly: bool
     folder = workload.data.image_folder
     if plainly:
         return _inputs_a_second(lambda paths: _plain_images(encoder, paths, folder, workers), images)
-    embedder = _embedder(encoder, folder)
     items = [ItemImage(path=path) for path in images]
-    return _inputs_a_second(lambda some: replace(embedder, cache={}).embed(some, ()), items)
+    return _inputs_a_second(lambda some: Embedder(encoder, folder).embed(some, ()), items)
 
 
 def embed_texts_a_second(workload: Workload, encoder: Encoder, *, plainly: bool) -> float:
@@ -135,12 +133,7 @@ def embed_texts_a_second(workload: Workload, encoder: Encoder, *, plainly: bool)
     _, texts = distinct_inputs(workload)
     if plainly:
         return _inputs_a_second(lambda some: _plain_texts(encoder, some), texts)
-    embedder = _embedder(encoder, workload.data.image_folder)
-    return _inputs_a_second(lambda some: replace(embedder, cache={}).embed((), some), texts)
-
-
-def _embedder(encoder: Encoder, folder: Path) -> Embedder:
-    return Embedder(encoder, folder, progress=TaskProgress(False))
+    return _inputs_a_second(lambda some: Embedder(encoder, workload.data.image_folder).embed((), some), texts)
 
 
 def _inputs_a_second(embed: Callable[[list[Input]], object], inputs: list[Input]) -> float:

@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -109,34 +109,31 @@ class PresentStep:
     """A `StagedStep` over a `Trainer` and one batch that is not chunked."""
 
     def __init__(self, trainer: Trainer, batch: Batch) -> None:
-        self.trainer, self.batch = trainer, batch
+        assert trainer.teacher is not None
+        self.trainer, self.teacher, self.batch = trainer, trainer.teacher, batch
         (self.part,) = batch.parts(len(batch))
+
+    def _embed(self, encode: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+        with self.trainer.accelerator.autocast():
+            return encode(inputs)
 
     def encode_image(self) -> Tensor:
         """See `StagedStep`."""
-        with self.trainer.accelerator.autocast():
-            return self.trainer.encoder.encode_images(self.part.image)
+        return self._embed(self.trainer.encoder.encode_images, self.part.image)
 
     def encode_text(self) -> Tensor:
         """See `StagedStep`."""
-        with self.trainer.accelerator.autocast():
-            return self.trainer.encoder.encode_captions(self.part.texts)
+        return self._embed(self.trainer.encoder.encode_captions, self.part.texts)
 
+    @torch.no_grad()
     def teach_image(self) -> Tensor:
         """See `StagedStep`."""
-        assert self.trainer.teacher is not None
-        with self.trainer.accelerator.autocast():
-            rows, _ = self.trainer.teacher.encode(self.part.image, None)
-        assert rows is not None
-        return rows
+        return self._embed(self.teacher.encoder.encode_images, self.part.image)
 
+    @torch.no_grad()
     def teach_text(self) -> Tensor:
         """See `StagedStep`."""
-        assert self.trainer.teacher is not None
-        with self.trainer.accelerator.autocast():
-            _, rows = self.trainer.teacher.encode(None, self.part.texts)
-        assert rows is not None
-        return rows
+        return self._embed(self.teacher.encoder.encode_captions, self.part.texts)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
         """Return the recipe's objective."""
@@ -158,8 +155,7 @@ class PresentStep:
 
     def average(self) -> None:
         """See `StagedStep`."""
-        assert self.trainer.teacher is not None
-        self.trainer.teacher.update(self.trainer.encoder, decay=self.trainer.config.teacher.decay)
+        self.teacher.update(self.trainer.encoder, decay=self.trainer.config.teacher.decay)
 
 
 class BaselineStep:
