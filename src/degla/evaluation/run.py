@@ -32,7 +32,7 @@ from degla.evaluation.models import (
     seed_of,
 )
 from degla.evaluation.neutral import find_floors
-from degla.evaluation.overlap import TrainingImages, Trainings, find_leakage, training_images, trainings_of
+from degla.evaluation.overlap import Leakage, TrainingImages, Trainings, find_leakage, training_images, trainings_of
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
@@ -204,10 +204,7 @@ class Evaluation:
         scored = processes.from_first(
             lambda: [self._score(questions, embeddings, cache, table, tie) for questions in self.all_questions]
         )
-        shown = (questions.shown for questions in self.all_questions)
-        leakage = processes.from_first(
-            lambda: None if training is None else find_leakage(training, shown, root=self.root)
-        )
+        leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
         return TracedResult(
             model=provenance_of(encoder, label, fingerprint),
@@ -234,6 +231,9 @@ class Evaluation:
         for questions in self.all_questions:
             require_pairs(questions.entries, benchmark=questions.benchmark.name)
         return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
+
+    def _leakage(self, training: TrainingImages) -> Leakage:
+        return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)
 
     def _score(
         self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None,
