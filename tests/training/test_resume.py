@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import signal
@@ -226,6 +227,14 @@ def test_a_resume_on_a_base_of_another_configuration_is_refused(
         with pytest.raises(InputError, match=f"has changed since this checkpoint: '{field}' was .* Restore it, or"):
             train(config, resume=True)
     file.write_text(json.dumps(before))
+    merges = base / "bpe_tiny.txt.gz"
+    content = merges.read_bytes()
+    lines = gzip.decompress(content).decode().splitlines()
+    lines[2], lines[3] = lines[3], lines[2]
+    merges.write_bytes(gzip.compress("\n".join(lines).encode()))
+    with pytest.raises(InputError, match=r"tokenizer of .* has changed since .*: bpe_tiny\.txt\.gz .* Restore it, or"):
+        train(config, resume=True)
+    merges.write_bytes(content)
     assert train(config, resume=True).finished
 
 

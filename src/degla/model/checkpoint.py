@@ -34,7 +34,7 @@ from degla.model.integrity import (
 )
 from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
-from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
+from degla.model.tokenizer import CONFIG_NAME, changed_file, save_tokenizer
 from degla.parse import read_json_object
 
 
@@ -176,7 +176,7 @@ def load_checkpoint(
 
 
 def _check_configuration(encoder: Encoder, folder: Path) -> None:
-    """Refuse a base whose activation or preprocessing has changed: the run would go on with another model."""
+    """Refuse a base whose activation, preprocessing or tokenizer has changed: it is no longer the run's model."""
     saved, now = read_json_object(folder / CONFIG_NAME), encoder.description
     before = {**saved.get("preprocess_cfg", {}), "quick_gelu": saved.get("model_cfg", {}).get("quick_gelu", False)}
     after = {**now.preprocess_config, "quick_gelu": now.quick_gelu}
@@ -187,6 +187,11 @@ def _check_configuration(encoder: Encoder, folder: Path) -> None:
                 f"{before[field]}, is {after[field]}. Restore it, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
+    if (name := changed_file(now, folder, saved)) is not None:
+        raise InputError(
+            f"{folder}: the tokenizer of {encoder.name} has changed since this checkpoint: {name} is not the file that "
+            f"it was. Restore it, or start a new run from this checkpoint with --model {folder}."
+        )
 
 
 def _load_weights(encoder: Encoder, path: Path) -> None:

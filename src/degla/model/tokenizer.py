@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.files import sha256_of
 from degla.model.hub import downloads_allowed
 
 if TYPE_CHECKING:
-    from degla.model.encoder import Encoder
+    from degla.model.encoder import Description, Encoder
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -188,6 +189,22 @@ def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
             text |= {"hf_tokenizer_name": file.name, "tokenizer_kwargs": {"clean": "lower"} | options}
             return config | {_BPE: file.name}
     return config
+
+
+def changed_file(description: Description, folder: Path, saved: dict[str, Any]) -> str | None:
+    """Return the name of a tokenizer file of a model that differs from the copy in a checkpoint; None if none does.
+
+    Args:
+        description: of the model now; without files of its own it was fetched from the hub or is open_clip's.
+        folder: the checkpoint.
+        saved: content of the folder's configuration, as `save_tokenizer` returned it.
+    """
+    now = {file.name: file for file in description.tokenizer_files}
+    before = {saved[_BPE]} if _BPE in saved else {name for name in TOKENIZER_FILES if now and (folder / name).is_file()}
+    for name in sorted(now.keys() | before):
+        if name not in now or not (folder / name).is_file() or sha256_of(now[name]) != sha256_of(folder / name):
+            return str(name)
+    return None
 
 
 def transformers_form(tokenizer: Any, *, context: int) -> dict[str, Any]:
