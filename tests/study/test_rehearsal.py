@@ -239,6 +239,20 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
         rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
 
 
+def test_a_plan_without_its_benchmarks_fails_before_its_runs_and_is_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "own" / "images" / "a.png")
+    row = {"id": "1", "image": "a.png", "text": "a cat", "image_id": "1"}
+    (tmp_path / "own" / "captions.jsonl").write_text(json.dumps(row))
+    plan, out = _plan(tmp_path, {"recipe": "clip", "train.steps": 1}), tmp_path / "out"
+    monkeypatch.setattr("degla.study.conduct.run_chains", lambda *_, **__: pytest.fail("begun"))
+    with pytest.raises(InputError, match=r"^none: no such folder of the benchmarks' data\. Give the one that holds"):
+        conduct(plan, out=out, where="plan")
+    rehearsal_plan.rehearse(plan, out=out, where="plan")
+
+
 def test_a_study_of_the_user_in_a_folder_named_rehearsal_stays(tmp_path: Path) -> None:
     own = tmp_path / "rehearsal" / "study.json"
     own.parent.mkdir()

@@ -20,7 +20,7 @@ from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.image_files import SIDE, thumbnail
-from degla.evaluation.questions import digests_of, require_local
+from degla.evaluation.questions import digests_of, require_root
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, minus
@@ -244,7 +244,7 @@ def illustrated(
     Raises:
         InputError: there is no such folder, or it is an address.
     """
-    _require_root(root)
+    require_root(root)
     wanted: dict[tuple[str, str], set[str]] = {}
     for change in (change for changes in by_name.values() for change in changes):
         wanted.setdefault((change.benchmark, change.asked), set()).add(change.id)
@@ -255,12 +255,6 @@ def illustrated(
         label: tuple(_illustrate(change, items.get((change.asked, change.id)), root, side) for change in changes)
         for label, changes in by_name.items()
     }
-
-
-def _require_root(root: Path) -> None:
-    require_local(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder of the benchmarks' data.")
 
 
 def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairItem]:
@@ -324,7 +318,7 @@ class Gallery:
         if not results:
             raise InputError("no results found. Make some with `degla evaluate BASE TUNED --out results.json`.")
         if root is not None:
-            _require_root(root)
+            require_root(root)
         self.baseline = baseline or load_result(results[0]).model.label
         self.root = root
         comparison = compare(results, baseline=self.baseline)

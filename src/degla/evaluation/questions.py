@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
@@ -268,10 +268,20 @@ class BenchmarkInventory(Record):
     layout: str
 
 
+LOCAL_ONLY: Final = "benchmarks are read from a local folder. Copy their files to one"
+
+
 def require_local(root: Path) -> None:
     """Raise InputError if the folder of the benchmarks' data is an address."""
     if address_of(root) is not None:
-        raise InputError(f"{display_path(root)}: benchmarks are read from a local folder. Copy their files to one.")
+        raise InputError(f"{display_path(root)}: {LOCAL_ONLY}.")
+
+
+def require_root(root: Path) -> None:
+    """Raise InputError if the folder of the benchmarks' data is an address or does not exist."""
+    require_local(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of the benchmarks' data. Give the one that holds their files.")
 
 
 def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkInventory]:
@@ -284,9 +294,7 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
     Raises:
         InputError: there is no such folder, or a benchmark is unknown. Invalid files are reported in the notes.
     """
-    require_local(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder. Give the folder of the benchmarks' data.")
+    require_root(root)
     chosen = BENCHMARKS.names() if names is None else names
     return [_look(BENCHMARKS.member(name, "BENCHMARK"), root) for name in chosen]
 

@@ -22,7 +22,7 @@ from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
-from degla.evaluation.questions import ask, questions_digest
+from degla.evaluation.questions import ask, questions_digest, require_root
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
@@ -159,7 +159,14 @@ def _questions(plan: Plan, folder: Path) -> StudyQuestions:
 
 
 def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> StudyQuestions:
-    """Return the questions of a plan from the named benchmarks, whose files are below `root`."""
+    """Return the questions of a plan from the named benchmarks, whose files are below `root`.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    # Before anything is trained; benchmarks that are only drawn need no folder yet.
+    if any(BENCHMARKS.member(name, "BENCHMARK").prepare is None for name in names):
+        require_root(root)
     missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
     return StudyQuestions(names, root, digest_questions(names, root), missing)
 

@@ -65,7 +65,9 @@ def _shares(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 def _local(root: Path) -> Path:
     if address_of(root) is not None:
-        raise ValueError("benchmarks are read from a local folder; copy their files to one")
+        from degla.evaluation.questions import LOCAL_ONLY
+
+        raise ValueError(LOCAL_ONLY)
     return root
 
 
