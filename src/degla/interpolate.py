@@ -15,12 +15,13 @@ from degla.errors import InputError
 from degla.evaluation.caveats import of_training, other_base
 from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, score_names
-from degla.evaluation.overlap import joined_images, joined_trainings, training_images, trainings_of
+from degla.evaluation.overlap import joined_images, training_images
 from degla.evaluation.plots import find_row
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
+from degla.evaluation.trainings import joined_trainings, trainings_of
 from degla.files import require_writable, write_json, write_text
 from degla.model.checkpoint import average_weights, check_alike, save_encoder, written_whole
 from degla.model.load import load_encoder
@@ -114,7 +115,7 @@ def interpolate(
     titles = {entry.name: entry.title for entry in result.benchmarks}
     warnings = list(of_training("the tuned model and its averages", leakage, titles))
     last = trainings[tuned].last
-    if last.get("model") == base and last.get("base") not in (None, first.fingerprint):
+    if last and last.model == base and last.base not in (None, first.fingerprint):
         warnings.append(other_base("the tuned model", without_passwords(base), "base"))
     sweep = replace(sweep, warnings=tuple(warnings))
     write_text(out / "frontier.svg", _draw(sweep))

@@ -22,6 +22,7 @@ from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
 from degla.evaluation.overlap import find_leakage, trained_images
+from degla.evaluation.trainings import TrainedPairs
 from degla.locks import lock
 from degla.model.runs import checkpoints
 from degla.training.loop import train
@@ -235,7 +236,7 @@ def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
     first, *_ = sorted(tiny_pairs["images"].iterdir())
     shutil.copy(first, root / "renamed.jpg")
     Image.new("RGB", (9, 9)).save(root / "new.png")
-    data = {"captions": str(packed["captions"]), "images": str(packed["images"])}
+    data = TrainedPairs(captions=str(packed["captions"]), images=str(packed["images"]))
     (overlap,) = find_leakage(trained_images(data), [("b", ["renamed.jpg", "new.png"])], root=root).overlaps
     assert (overlap.images, overlap.by_content, overlap.examples) == (2, 1, ("renamed.jpg",))
 

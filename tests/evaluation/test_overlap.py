@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +17,29 @@ from degla.cli import main
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
+from degla.errors import InputError
 from degla.evaluation import overlap
 from degla.evaluation.comparison import compare
 from degla.evaluation.overlap import (
     TrainingImages,
-    Trainings,
     coco_id,
     find_leakage,
-    joined_trainings,
     trained_by,
     training_images,
 )
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
-from degla.evaluation.run import Evaluation, evaluate
+from degla.evaluation.run import Evaluation, evaluate, training_seed_of
 from degla.evaluation.terminal import render_result
+from degla.evaluation.trainings import (
+    ReplayedPairs,
+    TrainedPairs,
+    Training,
+    Trainings,
+    joined_trainings,
+    training_of,
+    trainings_of,
+)
 from degla.export.run import To, export
 from degla.model.checkpoint import save_encoder
 from degla.model.integrity import write_state
@@ -190,19 +199,76 @@ def test_a_run_and_its_base_model_are_identified(run: Path, small_root: Path, ca
     assert "cannot check whether benchmark images were trained on" in caplog.text and "first.jsonl" in caplog.text
 
 
-def test_a_damaged_configuration_is_no_reason_to_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_configuration_is_an_error(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="1", image="a.jpg", text="a dog", image_id="1")])
     config = {"data": {"captions": str(tmp_path / "c.jsonl")}, "replay": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert training_images(str(tmp_path)) is None
-    assert "cannot check whether benchmark images were trained on" in caplog.text
-    assert "the folder in which its training was started" in caplog.text
+    with pytest.raises(InputError, match=r"config\.json: field 'replay': .* Restore the file\.$"):
+        training_images(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[]", "field 'the record': "),
+        ('{"data": 3}', "field 'data': "),
+        ('{"data": ["c.jsonl"]}', r"field 'data\.0': "),
+        ('{"data": [{"seed": 1}]}', r"field 'data\.0\.data': "),
+        ('{"data": [{"data": "c.jsonl"}]}', r"field 'data\.0\.data': "),
+        ('{"data": [{"data": {"captions": 3}}]}', r"field 'data\.0\.data\.captions': "),
+        ('{"data": [{"data": {"captions": ""}}]}', r"field 'data\.0\.data\.captions': "),
+        ('{"data": [{"data": {"captions": "c.jsonl"}, "seed": "one"}]}', r"field 'data\.0\.seed': "),
+        ('{"data": [{"data": {"captions": "c.jsonl"}, "replay": 3}]}', r"field 'data\.0\.replay': "),
+        ('{"data": [{"data": {"captions": "c.jsonl"}, "later": 3}]}', r"field 'data\.0\.later': "),
+        ('{"trainings": []}', "field 'trainings': "),
+    ],
+)
+def test_a_damaged_record_is_the_same_error_for_every_command(
+    run: Path, tiny_model: Path, tmp_path: Path, small_root: Path, record: str, message: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "degla_training.json").write_text(record)
+    expected = rf"model/degla_training\.json:? {message}.* Restore the file, update degla if .*, or delete it: "
+    commands: list[Callable[[], object]] = [
+        lambda: training_images(str(model)),
+        lambda: training_seed_of(str(model)),
+        lambda: Evaluation(["small"], small_root, progress=False).score_named(str(model)),
+        lambda: export(str(model), to="open_clip", out=tmp_path / "out"),
+    ]
+    for command in commands:
+        with pytest.raises(InputError, match=expected):
+            command()
+    (model / "degla_training.json").unlink()
+    assert training_images(str(model)) is None
+
+
+def test_models_that_a_record_names_as_not_found_are_passed_on(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    training = Training(data=TrainedPairs(captions=str(run.parent / "first.jsonl")))
+    Trainings(data=(training,), unknown=("runs/gone",)).write(model)
+    images = training_images(str(model))
+    assert images is not None and images.unknown == ("runs/gone",)
+    again = export(str(model), to="open_clip", out=tmp_path / "again").folder
+    assert trainings_of(str(again)).unknown == ("runs/gone",)
+
+
+def test_a_record_that_a_checkpoint_does_not_vouch_for_is_damaged(run: Path) -> None:
+    Trainings(unknown=("runs/gone",)).write(run / "step-3")
+    state = {"step": 3, "epoch": 0, "batch": 3, "steps": 3, "data": {}}
+    write_state(run / "step-3", state)
+    assert trainings_of(str(run)).unknown == ("runs/gone",)
+    Trainings(unknown=("runs/lost",)).write(run / "step-3")
+    with pytest.raises(InputError, match=r"degla_training\.json: damaged: .*There is no intact checkpoint before it"):
+        trainings_of(str(run))
 
 
 def test_images_of_captions_that_name_none_are_those_of_the_pattern(small_root: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('[{"image_id": 3, "original": "a", "enhanced": ["b"]}]')
     data = DataConfig(captions=tmp_path / "c.json", images=small_root, image_pattern="{image_id}.png")
-    (images,) = trained_by(to_plain(TrainConfig(data=data)))
+    (images,) = trained_by(training_of(to_plain(TrainConfig(data=data))))
     assert images.files == {small_root / "3.png"}
 
 
@@ -212,7 +278,7 @@ def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_pat
     (tmp_path / "r.jsonl").write_text(json.dumps(row | {"image": "2.png"}))
     own, replayed = (DataConfig(captions=tmp_path / name, images=small_root) for name in ("c.jsonl", "r.jsonl"))
     config = TrainConfig(data=own, replay=replace(TrainConfig().replay, data=replayed))
-    trainings = trained_by(to_plain(config))
+    trainings = trained_by(training_of(to_plain(config)))
     assert [sorted(file.name for file in each.files) for each in trainings] == [["0.png", "1.png"], ["2.png"]]
 
 
@@ -338,13 +404,21 @@ def test_a_model_without_training_gets_no_record(tiny_model: Path, tmp_path: Pat
 
 
 def test_a_record_that_is_passed_on_has_no_passwords(tmp_path: Path) -> None:
-    data = {"captions": "s3://me:secret@bucket/c.json", "id_column": "id"}
-    Trainings(data=({"data": data},)).write(tmp_path)
-    assert Trainings.read(tmp_path) == Trainings(data=({"data": data | {"captions": "s3://bucket/c.json"}},))
+    data = {"captions": "s3://me:secret@bucket/c.json", "id_column": "key", "workers": 8, "digests": {"images": "1"}}
+    replayed = {"data": {"captions": "https://me:secret@here/r.json"}}
+    Trainings.model_validate({"data": [{"data": data, "replay": replayed, "model": "s3://me:secret@b/m"}]}).write(
+        tmp_path
+    )
+    expected = Training(
+        data=TrainedPairs(captions="s3://bucket/c.json", id_column="key", digests={"images": "1"}),
+        replay=ReplayedPairs(data=TrainedPairs(captions="https://here/r.json")),
+        model="s3://b/m",
+    )
+    assert Trainings.read(tmp_path) == Trainings(data=(expected,))
 
 
 def test_a_training_that_two_models_share_is_counted_once() -> None:
-    first, second = ({"data": {"captions": name}} for name in ("first.jsonl", "second.jsonl"))
+    first, second = (Training(data=TrainedPairs(captions=name)) for name in ("first.jsonl", "second.jsonl"))
     tuned = Trainings(data=(second, first), unknown=("runs/gone",))
     other = Trainings(data=(first,), unknown=("runs/gone", "runs/lost"))
     assert joined_trainings([tuned, other]) == Trainings(data=(second, first), unknown=("runs/gone", "runs/lost"))
@@ -361,12 +435,16 @@ def test_an_average_keeps_what_both_were_trained_on(run: Path, tiny_model: Path,
     words = ["interpolate", str(other), str(run), "--alphas", "0", "0.5", "1", "--benchmarks", "zeroshot", "--root"]
     words += [str(root), "--no-cache", "--gain", "colours", "--kept", "colours", "--out", str(tmp_path / "out")]
     assert main(words) == 0
-    shared = []
+    shared, captions = [], []
     for alpha in ("0", "0.5", "1"):
         leakage = load_result(tmp_path / "out" / "results" / f"alpha-{alpha}.json").leakage
         assert leakage is not None
         shared.append(leakage.overlaps[0].shared)
+        captions.append(leakage.captions)
     assert shared == [1, 2, 1]
+    # The tuned model comes first: its training is the last one of an average.
+    second = ("second.jsonl", "first.jsonl")
+    assert captions == [("other.jsonl",), (*second, "other.jsonl"), second]
     chosen = json.loads((tmp_path / "out" / "sweep.json").read_text())["chosen"]["alpha"]
     expected = {0: ["3.png"], 0.5: ["0.png", "1.png", "3.png", "5.png"], 1: ["0.png", "1.png", "5.png"]}
     assert _names(tmp_path / "out" / "chosen") == expected[chosen]
@@ -386,7 +464,7 @@ def test_a_run_records_what_its_base_was_trained_on(
     seen: list[Trainings] = []
     monkeypatch.setattr("degla.training.validation.Validation.read", lambda *_, earlier, **__: seen.append(earlier))
     assert _names(train(config, resume=True).folder) == found
-    assert [Path(each["data"]["captions"]).name for each in seen[0].data] == ["second.jsonl", "first.jsonl"]
+    assert [Path(each.data.captions).name for each in seen[0].data] == ["second.jsonl", "first.jsonl"]
     assert "3.png" in (_names(run) or [])
 
 

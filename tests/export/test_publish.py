@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.models import load_model
-from degla.evaluation.overlap import Trainings
+from degla.evaluation.trainings import Trainings
 from degla.export.publish import publish
 from degla.export.run import export
 from degla.model.checkpoint import save_encoder

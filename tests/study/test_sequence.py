@@ -22,6 +22,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import TracedResult, save_result
+from degla.evaluation.trainings import TrainedPairs, Training, Trainings
 from degla.pages.plot import PHONE, standalone_picture
 from degla.shelf import BENCHMARKS
 from degla.study.jobs import Chain, Cost, Job, JobResult, Measure, StudyQuestions
@@ -373,8 +374,20 @@ def test_benchmark_images_that_a_task_trains_on_are_reported_of_all_tasks_after_
     trained = next((drawn / "digit").rglob("*.png"))
     shutil.copy(trained, tmp_path / "zeroshot" / "digit" / trained.parent.name / "9.png")
     chains = _jobs(path, tmp_path / "out")
-    shared = [job.leakage and job.leakage.overlaps[0].shared for chain in chains for job in chain.jobs]
-    assert shared == [None, 1, 1]
+    assert _shared(chains) == [None, 1, 1]
+    # What the base was trained on counts for itself and every task.
+    base = tmp_path / "base"
+    shutil.copytree(drawn / "base", base)
+    tested = next((tmp_path / "zeroshot" / "count").rglob("*.png"))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "image": str(tested), "text": "a", "image_id": "1"}))
+    Trainings(data=(Training(data=TrainedPairs(captions=str(tmp_path / "c.jsonl"))),)).write(base)
+    values = yaml.safe_load(path.read_text()) | {"base": str(base)}
+    path.write_text(yaml.safe_dump(values))
+    assert _shared(_jobs(path, tmp_path / "other")) == [1, 2, 2]
+
+
+def _shared(chains: Sequence[Chain]) -> list[int | None]:
+    return [job.leakage and job.leakage.overlaps[0].shared for chain in chains for job in chain.jobs]
 
 
 def test_the_command_on_a_page_has_no_password() -> None:

@@ -15,9 +15,9 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.overlap import Trainings
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import evaluate
+from degla.evaluation.trainings import Trainings
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.training.loop import TrainResult, train
@@ -143,9 +143,8 @@ def test_questions_about_trained_images_are_reported(
         )
         return caplog.messages
 
-    monkeypatch.setattr(
-        "degla.evaluation.overlap._named", lambda captions, _: {run / "captions.jsonl": ["earlier.png"]}[captions]
-    )
+    names = {str(run / "captions.jsonl"): {"earlier.png"}}
+    monkeypatch.setattr("degla.evaluation.overlap._names", lambda pairs, _: (names[pairs.captions], ()))
     assert told("other.png", "earlier.png") == []
     (warning,) = told("other.png", "earlier.png", model=str(run))
     assert "1 of 2 benchmark images are in the training data" in warning and "earlier.png" in warning

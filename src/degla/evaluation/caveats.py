@@ -47,9 +47,14 @@ def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) 
 
 
 def trained_unknown(label: str, leakage: Leakage | None) -> Iterator[str]:
-    """Yield a sentence for each earlier model whose training images are unknown."""
+    """Yield a sentence for each earlier model whose training images are unknown, and for data that changed since."""
     for name in leakage.unknown if leakage else ():
         yield f"{label}: was fine-tuned from {name}, which is not found: what that was trained on is not counted."
+    for name in leakage.changed if leakage else ():
+        yield (
+            f"{label}: {name} changed after the training: benchmark images that were trained on may be missed, and "
+            "others counted."
+        )
 
 
 def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:

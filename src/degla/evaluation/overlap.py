@@ -6,25 +6,23 @@ before fine-tuning is unknown here.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import Field
 
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.evaluation.image_files import content_digest, size_of
-from degla.files import write_json
-from degla.parse import read_json
-from degla.passwords import without_passwords
-from degla.records import Original, Record, read_jsonl, validate
+from degla.evaluation.trainings import TrainedPairs, Training, Trainings, trainings_of
+from degla.records import Original, Record, read_jsonl
 from degla.remote import address_of
 
 logger = logging.getLogger(__name__)
@@ -66,12 +64,19 @@ class Leakage(Record):
         images: number of distinct images in them.
         overlaps: one per benchmark.
         unknown: models that it was fine-tuned from and that are not found, so that their data is unknown.
+        changed: what of the data is no longer as it was trained on: "captions.jsonl", "the images of captions.jsonl".
     """
 
     captions: tuple[str, ...]
     images: int = Field(ge=0)
     overlaps: tuple[Overlap, ...] = ()
     unknown: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether all of the data is known, as it was trained on."""
+        return not self.unknown and not self.changed
 
 
 @dataclass(frozen=True)
@@ -82,79 +87,18 @@ class TrainingImages:
         captions: the captions files.
         files: the images' full paths.
         originals: the original files of packed images; `files` then has their places in the shards.
-        unknown: as in `Leakage`.
+        unknown, changed: as in `Leakage`.
     """
 
     captions: tuple[Path, ...]
     files: frozenset[Path]
     originals: frozenset[Original] = frozenset()
     unknown: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 _SECOND: Final = ("distractor_image", "distractor_text")
 """Fields with a second image of a caption, used by only some recipes."""
-
-
-class Trainings(Record):
-    """What weights were trained on, as a model's folder records it.
-
-    Attributes:
-        data: of each training, the newest first: the sections `data` and `replay` of its configuration (plain values),
-            the latter with its own `data` only; its seed; and name (`model`) and fingerprint (`base`) of what it began
-            from.
-        unknown: as in `Leakage`.
-    """
-
-    data: tuple[dict[str, Any], ...] = ()
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def last(self) -> Mapping[str, Any]:
-        """The newest training; empty if none is known."""
-        return next(iter(self.data), {})
-
-    @property
-    def captions(self) -> list[str]:
-        """Names of the captions files, each once."""
-        return list(dict.fromkeys(Path(str(each.get("data", {}).get("captions"))).name for each in self.data))
-
-    @classmethod
-    def read(cls, folder: Path) -> Trainings | None:
-        """Read ``degla_training.json`` in a model's folder; None if there is none.
-
-        In a run's checkpoint it has the trainings before its own, which do not change with the folder of the base.
-
-        Raises:
-            InputError: it is damaged.
-        """
-        from degla.model.runs import TRAINING_NAME
-
-        path = folder / TRAINING_NAME
-        return validate(cls, read_json(path), where=str(path)) if path.is_file() else None
-
-    def write(self, folder: Path) -> None:
-        """Write that file, without passwords, to the folder of a model that is not a run's, unless nothing is known."""
-        from degla.model.runs import TRAINING_NAME
-
-        if self.data or self.unknown:
-            write_json(folder / TRAINING_NAME, _without_passwords(self.model_dump(mode="json")))
-
-
-def joined_trainings(trainings: Iterable[Trainings]) -> Trainings:
-    """Join what several models were trained on, each training once."""
-    every = list(trainings)
-    data = {json.dumps(each, sort_keys=True): each for one in every for each in one.data}
-    return Trainings(
-        data=tuple(data.values()), unknown=tuple(dict.fromkeys(name for one in every for name in one.unknown))
-    )
-
-
-def _without_passwords(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_passwords(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_passwords(inner) for inner in value]
-    return without_passwords(value) if isinstance(value, str) else value
 
 
 def training_images(name: str, known: Trainings | None = None) -> TrainingImages | None:
@@ -166,24 +110,22 @@ def training_images(name: str, known: Trainings | None = None) -> TrainingImages
 
     Returns:
         None for a model without a record of it, and, with a warning, if a captions file can no longer be read.
+
+    Raises:
+        InputError: as `trainings_of`.
     """
-    trainings: list[TrainingImages] = []
+    found = known or trainings_of(name)
     try:
-        found = known or trainings_of(name)
+        trainings = [images for training in found.data for images in trained_by(training)]
     except InputError as error:
-        logger.warning("%s: cannot check whether benchmark images were trained on: %s", name, error)
+        # Unlike the record, the data may well be elsewhere by now.
+        logger.warning(
+            "%s: cannot check whether benchmark images were trained on: %s "
+            "(A run's relative paths are relative to the folder in which its training was started.)",
+            name,
+            error,
+        )
         return None
-    for config in found.data:
-        try:
-            trainings += trained_by(config)
-        except (InputError, KeyError, TypeError, AttributeError) as error:
-            logger.warning(
-                "%s: cannot check whether benchmark images were trained on: %s "
-                "(A run's relative paths are relative to the folder in which its training was started.)",
-                name,
-                error,
-            )
-            return None
     return replace(joined_images(trainings), unknown=found.unknown) if trainings else None
 
 
@@ -196,113 +138,25 @@ def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
         frozenset().union(*(part.files for part in parts)),
         frozenset().union(*(part.originals for part in parts)),
         tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
+        tuple(dict.fromkeys(name for part in parts for name in part.changed)),
     )
 
 
-def trainings_of(name: str) -> Trainings:
-    """Return what a run, a checkpoint, or a model exported from or averaged with one was trained on, with all bases.
-
-    Where a folder records the trainings before its own, these count; bases of other runs are followed by their names,
-    up to the first one whose folder is missing.
-
-    Raises:
-        InputError: a record of trainings is damaged.
-    """
-    from degla.model.load import SHIPPED
-
-    data: list[dict[str, Any]] = []
-    names: set[str] = set()
-    while name not in names:
-        names.add(name)
-        folder = _folder(name)
-        config, earlier = _config(folder), _earlier(folder)
-        if config is not None:
-            data.append(_sections(config) | {"base": _base_of(folder)})
-        if earlier is not None:
-            return Trainings(data=(*data, *earlier.data), unknown=earlier.unknown)
-        if config is None:
-            is_published = name in SHIPPED or (":" in name and not address_of(name))
-            unknown = () if is_published or folder.is_dir() else (without_passwords(name),)
-            return Trainings(data=tuple(data), unknown=unknown)
-        name = str(config.get("model", ""))
-    return Trainings(data=tuple(data))
-
-
-def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that a run's configuration names; anything else than a section is kept as it is, to be told later."""
-    replay = config.get("replay", {})
-    loop = config.get("train")
-    return {
-        "model": str(config.get("model", "")),
-        "seed": loop.get("seed") if isinstance(loop, dict) else None,
-        "data": config["data"],
-        "replay": {"data": replay.get("data")} if isinstance(replay, dict) else replay,
-    }
-
-
-def _base_of(folder: Path) -> str | None:
-    """The fingerprint of the model that a run began from, if a checkpoint of it is there."""
-    from degla.model.integrity import STATE_NAME, read_state
-
-    with suppress(InputError):
-        return next((read_state(place).base for place in _places(folder) if (place / STATE_NAME).is_file()), None)
-    return None
-
-
-def _folder(name: str) -> Path:
-    from degla.model.address import folder_here
-
-    file = Path(name.partition(":")[2])
-    if name.partition(":")[2] and not address_of(name) and file.is_file():
-        return file.parent  # ARCHITECTURE:FILE
-    # The run's base may no longer exist at its address.
-    with suppress(DeglaError):
-        return folder_here(name)
-    return Path(name)
-
-
-def _places(folder: Path) -> Iterator[Path]:
-    """The folder of a model or run itself, and the newest checkpoint of a run."""
-    from degla.model.runs import latest_checkpoint
-
-    if folder.is_dir():
-        yield folder
-        if (newest := latest_checkpoint(folder)) is not None:
-            yield newest
-
-
-def _config(folder: Path) -> dict[str, Any] | None:
-    for place in _places(folder):
-        try:
-            config = read_json(place / "config.json", constants=True)
-        except InputError:
-            continue
-        # A folder of transformers has a config.json too, without training data.
-        if isinstance(config, dict) and isinstance(config.get("data"), dict) and config["data"].get("captions"):
-            return config
-    return None
-
-
-def _earlier(folder: Path) -> Trainings | None:
-    return next((found for place in _places(folder) if (found := Trainings.read(place)) is not None), None)
-
-
-def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
-    """Return the images of each stream of pairs in a configuration (plain values), including replayed pairs.
+def trained_by(training: Training) -> list[TrainingImages]:
+    """Return the images of each stream of pairs of a training, including replayed pairs.
 
     Raises:
         InputError: captions cannot be read.
     """
-    replayed = config.get("replay", {}).get("data") or {}
-    return [trained_images(data) for data in (config["data"], *([replayed] if replayed.get("captions") else []))]
+    return [trained_images(pairs) for pairs in training.pairs]
 
 
-def trained_images(data: Mapping[str, Any], names: Iterable[str] | None = None) -> TrainingImages:
-    """Return the images of the section `data` of a configuration (plain values).
+def trained_images(pairs: TrainedPairs, names: Iterable[str] | None = None) -> TrainingImages:
+    """Return the images of pairs.
 
     Args:
-        data: the section.
-        names: the images' names, if known; default: those in the captions.
+        pairs: the pairs.
+        names: the images' names, if known; default: those in the captions, which are compared with the digests.
 
     Raises:
         InputError: the captions cannot be read.
@@ -310,24 +164,65 @@ def trained_images(data: Mapping[str, Any], names: Iterable[str] | None = None) 
     from degla.data.pack import ORIGINALS_NAME
     from degla.data.places import base_of
 
-    captions = Path(data["captions"])
-    folder = Path(data["images"]) if data.get("images") else base_of(captions)
+    captions = Path(pairs.captions)
+    folder = Path(pairs.images) if pairs.images else base_of(captions)
     originals = captions.parent / ORIGINALS_NAME
+    names, changed = _names(pairs, folder) if names is None else (names, ())
     return TrainingImages(
         (captions,),
-        frozenset(folder / name for name in (_named(captions, data) if names is None else names)),
+        frozenset(folder / name for name in names),
         frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
+        changed=changed,
     )
 
 
-def _named(captions: Path, data: Mapping[str, Any]) -> Iterator[str]:
-    from degla.data.sources import Columns, read_captions
+def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]]:
+    """Names of the images in the captions, and what of these has changed since its digest was recorded."""
+    import pyarrow as arrow
 
-    settings = {name: f"{name}_column" for name in ("id", "image", "text", "image_id")}
-    settings["image_pattern"] = "image_pattern"
-    names = {name: data[setting] for name, setting in settings.items() if setting in data}
-    records = read_captions(captions, format=data.get("format", "auto"), columns=Columns(**names, optional=_SECOND))
-    return (name for record in records for name in (record.image, record.distractor_image) if name)
+    from degla.data.sources import Columns, read_captions
+    from degla.data.table import ROWS, digest
+
+    columns = Columns(
+        id=pairs.id_column, image=pairs.image_column, text=pairs.text_column, image_id=pairs.image_id_column,
+        image_pattern=pairs.image_pattern, optional=_SECOND,
+    )  # fmt: skip
+    records = iter(read_captions(Path(pairs.captions), format=pairs.format, columns=columns))
+    first, second = set[str](), set[str]()
+    read: dict[str, list[Any]] = {"images": [], "captions": []}
+    while rows := list(islice(records, ROWS)):
+        first.update(row.image for row in rows)
+        second.update(row.distractor_image for row in rows if row.distractor_image)
+        read["images"].append(arrow.array([row.image for row in rows], arrow.large_string()))
+        read["captions"].append(arrow.array([row.text for row in rows], arrow.large_string()))
+    before = pairs.digests
+    name = Path(pairs.captions).name
+    if any(column in before and before[column] != digest(chunks) for column, chunks in read.items()):
+        return first | second, (name,)
+    if "sizes" in before and before["sizes"] != digest_of_sizes(folder, first):
+        return first | second, (f"the images of {name}",)
+    return first | second, ()
+
+
+def digest_of_sizes(folder: Path, names: Iterable[str]) -> str:
+    """Return the sha256 of the names and sizes of image files, by which most edits show without reading any.
+
+    Args:
+        folder: base of relative names.
+        names: of the files, in any order; one that is gone, or a row of a table, has no size.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(set(names)):
+        digest.update(f"{name} {_bytes_of(folder / name)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _bytes_of(file: Path) -> int | None:
+    try:
+        return file.stat().st_size  # A fraction of the time, for what nearly all images are.
+    except (OSError, ValueError):
+        state = _state_of(file)
+        return None if state is None else state[0]
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:
@@ -352,7 +247,10 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
             by_size.setdefault(state[0], []).append(file)
     overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
     captions = tuple(path.name for path in training.captions)
-    return Leakage(captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown)
+    return Leakage(
+        captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown,
+        changed=training.changed,
+    )  # fmt: skip
 
 
 def _overlap(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -32,11 +31,12 @@ from degla.evaluation.models import (
     seed_of,
 )
 from degla.evaluation.neutral import find_floors
-from degla.evaluation.overlap import Leakage, TrainingImages, Trainings, find_leakage, training_images, trainings_of
+from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
+from degla.evaluation.trainings import Trainings, trainings_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
 from degla.passwords import without_passwords
@@ -134,16 +134,14 @@ class Evaluation:
             device: device to load it on.
 
         Raises:
-            InputError, DeglaError: as for `score`; or there is no such model.
+            InputError, DeglaError: as for `score`; there is no such model; or its record of trainings is damaged.
         """
         name = model if isinstance(model, str) else model.name
+        known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
-        known = None
-        with suppress(InputError):  # `training_images` warns of it.
-            known = trainings_of(name)
         seed, images = training_seed_of(name, known), training_images(name, known)
-        last = known.last if known else {}
-        base = {"base": without_passwords(last.get("model") or ""), "base_fingerprint": last.get("base") or ""}
+        last = known.last
+        base = {"base": without_passwords(last.model), "base_fingerprint": last.base or ""} if last else {}
         result = self.score(encoder, label=label, training_seed=seed, training=images)
         return result.model_copy(update={"model": result.model.model_copy(update=base)})
 
@@ -283,13 +281,14 @@ def training_seed_of(name: str, known: Trainings | None = None) -> int | None:
     Args:
         name: of the model.
         known: what it was trained on, default `trainings_of(name)`.
+
+    Raises:
+        InputError: as `trainings_of`.
     """
     if means_floor(name):
         return seed_of(name)
-    with suppress(InputError):
-        seed = (known or trainings_of(name)).last.get("seed")
-        return seed if isinstance(seed, int) else None
-    return None
+    last = (known or trainings_of(name)).last
+    return last.seed if last else None
 
 
 def evaluate(

@@ -207,7 +207,7 @@ def _leakage(comparison: Comparison | None) -> Iterator[str]:
     for label, result in ordered_results(comparison.methods):
         if result.leakage is None:
             yield f"* {label}: its training data is not recorded, so overlap with benchmarks is unknown."
-        elif not result.leakage.unknown and not any(overlap.shared for overlap in result.leakage.overlaps):
+        elif result.leakage.is_sure and not any(overlap.shared for overlap in result.leakage.overlaps):
             names = ", ".join(overlap.benchmark for overlap in result.leakage.overlaps)
             yield f"* {label}: no image of {names} is among the {result.leakage.images:,} that it was fine-tuned on."
     yield from (f"* {warning}" for warning in comparison.warnings)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.overlap import trainings_of
+from degla.evaluation.trainings import trainings_of
 from degla.export.card import CardFacts, card, write_card
 from degla.export.check import check_open_clip
 from degla.files import cannot_write, whole_folder

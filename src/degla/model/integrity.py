@@ -48,6 +48,7 @@ class CheckpointState(BaseModel):
         best: name of the best checkpoint.
         ended: the limit of `StopConfig` that the run reached here.
         data: digests of the training rows.
+        image_sizes: digests of the sizes of their images, "sizes" and "replay sizes"; empty if not recorded.
         start: fingerprint of the model that the kept one is averaged with.
         base: fingerprint of the model before training; None if the checkpoint does not record it.
         linear_layers: the kernel that computed them, see `linear_kernel`; None if the checkpoint does not record it.
@@ -64,6 +65,7 @@ class CheckpointState(BaseModel):
     best: str | None = Field(default=None, pattern=r"^step-\d+$")
     ended: str | None = None
     data: dict[str, str]
+    image_sizes: dict[str, str] = Field(default_factory=dict)
     start: str | None = None
     base: str | None = None
     linear_layers: str | None = None

@@ -161,7 +161,8 @@ def _caveats(models: Sequence[Model]) -> list[str]:
             result = load_result(path)
             caveats |= dict.fromkeys(sentence for entry in result.benchmarks for sentence in missing_images(entry))
             if result.leakage is not None:
-                _, labels = leaked.setdefault(str((result.leakage.overlaps, result.leakage.unknown)), (result, {}))
+                found = result.leakage.model_copy(update={"captions": (), "images": 0})
+                _, labels = leaked.setdefault(str(found), (result, {}))
                 labels[model.label] = None
     for result, labels in leaked.values():
         titles = {entry.name: entry.title for entry in result.benchmarks}

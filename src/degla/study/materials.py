@@ -23,6 +23,7 @@ from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask, questions_digest, require_root
+from degla.evaluation.trainings import training_of
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
@@ -328,7 +329,7 @@ class CurrentQuestions:
         return self._leakages[key]
 
     def _find_leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
-        run_images = [images for config in configs for images in trained_by(to_plain(config))]
+        run_images = [images for config in configs for images in trained_by(training_of(to_plain(config)))]
         all_images = [*run_images, training_images(base)]
         if not any(all_images):
             return None

@@ -20,7 +20,7 @@ from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
-from degla.evaluation.overlap import Trainings, trainings_of
+from degla.evaluation.trainings import Trainings, trainings_of
 from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
@@ -45,7 +45,7 @@ from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.rows import read_pairs
+from degla.training.rows import image_sizes, read_pairs
 from degla.training.runstate import Position, RunState, own_state, seed_everything
 from degla.training.validation import Validation
 
@@ -148,6 +148,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
     earlier = recorded or group.from_first(lambda: trainings_of(config.model))
+    sizes = {} if newest else group.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
@@ -155,7 +156,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     watch, data, counts = FiniteWatch(), _digests(config, pairs, *replays), data_counts(pairs.dataset)
     state = RunState(
         run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
-        counts=counts,
+        image_sizes=sizes, counts=counts,
     )  # fmt: skip
     state.mirror = mirror
     position = state.load() if resume else Position()

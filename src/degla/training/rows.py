@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from degla.config.run import StreamConfig
+from degla.config.run import StreamConfig, TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.containers import name_that_counts
 from degla.data.extras import ExtraData, read_classes, write_extras
@@ -25,6 +25,7 @@ from degla.data.shards import reader_of
 from degla.data.sources import VERSION, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
+from degla.evaluation.overlap import digest_of_sizes
 from degla.inputs import images_of_columns, inputs_of, own_columns
 from degla.losses.core import Processes
 from degla.pages.words import counted
@@ -288,6 +289,22 @@ def _with_column(
             usable, prepare({"rows": key, "left out": bad + more}, lambda _: fewer.describe(), anew=anew)[1]
         )
     return rows, more
+
+
+def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str]:
+    """Return digests of the sizes of the images that a run trains on, "sizes" and for replayed ones "replay sizes".
+
+    Args:
+        config: configuration of the run.
+        rows: rows of each stream of pairs.
+    """
+    digests = {}
+    for name, stream, table in zip(("sizes", "replay sizes"), config.streams, rows, strict=False):
+        folder = stream.data.image_folder
+        if address_of(folder) is None:  # Asking a server about every image would delay the run.
+            images = {image for chunk in table.chunks("image") for image in chunk.unique().to_pylist()}
+            digests[name] = digest_of_sizes(folder, images)
+    return digests
 
 
 def _column_file(key: Mapping[str, object], make: Callable[[Path], None], *, anew: bool) -> ColumnFile | None:

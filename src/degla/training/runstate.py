@@ -20,8 +20,8 @@ from torch import Tensor
 from degla.config.fields import to_record
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.evaluation.overlap import Trainings
 from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.trainings import Trainings
 from degla.export.card import try_checkpoint_card
 from degla.model import linear_kernel
 from degla.model.address import RunMirror
@@ -73,15 +73,18 @@ class RunState:
         base: fingerprint of the model before training; a resumed run that does not read it may give None.
         earlier: what that model was trained on.
         data: digests of the training rows by column; see `data_digests`.
+        image_sizes: see `degla.training.rows.image_sizes`; a resumed run uses those of its checkpoint.
         counts: numbers of training rows, for the model card; see `data_counts`.
     """
 
     def __init__(
         self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
-        base: str | None, earlier: Trainings, data: Mapping[str, str], counts: Mapping[str, int],
+        base: str | None, earlier: Trainings, data: Mapping[str, str], image_sizes: Mapping[str, str],
+        counts: Mapping[str, int],
     ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
         self.watch, self.start, self._base, self.earlier = watch, start, base, earlier
+        self._image_sizes = dict(image_sizes)
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
         self.mirror: RunMirror | None = None
@@ -148,6 +151,7 @@ class RunState:
                         "best": best,
                         "ended": ended,
                         "data": self.data,
+                        "image_sizes": self._image_sizes,
                         "counts": self.counts,
                         "start": self._start,
                         "base": self._base,
@@ -202,6 +206,7 @@ class RunState:
                 "original; restore it."
             )
         self._base = state.base  # The checkpoint has all that the run needs of it.
+        self._image_sizes = state.image_sizes
         self._recall(tensors["memory"])
         for name, module in self.trainer.along.items():
             module.load_state_dict(tensors[name])

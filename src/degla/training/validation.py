@@ -24,7 +24,8 @@ from degla.training.metrics import lines_up_to
 
 if TYPE_CHECKING:
     from degla.data.table import PairTable
-    from degla.evaluation.overlap import Leakage, Trainings
+    from degla.evaluation.overlap import Leakage
+    from degla.evaluation.trainings import Trainings
 
 log = logging.getLogger("degla.train")
 
@@ -81,6 +82,7 @@ class Validation:
             from degla.evaluation.caveats import trained_on, trained_unknown
             from degla.evaluation.overlap import find_leakage, joined_images, trained_images, training_images
             from degla.evaluation.run import ask_all
+            from degla.evaluation.trainings import TrainedPairs
 
             root = self.config.root
             assert root is not None
@@ -88,8 +90,8 @@ class Validation:
             shown = [each.shown for each in self._questions]
 
             def look() -> Leakage:
-                streams = zip(trained.streams, rows, strict=True)
-                own = [trained_images(to_plain(stream.data), table.images()) for stream, table in streams]
+                pairs = (TrainedPairs.model_validate(to_plain(stream.data)) for stream in trained.streams)
+                own = [trained_images(each, table.images()) for each, table in zip(pairs, rows, strict=True)]
                 before = training_images(trained.model, earlier)
                 return find_leakage(joined_images([*own, before]), shown, root=root)
 

@@ -1,0 +1,110 @@
+"""Captions and images that were edited after a training are reported wherever they are compared with benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
+from degla.evaluation.caveats import of_training
+from degla.evaluation.comparison import compare
+from degla.evaluation.overlap import find_leakage, training_images
+from degla.evaluation.results import save_result
+from degla.evaluation.run import Evaluation
+from degla.export.run import export
+from degla.losses import Contrastive, losses_by_name
+from degla.training.loop import train
+from tests.training.configs import interrupted, tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture
+def pairs(tiny_pairs: Pairs, tmp_path: Path) -> Pairs:
+    """A copy of the tiny pairs that a test may edit, and captions to replay."""
+    folder = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs["captions"].parent, folder)
+    names = ("images/again.png", "images/000.png")
+    rows = [{"id": name, "image": name, "text": "a cow", "image_id": name} for name in names]
+    (folder / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (40, 40)).save(folder / "images" / "again.png")
+    return {name: folder / file.name for name, file in tiny_pairs.items()}
+
+
+def _config(model: Path, pairs: Pairs, out: Path) -> TrainConfig:
+    replayed = ReplayDataConfig(captions=pairs["captions"].with_name("again.jsonl"), negatives_per_caption=0)
+    objective = losses_by_name(contrastive=Contrastive())
+    config = tiny_config("clip", model=model, pairs=pairs, out=out)
+    return replace(config, replay=ReplayConfig(data=replayed, objective=objective, batch_size=2))
+
+
+def _changed(model: Path) -> tuple[str, ...]:
+    images = training_images(str(model))
+    assert images is not None
+    return images.changed
+
+
+def test_what_changed_after_the_training_is_named(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    config = interrupted(_config(tiny_model, pairs, tmp_path / "run"), tmp_path / "run")
+    captions, images = pairs["captions"], pairs["images"]
+    again = captions.with_name("again.jsonl")
+    # The same rows in another form are the same data. What the run began with counts, not what it was resumed with.
+    rows = [json.loads(line) for line in captions.read_text().splitlines()]
+    captions.write_text("".join(json.dumps(dict(reversed(row.items()))) + "\n" for row in rows))
+    first = (images / "003.png").read_bytes()
+    (images / "003.png").write_bytes(first + b"x")
+    run = train(config, resume=True).folder.parent
+    out = export(str(run), to="open_clip", out=tmp_path / "out").folder
+    for model in (run, run / "step-4", out):
+        assert _changed(model) == ("the images of captions.jsonl",)
+    (images / "003.png").write_bytes(first)
+    edits: dict[str, tuple[Path, Callable[[bytes], bytes]]] = {
+        "captions.jsonl": (captions, lambda content: content.replace(b'"text": "a dog', b'"text": "a cat')),
+        "captions.jsonl ": (captions, lambda content: content.replace(b'"image": "003.png"', b'"image": "004.png"')),
+        "again.jsonl": (again, lambda content: content.replace(b'images/again.png"', b'images/003.png"')),
+        "the images of again.jsonl": (images / "again.png", lambda content: content + b"x"),
+    }
+    for name, (file, edit) in edits.items():
+        before = file.read_bytes()
+        file.write_bytes(edit(before))
+        assert file.read_bytes() != before
+        assert _changed(run) == _changed(out) == (name.strip(),)
+        file.write_bytes(before)
+        assert _changed(run) == _changed(out) == ()
+    (images / "again.png").unlink()
+    assert _changed(run) == ("the images of again.jsonl",)
+
+
+def test_rows_that_were_left_out_are_no_change(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    (pairs["images"] / "005.png").unlink()
+    config = _config(tiny_model, pairs, tmp_path / "run")
+    run = train(replace(config, data=replace(config.data, bad_images="skip"))).folder
+    assert _changed(run) == ()
+    again = pairs["captions"].with_name("again.jsonl")
+    again.write_text(again.read_text().replace("a cow", "a calf"))
+    assert _changed(run) == ("again.jsonl",)
+
+
+def test_results_and_reports_say_so(
+    tiny_model: Path, pairs: Pairs, small_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(_config(tiny_model, pairs, tmp_path / "run")).folder.parent
+    (pairs["images"] / "003.png").write_bytes(b"")
+    result = Evaluation(["small"], small_root, progress=False).score_named(str(run), label="tuned")
+    assert result.leakage is not None and result.leakage.changed == ("the images of captions.jsonl",)
+    assert not result.leakage.is_sure
+    save_result(result, tmp_path / "tuned.json")
+    sentence = (
+        "tuned: the images of captions.jsonl changed after the training: benchmark images that were trained on may be "
+        "missed, and others counted."
+    )
+    assert sentence in compare([tmp_path / "tuned.json"]).warnings
+    images = training_images(str(run))
+    assert images is not None
+    assert list(of_training("tuned", find_leakage(images, [], root=tmp_path), {})) == [sentence]
