@@ -199,7 +199,7 @@ def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]
     name = Path(pairs.captions).name
     if any(column in before and before[column] != digest(chunks) for column, chunks in read.items()):
         return first | second, (name,)
-    if "sizes" in before and before["sizes"] != digest_of_sizes(folder, first):
+    if "image sizes" in before and before["image sizes"] != digest_of_sizes(folder, first):
         return first | second, (f"the images of {name}",)
     return first | second, ()
 

@@ -31,7 +31,7 @@ class TrainedPairs(Record):
         format, id_column, image_column, text_column, image_id_column, image_pattern: how the captions are read, as in
             `DataConfig`.
         digests: by which a later change shows: of the columns "images" and "captions", see `data_digests`, and the
-            "sizes" of the image files, see `digest_of_sizes`; those that are not recorded are not compared.
+            "image sizes", see `digest_of_sizes`; those that are not recorded are not compared.
     """
 
     # A configuration has further settings of the same section.
@@ -180,7 +180,7 @@ def _digested(data: Any, digests: Mapping[str, str], stream: str) -> Any:
     # Rows that were left out are missing from the digests, but not from the captions.
     if not isinstance(data, dict) or data.get("bad_images") == "skip":
         return data
-    own = {name: digests[stream + name] for name in ("images", "captions", "sizes") if stream + name in digests}
+    own = {name: digests[stream + name] for name in ("images", "captions", "image sizes") if stream + name in digests}
     return data | {"digests": own}
 
 

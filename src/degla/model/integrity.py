@@ -48,7 +48,7 @@ class CheckpointState(BaseModel):
         best: name of the best checkpoint.
         ended: the limit of `StopConfig` that the run reached here.
         data: digests of the training rows.
-        image_sizes: digests of the sizes of their images, "sizes" and "replay sizes"; empty if not recorded.
+        image_sizes: digests of the sizes of their images by stream; empty if they are not recorded.
         start: fingerprint of the model that the kept one is averaged with.
         base: fingerprint of the model before training; None if the checkpoint does not record it.
         linear_layers: the kernel that computed them, see `linear_kernel`; None if the checkpoint does not record it.

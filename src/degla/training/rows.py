@@ -292,14 +292,14 @@ def _with_column(
 
 
 def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str]:
-    """Return digests of the sizes of the images that a run trains on, "sizes" and for replayed ones "replay sizes".
+    """Return digests of the sizes of the images that a run trains on, "image sizes" and "replay image sizes".
 
     Args:
         config: configuration of the run.
         rows: rows of each stream of pairs.
     """
     digests = {}
-    for name, stream, table in zip(("sizes", "replay sizes"), config.streams, rows, strict=False):
+    for name, stream, table in zip(("image sizes", "replay image sizes"), config.streams, rows, strict=False):
         folder = stream.data.image_folder
         if address_of(folder) is None:  # Asking a server about every image would delay the run.
             images = {image for chunk in table.chunks("image") for image in chunk.unique().to_pylist()}
