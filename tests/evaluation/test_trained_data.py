@@ -65,7 +65,7 @@ def test_what_changed_after_the_training_is_named(tiny_model: Path, pairs: Pairs
         assert _changed(model) == ("the images of captions.jsonl",)
     (images / "003.png").write_bytes(first)
     edits: dict[str, tuple[Path, Callable[[bytes], bytes]]] = {
-        "captions.jsonl": (captions, lambda content: content.replace(b'"text": "a dog', b'"text": "a cat')),
+        "captions.jsonl": (captions, lambda content: content.replace(b'"text": "a red', b'"text": "a blue')),
         "captions.jsonl ": (captions, lambda content: content.replace(b'"image": "003.png"', b'"image": "004.png"')),
         "again.jsonl": (again, lambda content: content.replace(b'images/again.png"', b'images/003.png"')),
         "the images of again.jsonl": (images / "again.png", lambda content: content + b"x"),
