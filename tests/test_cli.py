@@ -201,6 +201,8 @@ def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
         ["negatives", "judge", "n.jsonl", "--captions", "c.json", "--llm", "embedded"],
         ["distractors", "c.json", "--negatives", "n.jsonl", "--rule", "negation", "--neighbours", "s.jsonl"],
         ["prepare", "units", "c.json"],
+        ["neighbours", "c.json", "--images", ".", "--model", "world"],
+        ["examples", "draft", "--rule", "negation", "--captions", "c.json"],
     ],
 )
 def test_records_are_not_written_where_no_command_reads_them(words: list[str], capsys: Capture) -> None:
@@ -213,7 +215,7 @@ def test_records_are_not_written_where_no_command_reads_them(words: list[str], c
     [
         ("app --no-cache", "no-cache"),
         ("app --cache x", "cache"),
-        ("examples draft --rule swap_nouns --captions c --out o --examples 3", "examples"),
+        ("examples draft --rule swap_nouns --captions c --out o.jsonl --examples 3", "examples"),
         ("examples review d --out o --port 0", "port"),
         ("fetch-data --root r", "root"),
         ("fetch-data --json", "json"),

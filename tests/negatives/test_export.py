@@ -38,6 +38,9 @@ def negatives(number: int, texts: dict[str, str] | list[tuple[str, str]]) -> lis
     ]
 
 
+NAMES = {"degla-json": "out.json", "csv": "out.csv"}
+
+
 class Case:
     """Captions and negatives on disk, and the command that exports them."""
 
@@ -159,7 +162,16 @@ def test_images_of_other_names_are_reported(case: Case, capsys: pytest.CaptureFi
     assert "1 caption has an image not named like COCO_train2014_000000000009.jpg" in note
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
+@pytest.mark.parametrize(("to", "name"), [("degla-json", "out.csv"), ("csv", "out.json"), ("csv", "out")])
+def test_a_name_of_another_format_is_refused(
+    case: Case, to: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert case.export(to=to, name=name) == 2 and not (case.folder / name).exists()
+    ending = {"degla-json": ".json", "csv": ".csv or .tsv or .tab"}[to]
+    assert f"{name}: " in (message := capsys.readouterr().err) and f"must end in {ending} (--out)" in message
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t"), ("out.tab", "\t")])
 def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export(to="csv", name=name) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -237,7 +249,7 @@ def test_a_table_with_wrong_rows_of_similar_images(header: str, cell: str, messa
 @pytest.mark.parametrize("to", ["degla-json", "csv"])
 def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     case.rows = [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in case.rows]
-    assert case.export(to=to) == 2
+    assert case.export(to=to, name=NAMES[to]) == 2
     message = capsys.readouterr().err
     assert "nothing to export: " in message and "11 negatives not accepted by the checks" in message
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
@@ -246,8 +258,8 @@ def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.Ca
 @pytest.mark.parametrize("to", ["degla-json", "csv"])
 def test_true_texts_are_not_exported_as_false_ones(case: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     case.rows[3] = case.rows[3].model_copy(update={"kind": "positive"})
-    assert case.export(to=to) == 2
-    assert "a true text" in capsys.readouterr().err and not (case.folder / "out.json").exists()
+    assert case.export(to=to, name=NAMES[to]) == 2
+    assert "a true text" in capsys.readouterr().err and not (case.folder / NAMES[to]).exists()
 
 
 def test_a_flag_of_the_other_form_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,6 +312,7 @@ def test_rows_of_other_captions_are_reported(files: tuple[Path, Path], capsys: p
         (["{negatives}", "{negatives}", "--captions", "{captions}"], "two files are named 'negatives'"),
         (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 file."),
         (["{negatives}", "--captions", "{captions}", "--out", "page.htm"], "must end in .html"),
+        (["{negatives}", "--captions", "{captions}", "--sheet", "s.csv"], "must end in .tsv or .tab (--sheet)"),
         (["{negatives}", "--captions", "{captions}", "--samples", "-1"], "must be 0 or more"),
         (["{negatives}", "--captions", "{captions}", "--sheet", "s", "--out", "r.html"], "--sheet only writes sheets"),
     ],

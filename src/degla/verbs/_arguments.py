@@ -78,8 +78,13 @@ def require_jsonl(out: Path) -> None:
     """Raise an error if a file of records has a name by which no command would read it as JSON Lines."""
     from degla.data.formats.jsonl import ENDINGS
 
-    if out.suffix.lower() not in ENDINGS:
-        raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl (--out).")
+    require_ending(out, ENDINGS, what="one JSON record per line")
+
+
+def require_ending(out: Path, endings: Sequence[str], *, what: str, flag: str = "--out") -> None:
+    """Raise an error if the name of a file to write, in any case, has none of the endings of its format."""
+    if out.suffix.lower() not in endings:
+        raise InputError(f"{out}: {what} is written, so the name must end in {' or '.join(endings)} ({flag}).")
 
 
 def require_least(arguments: argparse.Namespace, *names: str, least: int) -> None:

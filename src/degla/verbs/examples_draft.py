@@ -11,7 +11,14 @@ from degla.files import require_writable
 from degla.pages.words import counted
 from degla.remote import in_addresses
 from degla.shelf import RULES
-from degla.verbs._arguments import captions_of, describe_columns, describe_model, model_source, require_least
+from degla.verbs._arguments import (
+    captions_of,
+    describe_columns,
+    describe_model,
+    model_source,
+    require_jsonl,
+    require_least,
+)
 from degla.verbs._terminal import show
 
 
@@ -36,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
     model = model_source(arguments)
     require_writable(arguments.out)
+    require_jsonl(arguments.out)
     embedded = arguments.llm == "embedded"
     settings = NegativesSettings(
         (arguments.rule,),

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.files import spare_inputs
-from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_flags
+from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_flags, require_ending
 from degla.verbs._terminal import answer, tell
 
 
@@ -16,7 +16,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "--to",
         choices=("degla-json", "csv"),
         required=True,
-        help="the published DeGLA json, or NegCLIP's table (tab-separated if OUT ends in .tsv)",
+        help="the published DeGLA json, or NegCLIP's table (comma- or tab-separated, as OUT ends in .csv or .tsv)",
     )
     verb.add_argument("--out", type=Path, required=True, help="file to write")
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
@@ -31,6 +31,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from degla.data.formats import csv, tsv
     from degla.data.neighbours import read_neighbours
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     spare_inputs(arguments.out, arguments.file, arguments.captions, arguments.neighbours)
     if arguments.to != "csv":
         refuse_flags(arguments, "images", "neighbours", why="requires --to csv; this is --to degla-json.")
+        require_ending(arguments.out, (".json",), what="one JSON document")
+    else:
+        require_ending(arguments.out, (*csv.ENDINGS, *tsv.ENDINGS), what="a table")
     records = read_negatives(arguments.file)
     with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.to == "degla-json":

@@ -9,7 +9,14 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.files import require_writable, spare_inputs
 from degla.pages.words import counted, printable
-from degla.verbs._arguments import captions_of, describe_columns, describe_likelihood, refuse_flags, require_least
+from degla.verbs._arguments import (
+    captions_of,
+    describe_columns,
+    describe_likelihood,
+    refuse_flags,
+    require_ending,
+    require_least,
+)
 from degla.verbs._terminal import answer, print_json, show, tell
 
 
@@ -61,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_flags(arguments, "samples", why="requires --out.")
     if not arguments.blind_pairs:
         refuse_flags(arguments, "likelihood", why="compares the pairs of the text-only test, but --blind-pairs is 0.")
+    from degla.data.formats import tsv
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
@@ -71,10 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.out, arguments.sheet):
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder. Give a file name.")
+    if arguments.sheet is not None:
+        require_ending(arguments.sheet, tsv.ENDINGS, what="a tab-separated table", flag="--sheet")
     if arguments.out is not None:
         spare_inputs(arguments.out, *arguments.files, arguments.captions)
-        if arguments.out.suffix.lower() != ".html":
-            raise InputError(f"{arguments.out}: the report's file name must end in .html.")
+        require_ending(arguments.out, (".html",), what="an HTML page")
         require_writable(arguments.out)
     with CaptionIndex(captions_of(arguments)) as captions:
         if arguments.sheet is not None:

@@ -13,6 +13,7 @@ from degla.verbs._arguments import (
     describe_captions,
     describe_columns,
     require_folder,
+    require_jsonl,
     require_least,
 )
 from degla.verbs._terminal import tell
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
     require_folder(arguments.images, "of images (--images)")
     require_folder(arguments.out.parent, "to write to (--out)")
+    require_jsonl(arguments.out)
     spare_inputs(arguments.out, arguments.captions)
     captions = list(captions_of(arguments))
 

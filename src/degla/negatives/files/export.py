@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from degla.data.formats import tsv
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex, CaptionNegatives
@@ -159,7 +160,7 @@ def export_table(
     Args:
         records: the negatives, in any order.
         captions: the captions that they were made from.
-        out: the file; tab-separated if its name ends in ".tsv", else comma-separated.
+        out: the file; tab-separated if its name ends in ".tsv" or ".tab", else comma-separated.
         images: folder to prepend to image paths.
         similar: ids of captions of similar images, by caption id, for neg_image. Without it, or where none of them is
             in the table, three rows of other images are drawn at random.
@@ -183,7 +184,7 @@ def export_table(
     neighbours = _neighbours(rows_of)
     drawn = 0
     with whole_file(out, newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+        writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() in tsv.ENDINGS else ",", lineterminator="\n")
         writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
         for row in captions.negatives():
             if not row.texts:
