@@ -88,7 +88,7 @@ def test_every_row_comes_back_and_the_run_with_it(source: Path, capsys: pytest.C
 def test_accepted_rows_only_by_default(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = source.with_name("n.parquet")
     assert main(["negatives", "pack", str(source), "--out", str(out)]) == 0
-    assert "8 refused rows omitted" in capsys.readouterr().err
+    assert "; omitted: 6 refused rows, 2 rows without text (--all keeps them)." in capsys.readouterr().err
     assert list(read_negatives(out)) == [row for row in rows() if row.accepted]
 
 
@@ -171,7 +171,7 @@ def test_nothing_to_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     write_jsonl(source, [row for row in rows() if not row.accepted])
     out.write_text("old")
     assert main(["negatives", "pack", str(source), "--out", str(out)]) == 2
-    assert "nothing to pack: 8 rows were refused by the checks (--all packs them)" in capsys.readouterr().err
+    assert "nothing to pack, only 6 refused rows, 2 rows without text (--all packs them)" in capsys.readouterr().err
     assert out.read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"n.jsonl", "n.parquet"}
     (tmp_path / "n.jsonl.manifest.json").write_text("[")
     assert main(["negatives", "pack", str(source), "--out", str(out), "--all"]) == 2

@@ -45,13 +45,15 @@ class PackSummary:
 
     Attributes:
         rows: rows written.
-        left_out: refused rows not written, by (rule, reason).
+        left_out: rows not written, refused or without text, by (rule, reason).
+        without_text: those of them that have no text, mostly because the rule had nothing to change.
         size: size of the file in bytes.
         seconds: wall time.
     """
 
     rows: int = 0
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    without_text: int = 0
     size: int = 0
     seconds: float = 0.0
 
@@ -64,8 +66,16 @@ class PackSummary:
         """Return the counts as one sentence for a terminal."""
         text = f"{counted(self.rows, 'row')}, {counted(self.size, 'byte')}, {self.seconds:.1f} s"
         if self.left_out:
-            text += f"; {counted(self.left_out.total(), 'refused row')} omitted (--all keeps them)"
+            text += f"; omitted: {self.omitted} (--all keeps them)"
         return text + "."
+
+    @property
+    def omitted(self) -> str:
+        """What was not written, with the numbers."""
+        refused = self.left_out.total() - self.without_text
+        parts = [counted(refused, "refused row")] * bool(refused)
+        parts += [f"{counted(self.without_text, 'row')} without text"] * bool(self.without_text)
+        return ", ".join(parts)
 
 
 def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused: bool = False) -> PackSummary:
@@ -104,10 +114,7 @@ def pack(records: Iterable[NegativeRecord], out: Path, *, source: Path, refused:
                 writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=_GROUP)
                 summary.rows += len(group)
         if not summary.rows:
-            raise InputError(
-                f"{source}: nothing to pack: {counted(summary.left_out.total(), 'row was', 'rows were')} refused by "
-                "the checks (--all packs them)."
-            )
+            raise InputError(f"{source}: nothing to pack, only {summary.omitted} (--all packs them).")
         summary.size = stream.tell()
     summary.seconds = time.monotonic() - started
     return summary
@@ -136,6 +143,7 @@ def _keep(records: Iterable[NegativeRecord], *, refused: bool, summary: PackSumm
     for record in records:
         if not record.accepted and not refused:
             summary.left_out[record.rule, record.reason or "unnamed"] += 1
+            summary.without_text += record.text is None
             continue
         yield dict(record.__dict__)
 
