@@ -109,6 +109,12 @@ def test_columns_that_do_not_fit_on_a_terminal_continue_below(width: int) -> Non
         console.print(table.terminal(title="A title", caption="A caption."))
     lines = capture.get().splitlines()
     assert max(map(len, lines)) <= width and lines[0].startswith("A title") and lines[-1].startswith("A caption.")
+    with console.capture() as capture_long:
+        console.print(table.terminal(title="title " * 12, caption="caption " * 9))
+    assert [line.rstrip() for line in capture_long.get().splitlines() if "title" in line or "caption" in line] == [
+        "title " * 11 + "title",
+        "caption " * 8 + "caption",
+    ], "as wide as the terminal, not as the last part"
     words = capture.get().split()
     assert all(f"{number}.25" in words and f"+{number}.5" in words for number in range(40)), "no number is wrapped"
     repeated = sum("kind" in line for line in lines)

@@ -19,11 +19,18 @@ _FRAME: Final = 3
 class ContinuedTable(Table):
     """A table that continues below itself with the columns that do not fit, next to the columns of names again.
 
-    Long names are wrapped, numbers never.
+    Long names are wrapped, numbers never. Title and caption are as wide as the terminal, not as the table.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table, or the tables into which it is divided."""
+        """Yield the title, the table or the tables into which it is divided, and the caption."""
+        bare = copy(self)
+        bare.title = bare.caption = None
+        yield from filter(None, (self.title,))
+        yield from bare._parts(console, options)
+        yield from filter(None, (self.caption,))
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = options.max_width - 1
         widths = [_FRAME + _longest([column.header, *column.cells], "\n") for column in self.columns]
         least = [_FRAME + _least(column, max(10, options.max_width // 8)) for column in self.columns]
@@ -36,10 +43,8 @@ class ContinuedTable(Table):
             if not parts or sum(least[each] for each in (*parts[-1], place)) > room:
                 parts.append([*range(names)])
             parts[-1].append(place)
-        for number, part in enumerate(parts):
+        for part in parts:
             table = copy(self)
-            table.title = self.title if number == 0 else None
-            table.caption = self.caption if number == len(parts) - 1 else None
             shown = _shrink([widths[each] for each in part], [least[each] for each in part], room)
             table.columns = [
                 replace(self.columns[each], width=width - _FRAME, _index=at)
