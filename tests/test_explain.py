@@ -40,6 +40,10 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
         assert "Source: " in text and "Differs: " in text
         examples = re.search(r"\nExamples: (\d+) in (.*\.yaml)\n\Z", text)
         assert examples and int(examples[1]) >= 40 and Path(examples[2]).is_file()
+    if kind in ("rule", "positive"):
+        _, of_class = KINDS[kind].docstrings(name)
+        first, _, rest = of_class.partition("\n\n")
+        assert f"\n\n{first}\n" not in text and f"\n\n{rest}\n" in text, "the rule is described once"
 
 
 @pytest.mark.parametrize(("kind", "name"), [entry for entry in MEMBERS if entry[0] in ("recipe", "rule", "benchmark")])
