@@ -28,6 +28,7 @@ from degla.evaluation.page import _frontiers
 from degla.evaluation.plots import BARS, families, family_bars
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
+from degla.pages.words import UNKNOWN
 from degla.shelf import BENCHMARKS
 from degla.statistics.seeds import seed_difference, seed_spread
 from tests.evaluation.made_up import LEVELS, draw_result, write_results
@@ -354,6 +355,9 @@ def test_one_seed_is_reported_also_where_no_method_has_more(comparison: Comparis
     report(paths, out=tmp_path / "demo.html", baseline="base")
     for shown in (tmp_path / "demo.html", tmp_path / "demo.md"):
         assert "Only one training seed per method" in shown.read_text()
+    table = (tmp_path / "demo.md").read_text().split("## At a glance")[1]
+    assert f"| base | {UNKNOWN} |" in table and "| clip | 1 |" in table, "the base was not trained"
+    assert (tmp_path / "demo.html").read_text().count(">1 seed<") == 2
     several = " ".join(comparison.warnings)
     assert f"Only one result for {BASELINE}" in several and "seed per method" not in several
     assert not any("seed" in warning for warning in compare(paths[:1]).warnings), "one model has nothing to be compared"

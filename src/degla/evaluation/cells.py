@@ -26,6 +26,11 @@ class Method:
     results: Mapping[int | None, TracedResult]
     paths: Mapping[int | None, Path]
 
+    @property
+    def seeds(self) -> list[int]:
+        """Training seeds; empty for a model that was not trained here, such as the base model."""
+        return [seed for seed in self.results if seed is not None]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -114,7 +119,7 @@ def provenance(method: Method) -> Data:
         "activation": distinct(result.model.activation for result in results),
         "precision": distinct(result.model.precision for result in results),
         "image_reading": distinct(result.image_reading for result in results),
-        "seeds": [seed for seed in method.results if seed is not None],
+        "seeds": method.seeds,
         "versions": distinct(
             ", ".join(f"{name} {value}" for name, value in result.versions.items()) for result in results
         ),

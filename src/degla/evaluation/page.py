@@ -118,7 +118,7 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
         heads.append(Column("joint", (f"{joint.gained.title} gained minus {joint.kept.title} lost",)))
     lines = [
         TableRow([
-            _method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows),
+            _method(comparison, method), str(len(method.seeds) or UNKNOWN), *(_cell(row, method.label) for row in rows),
             *([] if joint is None else [_joint(comparison, joint, method.label)]),
         ])
         for method in comparison.methods
@@ -145,8 +145,8 @@ def _floor_notes(comparison: Comparison, rows: Sequence[Row]) -> Iterator[str]:
 
 def _method(comparison: Comparison, method: Method) -> TableCell:
     tags = ("baseline",) if method.label == comparison.baseline else ()
-    seeds = counted(len(method.results), "seed")
-    return TableCell(method.label, mark=marks(comparison)[method.label], tags=(*tags, seeds))
+    seeds = (counted(len(method.seeds), "seed"),) if method.seeds else ()
+    return TableCell(method.label, mark=marks(comparison)[method.label], tags=tags + seeds)
 
 
 def _cell(row: Row, label: str) -> TableCell:
