@@ -206,6 +206,13 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
     assert "image not available" in shown and "own/" in shown
 
 
+def test_a_gallery_without_texts_and_images_says_why(page: ComparisonPage, results: list[Path], tmp_path: Path) -> None:
+    for root, why in ((None, "start the page with --root DATA"), (tmp_path, f"are in {tmp_path} (--root)")):
+        shown = ComparisonPage(page.models, gallery=Gallery(results, root=root)).show_gallery("tuned", "", "moved most")
+        assert why in shown and "image not available" in shown
+    assert "--root" not in page.show_gallery("tuned", "", "moved most")
+
+
 def test_results_without_a_gallery(results: list[Path]) -> None:
     with pytest.raises(InputError, match="no results found"):
         Gallery([])

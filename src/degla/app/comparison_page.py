@@ -40,6 +40,8 @@ MOST_CAPTIONS: Final = 100
 _ITEMS, _ITEM_SIDE = 24, 320
 _HITS, _HIT_SIDE = 12, 320
 _ALL = "all benchmarks"
+_NO_ROOT = "To see texts and images, start the page with --root DATA, the folder with the benchmarks' files."
+_OTHER_ROOT = "No texts or images of these items are in {root} (--root); the terminal may say why."
 _NAMES: Final = {"fixed": "fixed", "broken": "broken", "all": "moved most"}
 
 Parameters = ParamSpec("Parameters")
@@ -122,7 +124,10 @@ class ComparisonPage:
         items, total = gallery.items(
             label, benchmark=name, direction=cast(Direction, direction), count=_ITEMS, side=_ITEM_SIDE
         )
-        return str(gallery_html(items, total=total, titles=gallery.benchmarks, names=(gallery.baseline, label)))
+        cards = gallery_html(items, total=total, titles=gallery.benchmarks, names=(gallery.baseline, label))
+        if items and not any(change.thumbnail or change.false for change in items):
+            cards = hint(_NO_ROOT if gallery.root is None else _OTHER_ROOT.format(root=gallery.root)) + cards
+        return str(cards)
 
     @_shown
     def show_search(self, text: str) -> str:
