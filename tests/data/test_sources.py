@@ -237,6 +237,62 @@ def test_negatives_as_jsonl_and_parquet(tmp_path: Path) -> None:
         list(read_negatives(tmp_path / "wrong.parquet"))
 
 
+def karpathy(*images: dict[str, object]) -> str:
+    return json.dumps({"images": [{"filename": "b.jpg", "split": "test", **image} for image in images], "dataset": "x"})
+
+
+def test_karpathys_json_is_read_by_split(tmp_path: Path) -> None:
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(
+        karpathy(
+            {
+                "filepath": "val2014",
+                "cocoid": 7,
+                "imgid": 0,
+                "split": "restval",
+                "sentences": [{"raw": " A dog. ", "sentid": 40, "tokens": []}, {"raw": "A cat.", "sentid": 41}],
+            },
+            {"imgid": 1, "sentences": [{"raw": "A cow.", "sentid": 5}]},
+            {"filename": "c.jpg", "split": "train", "sentences": [{"raw": "A sow."}, {"raw": "A pig."}]},
+        )
+    )
+    every = list(read_captions(path, columns=Columns(split=("all",))))
+    assert [(row.id, row.image, row.image_id, row.text) for row in every] == [
+        ("40", "val2014/b.jpg", "7", "A dog."), ("41", "val2014/b.jpg", "7", "A cat."), ("5", "b.jpg", "1", "A cow."),
+        ("2-0", "c.jpg", "c.jpg", "A sow."), ("2-1", "c.jpg", "c.jpg", "A pig."),
+    ]  # fmt: skip
+    some = read_captions(path, columns=Columns(split=("train", "restval")))
+    assert list(some) == [row for row in every if row.id != "5"], "without the test images"
+    sizes = r"Its splits \(images\): restval \(1\), test \(1\), train \(1\)"
+    for split, message in (((), "name the splits to read"), (("dev",), "has no split 'dev'")):
+        with pytest.raises(InputError, match=rf"dataset_coco\.json: {message}.*{sizes}"):
+            list(read_captions(path, columns=Columns(split=split)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (karpathy({"sentences": [{}]}), r"images\[0\]: field 'sentences\.0\.raw': Field required"),
+        (karpathy({"sentences": [{"raw": " "}]}), r"images\[0\]: field 'raw' \(caption id '0-0'\) has no text"),
+        (karpathy({"sentences": [{"raw": "x", "sentid": "1"}]}), r"field 'sentences\.0\.sentid'"),
+        ('{"images": {"filename": 0, "sentences": 0}}', "the list 'images' is missing"),
+        ('{"images": [["filename", "sentences"]]}', r"images\[0\]: found a list"),
+    ],
+)
+def test_damaged_files_of_karpathy_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        list(read_captions(tmp_path / "c.json", columns=Columns(split=("test",))))
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.json"])
+def test_splits_of_other_formats_are_refused(tmp_path: Path, name: str) -> None:
+    coco = '{"images": [{"id": 1, "file_name": "sentences"}], "annotations": []}'
+    (tmp_path / name).write_text(coco if name == "c.json" else lines(row()))
+    with pytest.raises(InputError, match=r"--split .* applies only to Karpathy's json"):
+        list(read_captions(tmp_path / name, columns=Columns(split=("all",))))
+
+
 def test_captions_given_as_negatives_are_reported(tmp_path: Path) -> None:
     rows = [{"id": "1", "image": "1.jpg", "text": "a cat", "image_id": "1"}]
     (tmp_path / "captions.jsonl").write_text(json.dumps(rows[0]))
@@ -282,6 +338,7 @@ WRONG = {
         lines({"id": "1", "image": "a.jpg", "texts": "A dog."}),
         "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Set the field with --text-column",
     ),
+    "white space": ("c.csv", "image, caption\na.jpg, A dog.\n", "Found: image, ' caption'. Set the field with --text"),
     "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: has no field 'id'"),
     "id later": (
         "c.jsonl",

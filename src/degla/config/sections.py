@@ -20,15 +20,18 @@ class DataConfig(Checked, section="data"):
     """Image-caption pairs and their negatives."""
 
     captions: Path | None = None
-    """Captions file: COCO json, JSONL, JSON list, Parquet, CSV/TSV, a `datasets` folder, the published DeGLA json; or
-    files with captions and images: WebDataset or img2dataset tars, Parquet (a folder, or
+    """Captions file: COCO or Karpathy's json, JSONL, JSON list, Parquet, CSV/TSV, a `datasets` folder, the published
+    DeGLA json; or files with captions and images: WebDataset or img2dataset tars, Parquet (a folder, or
     "shards/{00000..00099}.tar")."""
     images: Path | None = None
     """Folder that the image paths are relative to; the captions file's folder by default."""
     negatives: Path | None = None
     """Negatives file, joined by caption id: JSONL or Parquet from `degla negatives`, or the published DeGLA json."""
     format: str = "auto"
-    """Format of the captions file: auto, coco, json, jsonl, parquet, csv, tsv, datasets, degla or webdataset."""
+    """Format of the captions file: auto, coco, karpathy, json, jsonl, parquet, csv, tsv, datasets, degla, cs_clip or
+    webdataset."""
+    split: tuple[str, ...] = ()
+    """Splits to read from Karpathy's json, for example train restval; "all" reads all."""
     id_column: str = "id"
     """Column of the caption id (JSONL, Parquet, CSV)."""
     image_column: str = "image"
@@ -95,7 +98,8 @@ class DataConfig(Checked, section="data"):
         """Column names of the captions file."""
         from degla.data.sources import Columns
 
-        return Columns(self.id_column, self.image_column, self.text_column, self.image_id_column, self.image_pattern)
+        names = (self.id_column, self.image_column, self.text_column, self.image_id_column)
+        return Columns(*names, self.image_pattern, self.split)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Columns:
         image_id: field of the image's id; None uses the image's path.
             If a file lacks the default "id" or "image_id", None is used; any other name must exist.
         image_pattern: template of the image's path from its number, for the published DeGLA file, which has no paths.
+        split: splits to read, for Karpathy's file, which has several; other formats have none.
         optional: the optional fields of `CaptionRecord` to read as well; records may lack them.
         own: those optional fields that only a user's own losses read, and whether each is a number.
         absent: fields that the first record lacks, so no other record may have them (see `settle`).
@@ -47,6 +48,7 @@ class Columns:
     text: str = "text"
     image_id: str | None = "image_id"
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
+    split: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     own: tuple[tuple[str, bool], ...] = ()
     absent: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class Columns:
         if self.text == Columns.text not in names and "caption" in names:
             lacking["text"] = "caption"
         absent = tuple(getattr(Columns, role) for role in lacking)
+        self._refuse_split(where)
         settled = dataclasses.replace(self, **lacking, absent=absent)  # type: ignore[arg-type]
         settled.require(names, where=where)
         return settled
@@ -88,19 +91,34 @@ class Columns:
             name = getattr(self, role)
             if name is not None and name not in names:
                 flag = _flag(role)
-                there = in_one_line(", ".join(names)) or "none"
+                # White space around a name would not be seen.
+                there = in_one_line(", ".join(name if name == name.strip() else repr(name) for name in names)) or "none"
                 raise InputError(
                     f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, names)} "
                     f"Found: {there}. Set the field with --{flag} (training: --data.{flag}); where there is no "
                     "such flag, rename it."
                 )
 
-    def refuse_names(self, path: Path) -> None:
-        """Raise InputError if fields are named for a file whose format has fixed fields."""
+    def refuse_names(self, path: Path, *, splits: bool = False) -> None:
+        """Raise InputError if fields are named for a file whose format has fixed fields, or splits where it has none.
+
+        Args:
+            path: the file.
+            splits: whether its format has splits.
+        """
+        if not splits:
+            self._refuse_split(str(path))
         if named := next((role for role in _ROLES if getattr(self, role) != getattr(Columns, role)), None):
             raise InputError(
                 f"{path}: its format has fixed fields, so {getattr(self, named)!r} cannot be the {named}. Omit "
                 f"--{_flag(named)} (training: --data.{_flag(named)})."
+            )
+
+    def _refuse_split(self, where: str) -> None:
+        if self.split:
+            raise InputError(
+                f"{where}: --split (training: --data.split) applies only to Karpathy's json, whose images have a field "
+                "'split'. Omit it."
             )
 
 

@@ -185,7 +185,7 @@ def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]
 
     columns = Columns(
         id=pairs.id_column, image=pairs.image_column, text=pairs.text_column, image_id=pairs.image_id_column,
-        image_pattern=pairs.image_pattern, optional=_SECOND,
+        image_pattern=pairs.image_pattern, split=pairs.split, optional=_SECOND,
     )  # fmt: skip
     records = iter(read_captions(Path(pairs.captions), format=pairs.format, columns=columns))
     first, second = set[str](), set[str]()

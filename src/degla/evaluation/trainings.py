@@ -28,8 +28,8 @@ class TrainedPairs(Record):
     Attributes:
         captions: the captions file.
         images: folder of the images; None: the captions' own.
-        format, id_column, image_column, text_column, image_id_column, image_pattern: how the captions are read, as in
-            `DataConfig`.
+        format, id_column, image_column, text_column, image_id_column, image_pattern, split: how the captions are read,
+            as in `DataConfig`.
         digests: by which a later change shows: of the columns "images" and "captions", see `data_digests`, and the
             "image sizes", see `digest_of_sizes`; those that are not recorded are not compared.
     """
@@ -45,6 +45,7 @@ class TrainedPairs(Record):
     text_column: str = "text"
     image_id_column: str = "image_id"
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
+    split: tuple[str, ...] = ()
     digests: dict[str, str] = Field(default_factory=dict)
 
 

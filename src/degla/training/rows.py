@@ -88,7 +88,8 @@ def _joined(
     sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
     key = {
         "version": VERSION,
-        "columns": dataclasses.asdict(columns),
+        # Without splits the key is that of earlier versions, whose tables stay valid.
+        "columns": {name: value for name, value in dataclasses.asdict(columns).items() if name != "split" or value},
         "format": [data.format, name_that_counts(file)],
         "captions": sources[file].sha256,
         "negatives": [negatives.suffix.lower(), sources[negatives].sha256, data.rules] if negatives else distractors,

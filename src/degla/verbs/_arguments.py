@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) -> None:
     """Add the captions file, and optionally the folder of their images."""
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    verb.add_argument(
+        "captions", type=Path, help="COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder"
+    )
     if images:
         folder = "folder that image paths are relative to"
         verb.add_argument("--images", type=Path, required=True, metavar="DIR", help=folder)
@@ -44,19 +46,24 @@ def describe_likelihood(verb: argparse.ArgumentParser, flag: str, text: str) -> 
 def describe_columns(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of every verb that reads captions."""
     verb.add_argument("--format", default="auto", help="format of the captions file (detected from the file)")
+    split = "splits to read from Karpathy's json, for example train restval; all reads all"
+    verb.add_argument("--split", nargs="+", default=(), metavar="SPLIT", help=split)
     verb.add_argument("--id-column", default="id", help="column of the caption id (id)")
     verb.add_argument("--image-column", default="image", help="column of the image path (image)")
     verb.add_argument("--text-column", default="text", help="column of the caption (text)")
     verb.add_argument("--image-id-column", default="image_id", help="column of the image id (image_id)")
 
 
-def captions_of(arguments: argparse.Namespace, *, optional: tuple[str, ...] = ()) -> Iterator[CaptionRecord]:
-    """Read the captions that the arguments name, with the given optional fields; see `read_captions`."""
+def captions_of(
+    arguments: argparse.Namespace, *, optional: tuple[str, ...] = (), own: tuple[tuple[str, bool], ...] = ()
+) -> Iterator[CaptionRecord]:
+    """Read the captions that the arguments name; see `read_captions`, and `Columns` for the optional and own fields."""
     from degla.data.sources import Columns, read_captions
 
     columns = Columns(
         id=arguments.id_column, image=arguments.image_column, text=arguments.text_column,
-        image_id=arguments.image_id_column, optional=optional,
+        image_id=arguments.image_id_column, split=tuple(arguments.split),
+        optional=(*optional, *(name for name, _ in own)), own=own,
     )  # fmt: skip
     return read_captions(arguments.captions, format=arguments.format, columns=columns)
 

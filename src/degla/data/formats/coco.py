@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from degla.data.formats import karpathy
 from degla.data.formats.json import first_character, read_document
 from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
@@ -18,8 +19,8 @@ _EXAMPLE = (
 
 
 def claims(path: Path) -> bool:
-    """Claim a file that starts with an object."""
-    return first_character(path) == "{"
+    """Claim a file that starts with an object and is not Karpathy's."""
+    return first_character(path) == "{" and not karpathy.claims(path)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

@@ -41,7 +41,7 @@ _LIMITS: Final[Mapping[str, Any]] = {"train.steps": 4, "train.batch_size": 8, "d
 _PAIRS_AT: Final = ("data.captions", "data.images")
 _READ_AS: Final = (
     "data.format", "data.id_column", "data.image_column", "data.text_column", "data.image_id_column",
-    "data.image_pattern",
+    "data.image_pattern", "data.split",
 )  # fmt: skip
 """How captions are read; the rehearsal's own files use the default names."""
 _JOINED: Final = ("data.negatives", "data.positives_file")

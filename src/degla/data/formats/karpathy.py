@@ -1,0 +1,96 @@
+"""Karpathy's splits of COCO, Flickr30k and Flickr8k: a JSON object with the list "images", each with its sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from degla.data.formats.json import first_character, read_document
+from degla.data.sources import Columns, Placed, as_name, caption
+from degla.errors import InputError
+from degla.parse import describe_json, open_file
+from degla.records import validate
+
+ENDINGS = (".json",)
+_HEAD = 65_536  # Bytes that hold the keys of the first image.
+_ALL = "all"
+_EXAMPLE = (
+    'Needed: {"images": [{"filepath": "val2014", "filename": "COCO_val2014_000000000042.jpg", "cocoid": 42, '
+    '"split": "test", "sentences": [{"raw": "A dog on a sofa.", "sentid": 1}]}, ...]}.'
+)
+_Number = Annotated[int, Field(strict=True, ge=0)]
+
+
+class _Sentence(BaseModel):
+    raw: str
+    sentid: _Number | None = None
+
+
+class _Image(BaseModel):
+    filename: str
+    split: str
+    sentences: list[_Sentence]
+    filepath: str = ""
+    cocoid: _Number | None = None
+    imgid: _Number | None = None
+
+
+def claims(path: Path) -> bool:
+    """Claim a file that starts with an object whose first image has a file name and sentences."""
+    if first_character(path) != "{":
+        return False
+    with open_file(path) as stream:
+        head = stream.read(_HEAD)
+    return b'"filename"' in head and b'"sentences"' in head
+
+
+def captions(path: Path, columns: Columns) -> Iterator[Placed]:
+    """Yield the sentences of the images of some splits, with their `sentid` (else "IMAGE-N", both from 0) as id.
+
+    `image_id` is `cocoid`, else `imgid`, else the path.
+
+    Raises:
+        InputError: the file has another structure, an image has an invalid field, no split or an absent one is named,
+            or a column is.
+    """
+    columns.refuse_names(path, splits=True)
+    images = list(_images(path))
+    sizes = Counter(image.split for _, image in images)
+    _check(columns.split, sizes, path=path)
+    for number, (where, image) in enumerate(images):
+        if not {image.split, _ALL} & {*columns.split}:
+            continue
+        file = f"{image.filepath}/{image.filename}" if image.filepath else image.filename
+        name = next((each for each in (image.cocoid, image.imgid) if each is not None), file)
+        for position, sentence in enumerate(image.sentences):
+            own = f"{number}-{position}" if sentence.sentid is None else str(sentence.sentid)
+            fields = {
+                "id": own, "image": file, "text": sentence.raw, "image_id": as_name(name, field="imgid", where=where)
+            }  # fmt: skip
+            yield where, caption(fields, where=where, text_field="raw")
+
+
+def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
+    listed = ", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())
+    remedy = f"Its splits (images): {listed}. --split all (training: --data.split) reads all."
+    if not wanted:
+        # Test images must not get into training because nobody thought of them.
+        raise InputError(f"{path}: name the splits to read, for example --split train restval. {remedy}")
+    if odd := next((split for split in wanted if split != _ALL and split not in sizes), None):
+        raise InputError(f"{path}: has no split {odd!r}. {remedy}")
+
+
+def _images(path: Path) -> Iterator[tuple[str, _Image]]:
+    document = read_document(path, dict, needed=f"Karpathy's splits are an object. {_EXAMPLE}")
+    rows = document.get("images")
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: the list 'images' is missing: found {describe_json(document)}. {_EXAMPLE}")
+    for number, row in enumerate(rows):
+        where = f"{path} images[{number}]"
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: found {describe_json(row)}. {_EXAMPLE}")
+        yield where, validate(_Image, row, where=where)
