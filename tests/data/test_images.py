@@ -69,7 +69,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
         "empty.jpg": "the file is empty",
         "bomb.png": "more than 89,478,485 pixels",
         "small_bomb.png": "more than 89,478,485 pixels",
-        "float.tiff": "floating point",
+        "float.tiff": "floating point numbers. Save it with 8 bits per channel, or remove it.",
         "folder.jpg": "cannot be read",
     }
 

@@ -255,7 +255,7 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
         raise _damaged(subject, error) from None
     if picture.format == "EPS":
         # Pillow would pass the file, which is a program, to Ghostscript if that is installed.
-        raise _unreadable(subject, "it is a PostScript page; save it as PNG")
+        raise _of_other_kind(subject, "it is a PostScript page", "Save it as PNG")
     _check_shape(picture, subject)
     return picture
 
@@ -292,6 +292,11 @@ def _unreadable(subject: Subject, reason: object) -> ImageError:
     return ImageError(f"{subject.name} cannot be read: {reason}. {subject.if_damaged}")
 
 
+def _of_other_kind(subject: Subject, reason: str, remedy: str) -> ImageError:
+    """An image that is not damaged: the same file again would not help."""
+    return ImageError(f"{subject.name} cannot be read: {reason}. {remedy}, or remove it.")
+
+
 def _too_large(subject: Subject) -> ImageError:
     return ImageError(
         f"{subject.name} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller or remove it."
@@ -320,10 +325,10 @@ def to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode == "F":
-        raise _unreadable(subject, "its pixels are floating point numbers; save it with 8 bits per channel")
+        raise _of_other_kind(subject, "its pixels are floating point numbers", "Save it with 8 bits per channel")
     if picture.mode == "I" and loaded.format not in ("PNG", "PPM"):
         # These two formats have at most 16 bits, which older versions of Pillow store as 32.
-        raise _unreadable(subject, "its pixels are 32-bit integers; save it with 8 bits per channel")
+        raise _of_other_kind(subject, "its pixels are 32-bit integers", "Save it with 8 bits per channel")
     if picture.mode.startswith("I"):
         # Pillow's own conversion would clip 16-bit grey at 255 and give a white image.
         values = np.asarray(picture)
