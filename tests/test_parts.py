@@ -259,13 +259,14 @@ def test_a_loss_reads_a_column_of_its_own(parts: Path, base: Path, tiny_pairs: d
                 "--train.steps", 3, "--checkpoint.every-steps", 2, "--checkpoint.keep", 0, "--tracking.every-steps", 1,
                 "--out", tmp_path / name, *more]  # fmt: skip
 
-    *trained, lacks, text, infinite, none = _degla(
+    *trained, lacks, text, infinite, none, split = _degla(
         *(words(file, ending) for ending, file in files.items()),
         words(files["jsonl"], "chunks", "--train.chunk-size", 2),
         ["remove", tmp_path / "csv" / "step-3"],
         ["train", "--resume", tmp_path / "csv"],
         *(words(tmp_path / f"{name}.jsonl", name) for name in bad),
         words(tiny_pairs["captions"], "none", "--objective.my-paraphrase.weight", 0),
+        ["prepare", "split", files["parquet"], "--out", tmp_path / "halves"],
         parts=parts,
     )
     assert [each.status for each in trained] == [0] * 5, "".join(each.err for each in trained)
@@ -282,6 +283,10 @@ def test_a_loss_reads_a_column_of_its_own(parts: Path, base: Path, tiny_pairs: d
     assert f"caption {rows[5]['id']!r} has no field said, but a loss of this recipe reads it for every" in lacks.err
     assert "text.jsonl line 6: field 'trust': Input should be a valid number" in text.err
     assert "infinite.jsonl line 6" in infinite.err
+    assert split.status == 0, split.err
+    halves = [json.loads(line) for file in ("train", "held_out")
+              for line in (tmp_path / "halves" / f"{file}.jsonl").read_text().splitlines()]  # fmt: skip
+    assert sorted(halves, key=lambda row: rows.index(next(each for each in rows if each["id"] == row["id"]))) == rows
     assert "no caption has the field trust, but a loss of this recipe reads it." in none.err
 
 

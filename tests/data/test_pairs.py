@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from degla.cli import main
@@ -114,6 +116,23 @@ def test_negatives_of_another_version_of_the_captions_are_reported(caplog: pytes
     join(moved, negatives)
     message = "few words with their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'"
     assert message in caplog.text
+
+
+def test_rows_of_parquet_with_one_picture_are_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [f"picture {n // 3}".encode() for n in range(30)]
+    table = pyarrow.table({"image": pictures, "text": [f"dog {n}" for n in range(30)]})
+    pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
+    words = ["prepare", "split", str(tmp_path / "c.parquet"), "--out"]
+    assert main([*words, str(tmp_path / "halves")]) == 0
+    assert "20 rows show the picture of an earlier row" in (message := capsys.readouterr().err)
+    assert "6 captions of 2 images held out, 24 for training" in message
+    for file in ("train", "held_out"):
+        for row in read_jsonl(CaptionRecord, tmp_path / "halves" / f"{file}.jsonl"):
+            assert row.image == row.image_id == f"c.parquet#image/{int(row.id) // 3 * 3}"
+    named = table.append_column("image_id", pyarrow.array([f"{n % 10}" for n in range(30)]))
+    pyarrow.parquet.write_table(named, tmp_path / "c.parquet")
+    assert main([*words, str(tmp_path / "named")]) == 0
+    assert "picture" not in capsys.readouterr().err, "image ids decide where there are any"
 
 
 def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

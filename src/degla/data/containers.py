@@ -7,10 +7,11 @@ Arrow batches that all processes memory-map; the copy takes as much disk space a
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
 from degla.progress import TaskProgress
+from degla.records import CaptionRecord
 from degla.remote import PIECE, address_of, display_path, file_state, open_remote, remembered
 
 IMAGE: Final = "image"
@@ -257,6 +259,27 @@ def find_cell(file: Path, column: str, row: int, *, copy: Path | None = None) ->
     if not cell.is_valid:
         raise InputError(f"{shown} row {row}: column {column!r} holds no image. Remove the row.")
     return cell
+
+
+def one_image_per_picture(captions: Iterable[CaptionRecord], *, base: Path) -> Iterator[CaptionRecord]:
+    """Give rows of local Parquet files that hold the same picture, byte for byte, the image of the first of them.
+
+    Args:
+        captions: those whose `image_id` is a column of its own stay as they are.
+        base: folder that their images are relative to.
+
+    Raises:
+        InputError: see `find_cell`.
+    """
+    first: dict[bytes, str] = {}
+    for caption in captions:
+        cell = parsed_cell(caption.image) if caption.image == caption.image_id else None
+        if cell is not None and (file := base / cell[0]).is_file():
+            digest = hashlib.sha256(find_cell(file, *cell[1:]).as_py()).digest()
+            image = first.setdefault(digest, caption.image)
+            yield caption.model_copy(update={"image": image, "image_id": image})
+        else:
+            yield caption
 
 
 @remembered(256)

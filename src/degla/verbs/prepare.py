@@ -16,6 +16,7 @@ from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.pages.words import counted, duration
 from degla.remote import address_of, display_path
+from degla.shelf import LOSSES
 from degla.verbs._arguments import (
     captions_of,
     describe_captions,
@@ -86,7 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     spare_inputs(arguments.out, arguments.captions)
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
-    captions = captions_of(arguments, optional=_read(arguments.maker))
+    own = () if arguments.maker in ("presence", "composites") else _own_columns()
+    captions = captions_of(arguments, optional=_read(arguments.maker), own=own)
     if arguments.dry_run:
         _estimate(make, captions, arguments)
     else:
@@ -98,6 +100,16 @@ def _read(maker: str) -> tuple[str, ...]:
     from degla.records import OPTIONAL_FIELDS
 
     return {"presence": (), "composites": ("positives",)}.get(maker, OPTIONAL_FIELDS)
+
+
+def _own_columns() -> tuple[tuple[str, bool], ...]:
+    """Columns that the user's own losses read, and whether each holds numbers."""
+    if not (names := LOSSES.own()):  # Losses import torch.
+        return ()
+    from degla.inputs import own_columns
+    from degla.losses.core.objective import loss_class
+
+    return own_columns({part for name in names for part in loss_class(name).reads})
 
 
 def _estimate(
@@ -148,11 +160,16 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 
 def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
+    from degla.data.containers import one_image_per_picture
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
     from degla.records import write_jsonl
 
-    train, held_out = hold_out(list(captions), most=_MOST_HELD_OUT, seed=arguments.seed)
+    rows = list(captions)
+    merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
+    if again := sum(new.image != old.image for new, old in zip(merged, rows, strict=True)):
+        tell(f"{counted(again, 'row shows', 'rows show')} the picture of an earlier row and are captions of one image.")
+    train, held_out = hold_out(merged, most=_MOST_HELD_OUT, seed=arguments.seed)
     if not held_out:
         raise InputError(f"{arguments.captions}: has captions of fewer than five images, too few to hold out a fifth.")
     with _new_folder(arguments.out) as folder:
