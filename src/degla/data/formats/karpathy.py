@@ -76,7 +76,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
     listed = ", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())
-    remedy = f"Its splits (images): {listed}. --split all (training: --data.split) reads all."
+    remedy = (
+        f"Its splits (images): {listed}. --split all (training: --data.split) reads all; where there is no such flag, "
+        "write the captions with degla prepare split first."
+    )
     if not wanted:
         # Test images must not get into training because nobody thought of them.
         raise InputError(f"{path}: name the splits to read, for example --split train restval. {remedy}")
