@@ -130,7 +130,7 @@ def statements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> Statements:
         deeds += [(word, doer, unit) for word, doer in said[-1:]]
         clause = clause if said or unit.preposition else len(units)
         host = _nearest(units, agencies, ALIVE)
-        if host and (connector == "with" or (connector == "in" and is_clothing(chunk.noun))):
+        if host and (connector == "with" or (connector == "in" and is_clothing(chunk.noun.lemma))):
             hosts[id(unit)] = host
         units.append(unit)
         agencies.append(agency(chunk.noun))

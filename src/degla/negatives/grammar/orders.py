@@ -185,10 +185,10 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
 def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
     """Return why a new order of the caption's tokens is refused: same meaning or bad agreement; "" if neither."""
     chunks = find_chunks(tokens)
-    own, new = _own_state(caption), _state(tokens, chunks)
-    if new.meaning == own.meaning:
+    (own_meaning, own_flaws), (meaning, flaws) = _own_state(caption), _state(tokens, chunks)
+    if meaning == own_meaning:
         return "same_meaning"
-    if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True)):
+    if any(bad > before for bad, before in zip(flaws, own_flaws, strict=True)):
         return "agreement"
     reason = _refuse_moves(caption, tokens) or misfit(caption, tokens, chunks)
     return reason or ("same_meaning" if statements(tokens, chunks) == _own_statements(caption) else "")
@@ -197,21 +197,18 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
 def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
     """Whether changed tokens mean the same as the caption, as far as word order goes; `chunks` if already known."""
     meaning, _ = meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)
-    return meaning == _own_state(caption).meaning
+    own_meaning, _ = _own_state(caption)
+    return meaning == own_meaning
 
 
-@dataclass(frozen=True)
-class _State:
-    """A text's meaning, and its number of loose ends, mismatched determiners and mismatched verbs."""
-
-    meaning: Meaning
-    flaws: tuple[int, int, int]
+_State = tuple[Meaning, tuple[int, int, int]]
+"""A text's meaning, and its number of loose ends, mismatched determiners and mismatched verbs."""
 
 
 def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
     meaning, verbs = meaning_and_disagreements(tokens, chunks)
     misfits = sum(not chunk.determiner_fits for chunk in chunks)
-    return _State(meaning, (loose_ends(tokens, chunks), misfits, verbs))
+    return meaning, (loose_ends(tokens, chunks), misfits, verbs)
 
 
 @lru_cache(maxsize=64)
@@ -261,9 +258,10 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     between = range(first.end, second.start)
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
-    if _has_on(first) and _has_on(second) and not any(chunk.is_living for chunk in _between(caption, first, second)):
+    inner = (chunk for chunk in caption.chunks if first.end <= chunk.start < second.start)
+    if _has_on(first) and _has_on(second) and not any(chunk.is_living for chunk in inner):
         return "same_meaning"  # "walking in boots while wearing headphones"
-    if not (is_placed(first.noun) and is_placed(second.noun)):
+    if not (is_placed(first.noun.lemma) and is_placed(second.noun.lemma)):
         return "unknown_word"
     if _is_told_again(caption, first, second):
         return "already_in_caption"
@@ -287,11 +285,7 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
 def _has_on(chunk: Chunk) -> bool:
     """Whether the phrase is clothes that someone has on, or is with."""
     before = chunk.before
-    return is_clothing(chunk.noun) and (before.lower in ("in", "with") or before.lemma in ("wear", "don"))
-
-
-def _between(caption: Caption, first: Chunk, second: Chunk) -> list[Chunk]:
-    return [chunk for chunk in caption.chunks if first.end <= chunk.start < second.start]
+    return is_clothing(chunk.noun.lemma) and (before.lower in ("in", "with") or before.lemma in ("wear", "don"))
 
 
 def _is_told_again(caption: Caption, first: Chunk, second: Chunk) -> bool:

@@ -100,7 +100,7 @@ class Relations:
         Only groups that fit the word's context count: one must list both words, and none may treat them as alike. If no
         group lists both, they count as compatible.
         """
-        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        suited = self._suited(sort, word, objects, subjects)
         shared = [group for group in suited if group.cluster(other)]
         if word == other or any(word in group.cluster(other) for group in shared):
             return "synonym"
@@ -119,14 +119,18 @@ class Relations:
             objects: groups of the noun after it; empty if there is none.
             subjects: groups of the noun before a verb.
         """
-        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        suited = self._suited(sort, word, objects, subjects)
         draws = dict.fromkeys(draw for group in suited for draw in group.draws)
         return tuple(draw for draw in draws if not self.relation(sort, word, draw, objects=objects, subjects=subjects))
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
         """Whether the preposition is idiomatic before such a noun; True unless a group says otherwise."""
-        groups = self._listed["prepositions"].get(preposition, ())
-        return self._fits(preposition, [group for group in groups if group.suits("prepositions", objects, ())])
+        return self._fits(preposition, self._suited("prepositions", preposition, objects, ()))
+
+    def _suited(
+        self, sort: Sort, word: str, objects: Collection[str], subjects: Collection[str]
+    ) -> list[RelationGroup]:
+        return [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
 
     @staticmethod
     def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:
@@ -194,14 +198,10 @@ def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _is_placed(lemma: str) -> bool:
+def is_placed(lemma: str) -> bool:
+    """Whether the tables know what sort of thing a noun names, without which no new place of it can be judged."""
     sorts = lexicon().noun_sorts(lemma) or relations().kinds(lemma) or _sorts_of_noun(lemma)
     return bool(sorts) or lemma in relations().words["everyday"]
-
-
-def is_placed(noun: Token) -> bool:
-    """Whether the tables know what sort of thing a noun names, without which no new place of it can be judged."""
-    return _is_placed(noun.lemma)
 
 
 def is_limb(noun: Token) -> bool:
@@ -228,14 +228,10 @@ def is_animate(noun: Token) -> bool:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _is_clothing(lemma: str) -> bool:
+def is_clothing(lemma: str) -> bool:
+    """Whether a noun names something worn."""
     grouped = bool(_WORN & lexicon().group_names(lemma))
     return lemma in relations().objects["wear"] or (grouped and lemma not in relations().words["carried"])
-
-
-def is_clothing(noun: Token) -> bool:
-    """Whether a noun names something worn."""
-    return _is_clothing(noun.lemma)
 
 
 def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:

@@ -83,13 +83,13 @@ class _Cut:
         return tuple((each[0], each[1].head.lemma) for each in self.prepositions if not _suits(*each))
 
 
-def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> str:
+def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk]) -> str:
     """Return what no longer fits after phrases, nouns, prepositions or verbs of a caption have changed places.
 
     Args:
         caption: the original caption.
         tokens: its tokens in another order or form.
-        chunks: noun phrases of these tokens, if already known.
+        chunks: noun phrases of these tokens.
 
     Returns:
         "word_order": a preposition or verb before a noun that it does not fit ("on a bedroom", "flying a beach"), or a
@@ -97,7 +97,7 @@ def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | 
         or "herself" without a living referent; "scale": a thing in or on one that is far too small for it, or a ground
         that does something; "" if everything fits.
     """
-    old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
+    old, new = _own_cut(caption), _cut(tokens, chunks)
     pairs = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
     otherwise = {preposition for preposition, noun in old.odd_prepositions if _is_telling(noun)}
     odd = any(each not in pairs and each[0] not in otherwise for each in new.odd_prepositions)
@@ -225,7 +225,7 @@ def _dressed_things(cut: _Cut) -> int:
 
 
 def _is_worn(noun: Token) -> bool:
-    return is_clothing(noun) or lexicon().is_in_group(noun.lower, "colour")
+    return is_clothing(noun.lemma) or lexicon().is_in_group(noun.lower, "colour")
 
 
 def _odd_descriptions(cut: _Cut) -> int:
@@ -257,7 +257,7 @@ def _swallowed(cut: _Cut) -> int:
         preposition in ("in", "inside", "inside of", "within")
         and magnitude(one.head) > magnitude(other.head) == _SMALL
         and is_animate(one.head)
-        and not is_clothing(other.head)
+        and not is_clothing(other.head.lemma)
         for one, preposition, other in _supports(cut)
     )
 
@@ -284,7 +284,7 @@ def _is_deed(gap: Sequence[Token]) -> bool:
 
 
 def _list_sort(noun: Token) -> str:
-    if is_clothing(noun):
+    if is_clothing(noun.lemma):
         return "clothing"
     return "limb" if is_limb(noun) else "living" if is_animate(noun) else "thing"
 

@@ -60,10 +60,7 @@ class SwapNouns(ExchangingRule):
             else:
                 chunks = find_chunks(result)
                 same = keeps_meaning(caption, result, chunks)
-                yield (
-                    result,
-                    "same_meaning" if same else misfit(caption, result, chunks),
-                )
+                yield result, "same_meaning" if same else misfit(caption, result, chunks)
 
 
 def _is_bare_list(caption: Caption) -> bool:
