@@ -34,8 +34,6 @@ def measure_difference(caption: str, negative: str) -> WordDifference:
     first, second = words.content(caption), words.content(negative)
     start, end = words.shared_ends(first, second)
     before, after = first[start : len(first) - end], second[start : len(second) - end]
-    if len(before) <= 1 and len(after) <= 1:
-        return WordDifference(max(len(before), len(after)), after)
     return WordDifference(_levenshtein(before, after), tuple((Counter(after) - Counter(before)).elements()))
 
 

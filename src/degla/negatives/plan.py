@@ -149,10 +149,7 @@ class NegativesPlan:
         table.add_row("all", *(f"{each.total:,}" for each in bounds))
         if len(bounds) > 1:
             lines.append("at least: every written answer is accepted; at most: none is, and the model chooses, too")
-        prompts, answers = (
-            [each.prompt_tokens for each in bounds],
-            [each.answer_tokens for each in bounds],
-        )
+        prompts, answers = [each.prompt_tokens for each in bounds], [each.answer_tokens for each in bounds]
         lines.append(
             f"tokens, at {_LETTERS} characters each: {_range(prompts, _millions)} million read (repeated prefixes "
             f"included), {_range(answers, _millions)} million written (without thinking)"

@@ -442,21 +442,20 @@ class Review:
         self.state.show_first_open()
 
     def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
-        """Remove the text no longer in effect from the rule's file and add the one that is."""
-        draft, old = self.state.find(key), _accepted_text(before)
+        """Remove the text no longer in effect from the rule's file and add the one that is.
+
+        All other entries are kept, even if edited by hand in the meantime.
+        """
+        draft, old, new = self.state.find(key), _accepted_text(before), _accepted_text(after)
         assert draft is not None  # as its decision was applied
         if any(text == old and _origin(other) == _origin(draft) for other, text in self.state.accepted):
             old = None  # Still in effect, by this draft or another one of the caption.
-        self._write(draft, old=old, new=_accepted_text(after))
-
-    def _write(self, draft: Draft, *, old: str | None, new: str | None) -> None:
-        """Change one entry of a rule's file; all others are kept, even if edited by hand in the meantime."""
         file, (_, caption) = self.file(draft.rule), _origin(draft)
-        before = read_examples(file, rule=draft.rule) if file.exists() else ()
-        entries = [entry for entry in before if (entry.caption, entry.negative) != (caption, old)]
+        earlier = read_examples(file, rule=draft.rule) if file.exists() else ()
+        entries = [entry for entry in earlier if (entry.caption, entry.negative) != (caption, old)]
         if new is not None and not any((entry.caption, entry.negative) == (caption, new) for entry in entries):
             entries.append(ExampleEntry(caption=caption, negative=new))
-        if entries != list(before):
+        if entries != list(earlier):
             write_examples(file, entries, rule=draft.rule)
 
 

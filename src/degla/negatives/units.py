@@ -227,14 +227,9 @@ def with_contexts(
     for batch in parse_records(captions):
         written = [None] * len(batch) if write is None else write(batch)
         for (record, caption), own in zip(batch, written, strict=True):
-            text = own or _template_of(record, caption, seed=seed)
-            yield record if text is None else record.model_copy(update={"positives": (text, *record.positives)})
-
-
-def _template_of(record: CaptionRecord, caption: Caption, *, seed: int) -> str | None:
-    """Return the longer caption by a template; None if there is none, or it is too long for a record."""
-    text = context_of(caption, number=sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0])
-    return text if text is not None and len(text) <= LONGEST_TEXT else None
+            text = own or context_of(caption, number=sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0])
+            fits = text is not None and len(text) <= LONGEST_TEXT  # A record takes no longer one.
+            yield record.model_copy(update={"positives": (text, *record.positives)}) if fits else record
 
 
 def context_of(caption: Caption, *, number: int) -> str | None:

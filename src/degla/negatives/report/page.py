@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,11 +41,6 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
     Raises:
         InputError: the page cannot be written.
     """
-    write_text(out, render_page(files))
-
-
-def render_page(files: Sequence[Examination]) -> str:
-    """Return the whole page as text."""
     environment = open_templates("degla.negatives.report")
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
     environment.filters.update(breakable=breakable, whole_flags=_whole_flags, counted=counted)
@@ -69,14 +65,15 @@ def render_page(files: Sequence[Examination]) -> str:
         "percent; brackets and bars are 95 % intervals."
     )
     time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Page(
+    page = Page(
         "Hard negatives",
         [Raw(body)],
         lead=[lead],
         warnings=notes(files),
         tab=f"Hard negatives: {labels}",
         foot=time,
-    ).html()
+    )
+    write_text(out, page.html())
 
 
 def notes(files: Sequence[Examination]) -> list[str]:
@@ -277,12 +274,9 @@ def _draw_shares(
 
 def quantile(counts: Counter[int], level: float) -> int:
     """Return the smallest value that at least a share `level` of the counted numbers does not exceed."""
-    target, reached = level * sum(counts.values()), 0
-    for value, times in sorted(counts.items()):
-        reached += times
-        if reached >= target:
-            return value
-    raise ValueError("no number was counted")
+    values = sorted(counts)
+    reached = accumulate(counts[value] for value in values)
+    return next(value for value, times in zip(values, reached, strict=True) if times >= level * counts.total())
 
 
 def _summed(file: Examination, part: Callable[[RuleCounts], Counter[int]]) -> Counter[int]:
