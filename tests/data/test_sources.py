@@ -96,7 +96,7 @@ def test_every_format_gives_the_same_records(
 
 def test_the_shelf_is_what_is_tested() -> None:
     assert FORMATS.names() == [
-        "coco", "cs_clip", "csv", "datasets", "degla", "json", "jsonl", "parquet", "tsv", "webdataset",
+        "coco", "cs_clip", "csv", "datasets", "degla", "json", "jsonl", "karpathy", "parquet", "tsv", "webdataset",
     ]  # fmt: skip
     for name in FORMATS.names():
         assert FORMATS.summary(name).endswith("."), name
@@ -277,6 +277,9 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path) -> None:
         (karpathy({"sentences": [{"raw": "x", "sentid": "1"}]}), r"field 'sentences\.0\.sentid'"),
         ('{"images": {"filename": 0, "sentences": 0}}', "the list 'images' is missing"),
         ('{"images": [["filename", "sentences"]]}', r"images\[0\]: found a list"),
+        (karpathy({"split": "test"}, {"split": 1, "sentences": []}), r"images\[0\]: field 'sentences': Field required"),
+        (karpathy({"sentences": []}, {"split": None, "sentences": []}), r"images\[1\]: field 'split'"),
+        ('{"images": [{"filename": "b.jpg", "sentences": []}]}', r"no split 'test'\. Its splits \(images\): none\."),
     ],
 )
 def test_damaged_files_of_karpathy_are_refused(tmp_path: Path, content: str, message: str) -> None:

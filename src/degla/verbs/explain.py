@@ -85,8 +85,8 @@ def _member(kind: str, name: str) -> str:
     texts = KINDS[kind].docstrings(name)
     if kind == "benchmark" and texts:
         texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in one form for all benchmarks.
-    if kind in ("rule", "positive"):
-        # The first line of the class says less than that of the module above it.
+    if kind in ("rule", "positive") and name not in KINDS[kind].own():
+        # The first line of the class says less than that of the module above it; the user's own may say more.
         texts[1:] = filter(None, (text.partition("\n\n")[2] for text in texts[1:]))
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":

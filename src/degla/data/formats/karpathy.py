@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from degla.data.formats.json import first_character, read_document
-from degla.data.sources import Columns, Placed, as_name, caption
+from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
 from degla.parse import describe_json, open_file
 from degla.records import validate
@@ -58,24 +58,25 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             or a column is.
     """
     columns.refuse_names(path, splits=True)
-    images = list(_images(path))
-    sizes = Counter(image.split for _, image in images)
+    rows = _rows(path)
+    sizes = Counter(row["split"] for row in rows if isinstance(row.get("split"), str))
     _check(columns.split, sizes, path=path)
-    for number, (where, image) in enumerate(images):
-        if not {image.split, _ALL} & {*columns.split}:
+    others = set[object]() if _ALL in columns.split else sizes.keys() - {*columns.split}
+    for number, row in enumerate(rows):
+        if isinstance(row.get("split"), str) and row["split"] in others:
             continue
+        where = _place(path, number)
+        image = validate(_Image, row, where=where)
         file = f"{image.filepath}/{image.filename}" if image.filepath else image.filename
-        name = next((each for each in (image.cocoid, image.imgid) if each is not None), file)
+        name = next((str(each) for each in (image.cocoid, image.imgid) if each is not None), file)
         for position, sentence in enumerate(image.sentences):
             own = f"{number}-{position}" if sentence.sentid is None else str(sentence.sentid)
-            fields = {
-                "id": own, "image": file, "text": sentence.raw, "image_id": as_name(name, field="imgid", where=where)
-            }  # fmt: skip
+            fields = {"id": own, "image": file, "text": sentence.raw, "image_id": name}
             yield where, caption(fields, where=where, text_field="raw")
 
 
 def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
-    listed = ", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())
+    listed = ", ".join(f"{split} ({size:,})" for split, size in sizes.most_common()) or "none"
     remedy = (
         f"Its splits (images): {listed}. --split all (training: --data.split) reads all; where there is no such flag, "
         "write the captions with degla prepare split first."
@@ -87,13 +88,16 @@ def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
         raise InputError(f"{path}: has no split {odd!r}. {remedy}")
 
 
-def _images(path: Path) -> Iterator[tuple[str, _Image]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     document = read_document(path, dict, needed=f"Karpathy's splits are an object. {_EXAMPLE}")
     rows = document.get("images")
     if not isinstance(rows, list):
         raise InputError(f"{path}: the list 'images' is missing: found {describe_json(document)}. {_EXAMPLE}")
     for number, row in enumerate(rows):
-        where = f"{path} images[{number}]"
         if not isinstance(row, dict):
-            raise InputError(f"{where}: found {describe_json(row)}. {_EXAMPLE}")
-        yield where, validate(_Image, row, where=where)
+            raise InputError(f"{_place(path, number)}: found {describe_json(row)}. {_EXAMPLE}")
+    return rows
+
+
+def _place(path: Path, number: int) -> str:
+    return f"{path} images[{number}]"
