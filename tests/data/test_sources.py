@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from degla.cli import main
 from degla.data.formats import datasets as dataset_folders
 from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
 from degla.errors import InputError
@@ -241,7 +242,7 @@ def karpathy(*images: dict[str, object]) -> str:
     return json.dumps({"images": [{"filename": "b.jpg", "split": "test", **image} for image in images], "dataset": "x"})
 
 
-def test_karpathys_json_is_read_by_split(tmp_path: Path) -> None:
+def test_karpathys_json_is_read_by_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "dataset_coco.json"
     path.write_text(
         karpathy(
@@ -263,6 +264,8 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path) -> None:
     ]  # fmt: skip
     some = read_captions(path, columns=Columns(split=("train", "restval")))
     assert list(some) == [row for row in every if row.id != "5"], "without the test images"
+    command = ["prepare", "split", str(path), "--out", str(tmp_path / "halves"), "--split", "restval", "test"]
+    assert main(command) == 2 and "has captions of fewer than five images" in capsys.readouterr().err
     sizes = r"Its splits \(images\): restval \(1\), test \(1\), train \(1\)"
     for split, message in (((), "name the splits to read"), (("dev",), "has no split 'dev'")):
         with pytest.raises(InputError, match=rf"dataset_coco\.json: {message}.*{sizes}"):

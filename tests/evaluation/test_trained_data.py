@@ -20,6 +20,7 @@ from degla.evaluation.run import Evaluation
 from degla.export.run import export
 from degla.losses import Contrastive, losses_by_name
 from degla.training.loop import train
+from degla.training.rows import read_rows
 from tests.training.configs import interrupted, tiny_config
 
 Pairs = dict[str, Path]
@@ -89,6 +90,23 @@ def test_rows_that_were_left_out_are_no_change(tiny_model: Path, pairs: Pairs, t
     again = pairs["captions"].with_name("again.jsonl")
     again.write_text(again.read_text().replace("a cow", "a calf"))
     assert _changed(run) == ("again.jsonl",)
+
+
+def test_only_the_splits_trained_on_count(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
+    images = [
+        {"filename": row["image"], "split": ("train", "test")[n % 2], "sentences": [{"raw": row["text"], "sentid": n}]}
+        for n, row in enumerate(rows)
+    ]
+    file = pairs["captions"].with_name("dataset_coco.json")
+    file.write_text(json.dumps({"images": images}))
+    config = _config(tiny_model, pairs, tmp_path / "run")
+    config = replace(config, data=replace(config.data, captions=file, split=("train",)), replay=ReplayConfig())
+    half, whole = (read_rows(replace(config.data, split=(split,))) for split in ("train", "all"))
+    assert (len(half), len(whole)) == (len(rows) // 2, len(rows)), "a table in the cache is of its splits only"
+    found = training_images(str(train(config).folder))
+    assert found is not None and not found.changed
+    assert found.files == {pairs["images"] / row["image"] for row in rows[::2]}
 
 
 def test_results_and_reports_say_so(

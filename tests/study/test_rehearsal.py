@@ -303,6 +303,19 @@ def test_columns_of_other_names_are_read_and_laid_under_the_usual_ones(tmp_path:
     assert not names.keys() & arm.fields.keys()
 
 
+def test_named_splits_are_read_and_laid_without_splits(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in write_pairs(tmp_path / "own")["captions"].read_text().splitlines()]
+    images = [{"filename": row["image"], "split": f"{n % 3}", "sentences": [{"raw": row["text"], "sentid": n}]}
+              for n, row in enumerate(rows)]  # fmt: skip
+    (file := tmp_path / "own" / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    plan = _plan(tmp_path, {"recipe": "clip"})
+    plan = plan.model_copy(update={"set": plan.set | {"data.captions": str(file), "data.split": "0 2"}})
+    (arm,) = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")[0].arms
+    laid = read_captions(Path(str(arm.fields["data.captions"])))
+    assert [int(row.id) for row in laid] == [n for n in range(len(rows)) if n % 3 != 1]
+    assert "data.split" not in arm.fields
+
+
 def test_pictures_inside_a_parquet_file_are_the_plans_own(tmp_path: Path) -> None:
     file = tmp_path / "own.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": [draw_image("a")], "text": ["a dog"]}), file)
