@@ -251,6 +251,18 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     assert not last.trained and last.measured == 2, "a checkpoint without its state is a finished run's"
 
     monkeypatch.setattr("degla.training.loop.train", Mock(side_effect=DeglaError("fails")))
+    folder = next((tmp_path / "out" / "runs").iterdir())
+    shutil.move(folder, tmp_path / "elsewhere")
+    with pytest.raises(DeglaError, match="fails"):
+        tune(other)
+    assert all(path.is_file() for path in last.paths), "of a model whose folder the user moved"
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "elsewhere", folder)
+    tuning.forget_rehearsed(other)
+    assert all(path.is_file() for path in last.paths), "of this plan, whatever an earlier version left of a rehearsal"
+    rehearsed = replace(other.questions, digest="a few")
+    tuning.forget_rehearsed(replace(other, measures=other.measures[:1], questions=rehearsed))
+    assert [path.is_file() for path in last.paths] == [False, True], "measured on other questions than these"
     with pytest.raises(DeglaError, match="fails"):
         tune(replace(other, inputs=other.inputs | {"negatives": "yet another"}))
     results = tmp_path / "out" / "results"

@@ -34,7 +34,7 @@ from degla.study.plan import Plan
 from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study, drop_chosen, write_chosen
-from degla.study.tuning import tune_all
+from degla.study.tuning import forget_rehearsed, tune_all
 from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
 log = logging.getLogger("degla.study")
@@ -93,7 +93,7 @@ def conduct(
         )
         if not rehearsed and is_rehearsal(out):
             for job in (*bases, *tunings):
-                job.forget_results()  # None may pass for a measurement while the others are still to come.
+                forget_rehearsed(job)  # None may pass for a measurement while the others are still to come.
             forget_rehearsal(out)
         ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])

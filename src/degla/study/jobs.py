@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,12 @@ class Job:
         """The title that progress shows."""
         return self.alone.title
 
-    def forget_results(self) -> None:
-        """Delete the results of its models."""
+    def forget_results(self, but: Collection[str] = ()) -> None:
+        """Delete the results of its models, but not those with these labels."""
         for measure in self.measures:
-            for path in (measure.path, items_name(measure.path)):
-                path.unlink(missing_ok=True)
+            if measure.label not in but:
+                for path in (measure.path, items_name(measure.path)):
+                    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

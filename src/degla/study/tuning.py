@@ -60,8 +60,7 @@ def tune(job: Job) -> JobResult:
     Raises:
         DeglaError: see `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
     """
-    folder = job.measures[0].path.with_suffix("") if job.config is None else job.config.out
-    assert folder is not None
+    folder = _folder(job)
     record = _Record.read(folder) if job.resume else _Record()
     if job.config is None:
         return _measure(job, folder, record, tuned=None)
@@ -86,6 +85,18 @@ def tune(job: Job) -> JobResult:
         notes.append(f"stopped early by a --stop limit; its best checkpoint is measured: {checkpoint}")
     result = _measure(job, folder, record, tuned=str(checkpoint))
     return replace(result, notes=(*notes, *result.notes), trained=trained)
+
+
+def forget_rehearsed(job: Job) -> None:
+    """Delete the results of a job that a rehearsal measured, not those of the plan itself by an earlier version."""
+    measured = _Record.read(_folder(job)).measured or {}
+    job.forget_results(but=[label for label, origin in measured.items() if _is_current(origin, job)])
+
+
+def _folder(job: Job) -> Path:
+    folder = job.measures[0].path.with_suffix("") if job.config is None else job.config.out
+    assert folder is not None
+    return folder
 
 
 @dataclass
@@ -172,9 +183,8 @@ def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], no
         if changes:
             text = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changes)
             notes.append(f"retrained: {text}")
+            job.forget_results()  # Of the earlier model: if this training fails, nothing else replaces them.
         _clear(folder)
-    if not resume:
-        job.forget_results()  # Of the earlier model: if this training fails, nothing else replaces them.
     _Record(identity).write(folder)
     outcome = train(job.config, resume=resume)
     return None if outcome.finished else f"stopped at step {outcome.step}"
@@ -205,10 +215,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     model, asked = None, None
     count = 0
     for measure in job.measures:
-        made_from = {"benchmarks": list(questions.benchmarks), "questions": questions.digest, "base": job.base}
-        made_from["weights"] = job.inputs.get("base", "")
-        before = origins.get(measure.label)
-        if job.resume and before and _same_base(before, made_from, "weights") == made_from and measure.path.is_file():
+        if job.resume and _is_current(origins.get(measure.label), job) and measure.path.is_file():
             try:
                 old_result = load_result(measure.path, items=True)
                 if _answers(old_result, job):
@@ -236,13 +243,24 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                 label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=asked,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
-        origins[measure.label] = made_from
+        origins[measure.label] = _origin(job)
         count += 1
         if job.resume:
             record = replace(record, measured=origins)
             record.write(folder)
     cost = Cost(**record.cost) if record.cost else None
     return JobResult(tuple(measure.path for measure in job.measures), cost, measured=count)
+
+
+def _origin(job: Job) -> dict[str, Any]:
+    """What a job's measurements were made from, apart from its model."""
+    questions = job.questions
+    origin = {"benchmarks": list(questions.benchmarks), "questions": questions.digest, "base": job.base}
+    return origin | {"weights": job.inputs.get("base", "")}
+
+
+def _is_current(recorded: dict[str, Any] | None, job: Job) -> bool:
+    return recorded is not None and _same_base(recorded, _origin(job), "weights") == _origin(job)
 
 
 def _answers(result: TracedResult, job: Job) -> bool:
