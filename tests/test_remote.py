@@ -317,6 +317,10 @@ def test_a_run_at_an_address_is_the_run_here(
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "fourth"))
     anew = train(replace(there, optim=replace(there.optim, lr=1e-2), train=replace(there.train, steps=3))).folder
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "third"))
+    # With validation the first line is that of the base.
+    lines = memory.cat("/runs/one/metrics.jsonl").splitlines(keepends=True)
+    lines[0] = (folder_of_run(there.out) / "metrics.jsonl").read_bytes().splitlines(keepends=True)[0]
+    memory.pipe("/runs/one/metrics.jsonl", b"".join(lines))
     remote.forget()
     with pytest.raises(InputError, match="memory://runs/one: holds another run than its copy here, ") as told:
         load_encoder("memory://runs/one")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -121,11 +122,12 @@ def bring_here(out: Path) -> Path:
 def _refuse_another(run: Path, address: str) -> None:
     """Refuse a folder with another run than its address, which was deleted there and started again elsewhere.
 
-    A run is identified by its first metrics, which stay the same when it is resumed.
+    A run is identified by its first metrics, which stay the same when it is resumed: two lines, since with validation
+    the first has the scores of the base, which runs share.
     """
     first = there = b""
     with suppress(FileNotFoundError), (run / _METRICS).open("rb") as stream:
-        first = stream.readline()
+        first = b"".join(islice(stream, 2))
     with suppress(InputError):  # Not copied yet, or not readable.
         there = read_range(f"{address}/{_METRICS}", 0, len(first))
     if not first.startswith(there):  # A copy that failed may have left a part of it.

@@ -203,7 +203,7 @@ def changed_file(description: Description, folder: Path, saved: dict[str, Any]) 
     before = {name for name in TOKENIZER_FILES if now and (folder / name).is_file()}
     if _BPE in saved:
         # Merges are one file, saved under the name of a link's target: another name is no change.
-        now, before = {saved[_BPE]: file for file in now.values()}, {saved[_BPE]}
+        now, before = dict(zip([saved[_BPE]], now.values(), strict=False)), {saved[_BPE]}
     for name in sorted(now.keys() | before):
         if name not in now or not (folder / name).is_file() or sha256_of(now[name]) != sha256_of(folder / name):
             return str(name)
