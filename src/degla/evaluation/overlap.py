@@ -209,7 +209,7 @@ def digest_of_sizes(folder: Path, names: Iterable[str]) -> str:
 
     Args:
         folder: base of relative names.
-        names: of the files, in any order; one that is gone, or a row of a table, has no size.
+        names: of the files, in any order; one that is gone, or in a shard or table, has no size.
     """
     digest = hashlib.sha256()
     for name in sorted(set(names)):
@@ -219,10 +219,9 @@ def digest_of_sizes(folder: Path, names: Iterable[str]) -> str:
 
 def _bytes_of(file: Path) -> int | None:
     try:
-        return file.stat().st_size  # A fraction of the time, for what nearly all images are.
+        return file.stat().st_size
     except (OSError, ValueError):
-        state = _state_of(file)
-        return None if state is None else state[0]
+        return None
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:

@@ -37,6 +37,7 @@ from degla.shelf import TOLD_RULES
 _log = logging.getLogger("degla.train")
 
 _COLUMNS: Final = "columns.arrow"
+_LOOKED_AT: Final = 1_000_000  # Rows at most of whose images the sizes are recorded.
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), verbose: bool = True) -> PairTable:
@@ -295,6 +296,8 @@ def _with_column(
 def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str]:
     """Return digests of the sizes of the images that a run trains on, "image sizes" and "replay image sizes".
 
+    Streams with more than a million pairs have none: their names would take gigabytes, and their files minutes.
+
     Args:
         config: configuration of the run.
         rows: rows of each stream of pairs.
@@ -302,7 +305,8 @@ def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str
     digests = {}
     for name, stream, table in zip(("image sizes", "replay image sizes"), config.streams, rows, strict=False):
         folder = stream.data.image_folder
-        if address_of(folder) is None:  # Asking a server about every image would delay the run.
+        # Asking a server about every image would delay the run.
+        if len(table) <= _LOOKED_AT and address_of(folder) is None:
             images = {image for chunk in table.chunks("image") for image in chunk.unique().to_pylist()}
             digests[name] = digest_of_sizes(folder, images)
     return digests
