@@ -98,9 +98,10 @@ def test_a_folder_may_fetch_with_the_flag(
 ) -> None:
     monkeypatch.setenv(hub.ALLOWED, "")
     folder = _changed(write_model(tmp_path / "model"), "text_cfg", hf_model_name="org/text-tower")
-    words = ["neighbours", "c.jsonl", "--images", str(tmp_path), "--model", str(folder), "--out", str(tmp_path / "o")]
-    (tmp_path / "c.jsonl").write_text('{"id": "1", "image": "a.png", "text": "a cat"}\n')
-    words[1] = str(tmp_path / "c.jsonl")
+    captions = tmp_path / "c.jsonl"
+    captions.write_text('{"id": "1", "image": "a.png", "text": "a cat"}\n')
+    words = ["neighbours", str(captions), "--images", str(tmp_path), "--model", str(folder)]
+    words += ["--out", str(tmp_path / "o.jsonl")]
     assert cli.main([*words, "--allow-download"]) == 2
     error = capsys.readouterr().err
     assert "cannot be fetched from the Hugging Face hub: no connection to huggingface.co" in error
@@ -208,7 +209,7 @@ def test_data_come_before_the_model(
         (["evaluate", model, *flags, *out], "nowhere"),
         (["attack", model, *flags, *out], "nowhere"),
         (["interpolate", model, model, *flags, "--out", str(tmp_path / "sweep")], "nowhere"),
-        (["neighbours", gone, "--images", images, "--model", model, *out], "gone.jsonl"),
+        (["neighbours", gone, "--images", images, "--model", model, *lines], "gone.jsonl"),
         (["negatives", "judge", gone, "--captions", gone, "--clip", model, "--images", images, *lines], "gone.jsonl"),
     ):
         assert cli.main(words) in (1, 2)
