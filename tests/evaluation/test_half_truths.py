@@ -96,7 +96,7 @@ def test_images_may_be_in_a_datasets_folder(tmp_path: Path) -> None:
     for row in rows:
         row["image"] = {"bytes": (tmp_path / "half_truths" / "images" / row["image"]).read_bytes()}
     file.unlink()
-    Dataset.from_list(rows).save_to_disk(file.with_suffix(""))
+    Dataset.from_list(rows).save_to_disk(str(file.with_suffix("")))
     result = score(constant(), "half_truths", tmp_path, allow_missing=False)
     assert len(result.items) == len(items)
 
