@@ -98,8 +98,7 @@ class DataConfig(Checked, section="data"):
         """Column names of the captions file."""
         from degla.data.sources import Columns
 
-        names = (self.id_column, self.image_column, self.text_column, self.image_id_column)
-        return Columns(*names, self.image_pattern, self.split)
+        return Columns.of(self)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,18 @@ class Columns:
     optional: tuple[str, ...] = ()
     own: tuple[tuple[str, bool], ...] = ()
     absent: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Any, **further: Any) -> Columns:
+        """Return the columns of a run's section `data`, of its record, or of a command's arguments.
+
+        Args:
+            settings: has `id_column` and so on, `split`, and may have `image_pattern`.
+            further: `optional` and `own`.
+        """
+        names = {role: getattr(settings, f"{role}_column") for role in _ROLES}
+        pattern = getattr(settings, "image_pattern", cls.image_pattern)
+        return cls(**names, image_pattern=pattern, split=tuple(settings.split), **further)
 
     def read_from(self, names: Sequence[str]) -> list[str]:
         """Return the fields to read from a file with these names: those that it must have, then the optional ones."""

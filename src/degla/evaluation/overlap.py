@@ -183,10 +183,7 @@ def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]
     from degla.data.sources import Columns, read_captions
     from degla.data.table import ROWS, digest
 
-    columns = Columns(
-        id=pairs.id_column, image=pairs.image_column, text=pairs.text_column, image_id=pairs.image_id_column,
-        image_pattern=pairs.image_pattern, split=pairs.split, optional=_SECOND,
-    )  # fmt: skip
+    columns = Columns.of(pairs, optional=_SECOND)
     records = iter(read_captions(Path(pairs.captions), format=pairs.format, columns=columns))
     first, second = set[str](), set[str]()
     read: dict[str, list[Any]] = {"images": [], "captions": []}

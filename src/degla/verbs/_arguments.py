@@ -60,11 +60,7 @@ def captions_of(
     """Read the captions that the arguments name; see `read_captions`, and `Columns` for the optional and own fields."""
     from degla.data.sources import Columns, read_captions
 
-    columns = Columns(
-        id=arguments.id_column, image=arguments.image_column, text=arguments.text_column,
-        image_id=arguments.image_id_column, split=tuple(arguments.split),
-        optional=(*optional, *(name for name, _ in own)), own=own,
-    )  # fmt: skip
+    columns = Columns.of(arguments, optional=(*optional, *(name for name, _ in own)), own=own)
     return read_captions(arguments.captions, format=arguments.format, columns=columns)
 
 
