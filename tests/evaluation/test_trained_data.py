@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from degla.config.fields import change, check_unchanged, from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
 from degla.evaluation.caveats import of_training
 from degla.evaluation.comparison import compare
@@ -92,14 +94,19 @@ def test_rows_that_were_left_out_are_no_change(tiny_model: Path, pairs: Pairs, t
     assert _changed(run) == ("again.jsonl",)
 
 
+def _with_splits(rows: list[dict[str, str]], splits: tuple[str, ...], file: Path) -> Path:
+    """Write rows as Karpathy's json, with these splits in turn."""
+    images = [
+        {"filename": row["image"], "split": split, "sentences": [{"raw": row["text"], "sentid": n}]}
+        for n, (row, split) in enumerate(zip(rows, cycle(splits)))
+    ]
+    file.write_text(json.dumps({"images": images}))
+    return file
+
+
 def test_only_the_splits_trained_on_count(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
-    images = [
-        {"filename": row["image"], "split": ("train", "test")[n % 2], "sentences": [{"raw": row["text"], "sentid": n}]}
-        for n, row in enumerate(rows)
-    ]
-    file = pairs["captions"].with_name("dataset_coco.json")
-    file.write_text(json.dumps({"images": images}))
+    file = _with_splits(rows, ("train", "test"), pairs["captions"].with_name("dataset_coco.json"))
     config = _config(tiny_model, pairs, tmp_path / "run")
     config = replace(config, data=replace(config.data, captions=file, split=("train",)), replay=ReplayConfig())
     half, whole = (read_rows(replace(config.data, split=(split,))) for split in ("train", "all"))
@@ -107,6 +114,25 @@ def test_only_the_splits_trained_on_count(tiny_model: Path, pairs: Pairs, tmp_pa
     found = training_images(str(train(config).folder))
     assert found is not None and not found.changed
     assert found.files == {pairs["images"] / row["image"] for row in rows[::2]}
+
+
+def test_the_order_of_splits_does_not_count(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
+    file = _with_splits(rows, ("train", "test", "restval"), tmp_path / "dataset_coco.json")
+    config = replace(_config(tiny_model, pairs, tmp_path / "run"), replay=ReplayConfig())
+    config = replace(config, data=replace(config.data, captions=file, split=("train", "restval")))
+    table = read_rows(config.data)
+    assert table.images() == {row["image"] for n, row in enumerate(rows) if n % 3 != 1}
+    assert [row.caption.id for row in table] == [str(n) for n in range(len(rows)) if n % 3 != 1], "the file's order"
+    again = change(config, {"data.split": ["restval", "train", "restval"]}, where="")
+    assert read_rows(again.data).source == table.source
+    interrupted(config, tmp_path / "run")
+    check_unchanged(read_config(tmp_path / "run"), again)
+    assert train(again, resume=True).finished
+    # Records of earlier versions have the order of the flag.
+    plain = to_plain(config)
+    plain["data"]["split"] = ["train", "restval"]
+    check_unchanged(from_plain(plain, where="config.json"), again)
 
 
 def test_results_and_reports_say_so(

@@ -87,6 +87,11 @@ class DataConfig(Checked, section="data"):
     workers: Count | Literal["auto"] = 0
     """Processes that decode images for each training process, 0 or more; "auto": by the available CPUs."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Rows are in the file's order, so the same splits are the same rows: one cached table, and one run to resume.
+        object.__setattr__(self, "split", tuple(sorted(set(self.split))))
+
     @property
     def image_folder(self) -> Path:
         """Folder that image paths are relative to."""
