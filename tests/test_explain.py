@@ -32,8 +32,12 @@ def test_every_member_is_explained(kind: str, name: str) -> None:
     elif kind == "benchmark":
         assert all(f"\n{section}: " in text for section in ("Parts", "Source", "Licence", "Files"))
         facts = text[text.index("\nParts: ") + 1 :].splitlines()
-        assert all(re.match(r"(Parts|Source|Licence|Files): | {10}|$", line) for line in facts), name
-        assert BENCHMARKS.load(name).BENCHMARK.paper in text
+        assert all(re.match(r"(Parts|Source|Licence|Files|Citation): | {10}|$", line) for line in facts), name
+        benchmark = BENCHMARKS.load(name).BENCHMARK
+        assert benchmark.paper in text
+        entry = re.search(r"\nCitation: (@[a-z]+\{\w+, title=\{\S.*\}, author=\{\S.*\}, .*year=\{\d{4}\}\})\n\Z", text)
+        assert (entry[1] if entry else "") == benchmark.citation
+        assert benchmark.citation or name in ("half_truths", "own", "world"), "BibTeX of a published benchmark"
     elif kind == "recipe":
         assert "degla explain LOSS" in text and f"degla train {name} FLAGS --dry-run" in text
     elif kind == "rule":

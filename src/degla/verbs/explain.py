@@ -120,5 +120,6 @@ def _benchmark(name: str) -> str:
         f"Source:   {data.paper}; {data.source}",
         f"Licence:  {data.licence}",
         f"Files:    {data.layout}",
+        *([f"Citation: {data.citation}"] if data.citation else []),
     )
     return "\n".join(fact.replace("\n", "\n          ") for fact in facts)

@@ -21,9 +21,9 @@ Layout:   negbench/images/COCO_val_mcq_llama3.1_rephrased.csv
           negbench/images/COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv   each of the four is optional
           coco/val2017/*.jpg
           voc2007/JPEGImages/*.jpg
-Citation: @inproceedings{alhamoud2025vision, title={Vision-Language Models Do Not Understand Negation}, author={
-          Alhamoud, Kumail and Alshammari, Shaden and Tian, Yonglong and Li, Guohao and Torr, Philip and Kim, Yoon and
-          Ghassemi, Marzyeh}, booktitle={CVPR}, year={2025}}
+Citation: @inproceedings{alhamoud2025vision, title={Vision-Language Models Do Not Understand Negation},
+          author={Alhamoud, Kumail and Alshammari, Shaden and Tian, Yonglong and Li, Guohao and Torr, Philip and Kim,
+          Yoon and Ghassemi, Marzyeh}, booktitle={CVPR}, year={2025}}
 """
 
 from __future__ import annotations
