@@ -14,6 +14,7 @@ from PIL import Image
 
 from degla.config.fields import change, check_unchanged, from_plain, read_config, to_plain
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
+from degla.evaluation import overlap
 from degla.evaluation.caveats import of_training
 from degla.evaluation.comparison import compare
 from degla.evaluation.overlap import find_leakage, training_images
@@ -82,6 +83,24 @@ def test_what_changed_after_the_training_is_named(tiny_model: Path, pairs: Pairs
         assert _changed(run) == _changed(out) == ()
     (images / "again.png").unlink()
     assert _changed(run) == ("the images of again.jsonl",)
+
+
+def test_each_size_is_read_once(
+    tiny_model: Path, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(_config(tiny_model, pairs, tmp_path / "run")).folder
+    first, again = pairs["images"] / "003.png", pairs["images"] / "again.png"
+    again.unlink()
+    again.mkdir()
+    images = training_images(str(run))
+    assert images is not None and images.sizes[first] == first.stat().st_size
+    assert images.files - images.sizes.keys() == {again}
+    asked, state_of = [], overlap._state_of
+    monkeypatch.setattr(overlap, "_state_of", lambda file: asked.append(file) or state_of(file))
+    assert find_leakage(images, [], root=tmp_path).images == len(images.files) and asked == [again]
+    shutil.copy(first, tmp_path / "renamed.png")
+    (leak,) = find_leakage(images, [("own", ["renamed.png"])], root=tmp_path).overlaps
+    assert leak.by_content == 1
 
 
 def test_rows_that_were_left_out_are_no_change(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -87,12 +88,14 @@ class TrainingImages:
         captions: the captions files.
         files: the images' full paths.
         originals: the original files of packed images; `files` then has their places in the shards.
+        sizes: of those files whose size in bytes is already read.
         unknown, changed: as in `Leakage`.
     """
 
     captions: tuple[Path, ...]
     files: frozenset[Path]
     originals: frozenset[Original] = frozenset()
+    sizes: Mapping[Path, int] = field(default_factory=dict, compare=False)
     unknown: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
 
@@ -137,6 +140,7 @@ def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
         captions,
         frozenset().union(*(part.files for part in parts)),
         frozenset().union(*(part.originals for part in parts)),
+        dict(chain.from_iterable(part.sizes.items() for part in parts)),
         tuple(dict.fromkeys(name for part in parts for name in part.unknown)),
         tuple(dict.fromkeys(name for part in parts for name in part.changed)),
     )
@@ -167,17 +171,20 @@ def trained_images(pairs: TrainedPairs, names: Iterable[str] | None = None) -> T
     captions = Path(pairs.captions)
     folder = Path(pairs.images) if pairs.images else base_of(captions)
     originals = captions.parent / ORIGINALS_NAME
-    names, changed = _names(pairs, folder) if names is None else (names, ())
+    sizes, changed = _sizes(pairs, folder) if names is None else (dict.fromkeys(names), ())
+    files = {folder / name: size for name, size in sizes.items()}
     return TrainingImages(
         (captions,),
-        frozenset(folder / name for name in names),
+        frozenset(files),
         frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
+        {file: size for file, size in files.items() if size is not None},
         changed=changed,
     )
 
 
-def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]]:
-    """Names of the images in the captions, and what of these has changed since its digest was recorded."""
+def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tuple[str, ...]]:
+    """Names of the images in the captions, each with its size if that is compared, and what of these has changed since
+    its digest was recorded."""
     import pyarrow as arrow
 
     from degla.data.sources import Columns, read_captions
@@ -194,31 +201,39 @@ def _names(pairs: TrainedPairs, folder: Path) -> tuple[set[str], tuple[str, ...]
         read["captions"].append(arrow.array([row.text for row in rows], arrow.large_string()))
     before = pairs.digests
     name = Path(pairs.captions).name
+    names = dict.fromkeys(first | second)
     if any(column in before and before[column] != digest(chunks) for column, chunks in read.items()):
-        return first | second, (name,)
-    if "image sizes" in before and before["image sizes"] != digest_of_sizes(folder, first):
-        return first | second, (f"the images of {name}",)
-    return first | second, ()
+        return names, (name,)
+    if "image sizes" not in before:
+        return names, ()
+    sizes = sizes_of(folder, first)
+    return names | sizes, () if before["image sizes"] == digest_of_sizes(sizes) else (f"the images of {name}",)
 
 
-def digest_of_sizes(folder: Path, names: Iterable[str]) -> str:
-    """Return the sha256 of the names and sizes of image files, by which most edits show without reading any.
+def sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int | None]:
+    """Return the sizes of image files in bytes by name; one that is gone, or in a shard or table, has none.
 
     Args:
         folder: base of relative names.
-        names: of the files, in any order; one that is gone, or in a shard or table, has no size.
+        names: of the files, in any order.
     """
+    return {name: _bytes_of(folder / name) for name in names}
+
+
+def digest_of_sizes(sizes: Mapping[str, int | None]) -> str:
+    """Return the sha256 of the names and sizes of image files, by which most edits show without reading any."""
     digest = hashlib.sha256()
-    for name in sorted(set(names)):
-        digest.update(f"{name} {_bytes_of(folder / name)}\n".encode(errors="surrogateescape"))
+    for name in sorted(sizes):
+        digest.update(f"{name} {sizes[name]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _bytes_of(file: Path) -> int | None:
     try:
-        return file.stat().st_size
+        state = file.stat()
     except (OSError, ValueError):
         return None
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:
@@ -236,7 +251,9 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     by_size: dict[int, list[Path | str]] = {}
     for original in training.originals:
         by_size.setdefault(original.bytes, []).append(original.sha256)
-    files = list(training.files)
+    for file, size in training.sizes.items():
+        by_size.setdefault(size, []).append(file)
+    files = list(training.files - training.sizes.keys())
     for file, state in zip(files, _of_each(_state_of, files), strict=True):
         # A file that is gone, or inside a data set's file, can only be compared by name.
         if state is not None:

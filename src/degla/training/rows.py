@@ -25,7 +25,7 @@ from degla.data.shards import reader_of
 from degla.data.sources import VERSION, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
-from degla.evaluation.overlap import digest_of_sizes
+from degla.evaluation.overlap import digest_of_sizes, sizes_of
 from degla.inputs import images_of_columns, inputs_of, own_columns
 from degla.losses.core import Processes
 from degla.pages.words import counted
@@ -308,7 +308,7 @@ def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str
         # Asking a server about every image would delay the run.
         if len(table) <= _LOOKED_AT and address_of(folder) is None:
             images = {image for chunk in table.chunks("image") for image in chunk.unique().to_pylist()}
-            digests[name] = digest_of_sizes(folder, images)
+            digests[name] = digest_of_sizes(sizes_of(folder, images))
     return digests
 
 
