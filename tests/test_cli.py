@@ -205,8 +205,12 @@ def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
         ["examples", "draft", "--rule", "negation", "--captions", "c.json"],
     ],
 )
-def test_records_are_not_written_where_no_command_reads_them(words: list[str], capsys: Capture) -> None:
-    assert main([*words, "--out", "x.csv"]) == 2
+def test_records_are_not_written_where_no_command_reads_them(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    # The name is wrong wherever it is, so it comes before a folder that cannot be written.
+    (tmp_path / "file").touch()
+    assert main([*words, "--out", str(tmp_path / "file" / "x.csv")]) == 2
     assert "x.csv: one JSON record per line is written, so the name must end in .jsonl" in capsys.readouterr().err
 
 

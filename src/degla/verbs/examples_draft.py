@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     RULES.require(arguments.rule)  # Positives have no examples.
     require_least(arguments, "count", least=1)
     model = model_source(arguments)
-    require_writable(arguments.out)
     require_jsonl(arguments.out)
+    require_writable(arguments.out)
     embedded = arguments.llm == "embedded"
     settings = NegativesSettings(
         (arguments.rule,),

@@ -32,9 +32,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
+    require_jsonl(arguments.out)
     require_folder(arguments.images, "of images (--images)")
     require_folder(arguments.out.parent, "to write to (--out)")
-    require_jsonl(arguments.out)
     spare_inputs(arguments.out, arguments.captions)
     captions = list(captions_of(arguments))
 

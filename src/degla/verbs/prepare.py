@@ -72,7 +72,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_folder(arguments.out.parent, "to write to (--out)")
     if arguments.maker not in ("units", "contexts") and arguments.out.exists():
         raise InputError(f"{arguments.out}: already exists. Choose another --out.")
     if arguments.maker != "composites" and (arguments.images, arguments.size) != (None, None):
@@ -84,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
+    require_folder(arguments.out.parent, "to write to (--out)")
     spare_inputs(arguments.out, arguments.captions)
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
