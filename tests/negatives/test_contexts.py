@@ -73,6 +73,9 @@ def test_a_context_that_no_record_can_hold_is_left_out(monkeypatch: pytest.Monke
     monkeypatch.setattr("degla.negatives.units.LONGEST_TEXT", 50)
     records = list(with_contexts(_records(), seed=0))
     assert [len(each.positives) for each in records] == [1, 1, 1] and records[2] == _records()[2]
+    written = ["a" * 50, "b" * 51, "c" * 51]
+    records = list(with_contexts(_records(), seed=0, write=lambda batch: written))
+    assert [each.positives for each in records] == [("a" * 50,), *(each.positives for each in _records()[1:])]
 
 
 def test_the_command_writes_the_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
