@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import random
 import subprocess
@@ -102,6 +103,8 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
             "a", "n.jsonl", per_rule="2"
         ),  # type: ignore[arg-type]
         "read_captions: expected a path, got a NoneType": lambda: degla.read_captions(None),  # type: ignore[arg-type]
+        "read_captions: split: 'all' is a single str. Give a list": lambda: degla.read_captions("a.json", split="all"),
+        "unknown file format 'xml'": lambda: degla.read_captions(Path(__file__), format="xml"),
         "evaluate: root: expected a path": lambda: degla.evaluate(model, ["world"], None),  # type: ignore[arg-type]
         "report: out: expected a path, got a int": lambda: degla.report(["a.json"], 3),  # type: ignore[arg-type]
         r'train: fields must be like {"optim\.lr": 1e-5}, not a list': lambda: degla.train("clip", ["a"]),  # type: ignore[arg-type]
@@ -179,6 +182,18 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     table = tmp_path / "captions.csv"
     table.write_text("id,image,text\n" + "".join(f"{n},{n}.jpg,{text}\n" for n, text in enumerate(texts)))
     assert [row.text for row in degla.read_captions(table)] == texts
+    own = tmp_path / "own.txt"
+    own.write_text(json.dumps({"number": 7, "file": "7.jpg", "words": texts[0], "scene": "a"}) + "\n")
+    columns = {"id_column": "number", "image_column": "file", "text_column": "words", "image_id_column": "scene"}
+    (row,) = degla.read_captions(own, format="jsonl", **columns)
+    assert (row.id, row.image, row.text, row.image_id) == ("7", "7.jpg", texts[0], "a")
+    images = [
+        {"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": text}]}
+        for n, (split, text) in enumerate(zip(("train", "test", "restval"), texts, strict=True))
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    rows = degla.read_captions(tmp_path / "dataset.json", split=["restval", "train"])
+    assert [row.text for row in rows] == [texts[0], texts[2]]
     summary = degla.write_negatives(table, tmp_path / "negatives.jsonl")
     negatives = degla.generate_negatives(texts)
     assert summary.captions == 3 and len(negatives) == 3 and negatives[2] == []

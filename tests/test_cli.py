@@ -205,9 +205,7 @@ def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
         ["examples", "draft", "--rule", "negation", "--captions", "c.json"],
     ],
 )
-def test_records_are_not_written_where_no_command_reads_them(
-    words: list[str], tmp_path: Path, capsys: Capture
-) -> None:
+def test_records_are_not_written_where_no_command_reads_them(words: list[str], tmp_path: Path, capsys: Capture) -> None:
     # The name is wrong wherever it is, so it comes before a folder that cannot be written.
     (tmp_path / "file").touch()
     assert main([*words, "--out", str(tmp_path / "file" / "x.csv")]) == 2

@@ -160,20 +160,37 @@ def generate_negatives(
     return negatives
 
 
-def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
+def read_captions(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    split: Sequence[str] = (),
+    id_column: str = "id",
+    image_column: str = "image",
+    text_column: str = "text",
+    image_id_column: str = "image_id",
+) -> Iterator[CaptionRecord]:
     """Read and validate the captions of a file, in order, with `id`, `image` (a path) and `text`.
 
     Args:
-        path: COCO json, JSONL, Parquet, CSV, TSV or a datasets folder.
+        path: COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder.
+        format: of the file; by default detected from it.
+        split: splits to read from Karpathy's json, for example ["train", "restval"]; "all" reads all.
+        id_column: column of the caption id.
+        image_column: column of the image path.
+        text_column: column of the caption.
+        image_id_column: column of the image id.
 
     Raises:
         InputError: the file is missing or has an unknown format; or, during iteration, a record is invalid or an id
             occurs twice.
     """
-    from degla.data.sources import read_captions
+    from degla.data.sources import Columns, read_captions
 
     forget()
-    return read_captions(_path(path, "read_captions"))
+    splits = tuple(_listed(split, "read_captions: split", str))
+    columns = Columns(id_column, image_column, text_column, image_id_column, split=splits)
+    return read_captions(_path(path, "read_captions"), format=format, columns=columns)
 
 
 def write_negatives(
