@@ -198,3 +198,28 @@ def test_the_recipe_of_the_command_must_be_that_of_the_file(tmp_path: Path, caps
     file = _write(tmp_path / "mine.yaml", "recipe: degla\n")
     assert main(["train", "clip", "--config", file]) == 2
     assert "its recipe is 'degla', but the command's is 'clip'. Remove one of them." in capsys.readouterr().err
+
+
+def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "elsewhere"
+    for name in ("base", "world"):
+        (folder / name).mkdir(parents=True)
+    (folder / "weights.pt").touch()
+
+    def model_of(name: str) -> str:
+        file = _write(folder / "config.yaml", f"recipe: clip\nmodel: {name}\n")
+        return configure(["--config", file], verb="train").model
+
+    paths = {
+        "base": f"{folder}/base",
+        "local-dir:base": f"{folder}/base",
+        "ViT-B-32:weights.pt": f"ViT-B-32:{folder}/weights.pt",
+    }
+    assert {name: model_of(name) for name in paths} == paths
+    for name in ("world", "ViT-B-32:openai", "hf-hub:a/base", "s3://a/base", "gone", "''", "a" * 300):
+        assert model_of(name) == name.strip("'")
+    monkeypatch.chdir(folder)
+    assert "\nmodel: gone\n" in to_yaml(replace(_recipe("clip"), model="gone"))
+    printed = _write(tmp_path / "printed.yaml", to_yaml(replace(_recipe("clip"), model="base")))
+    monkeypatch.chdir(tmp_path)
+    assert configure(["--config", printed], verb="train").model == f"{folder}/base"

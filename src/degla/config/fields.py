@@ -22,7 +22,7 @@ from degla.config.run import ReplayDataConfig, TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.locks import lock
-from degla.model.address import bring_here
+from degla.model.address import bring_here, model_from
 from degla.model.integrity import STATE_NAME, check_one
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
@@ -315,19 +315,21 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve the paths among the fields of a file against the file's folder; raises as `check_address`."""
+    """Resolve the paths among the fields of a file, `model` included, against the file's folder; raises as
+    `check_address`."""
     paths = path_fields()
 
-    def resolve(path: object) -> str:
-        check_address(str(path))
-        return address_of(str(path)) or str(folder / str(path))
+    def resolve(name: str, value: object) -> object:
+        if isinstance(value, list):
+            return [resolve(name, entry) for entry in value]
+        if name == "model" and isinstance(value, str):
+            return model_from(folder, value)
+        if name not in paths or value is None:
+            return value
+        check_address(str(value))
+        return address_of(str(value)) or str(folder / str(value))
 
-    return {
-        name: ([resolve(entry) for entry in value] if isinstance(value, list) else resolve(value))
-        if name in paths and value is not None
-        else value
-        for name, value in fields.items()
-    }
+    return {name: resolve(name, value) for name, value in fields.items()}
 
 
 def to_yaml(config: TrainConfig) -> str:
@@ -335,7 +337,7 @@ def to_yaml(config: TrainConfig) -> str:
     import yaml
 
     placed = place(flat(to_plain(config)), Path.cwd())
-    whole = change(config, {name: placed[name] for name in path_fields()}, where="")
+    whole = change(config, {name: placed[name] for name in ("model", *path_fields())}, where="")
     return str(yaml.safe_dump(to_record(whole), sort_keys=False, allow_unicode=True, width=120))
 
 
