@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ from degla.export.run import export
 from degla.model.checkpoint import save_encoder
 from degla.model.hub import ALLOWED
 from degla.model.load import load_encoder
+from degla.training.loop import train
 from tests.export.hub_server import FakeHub, fake_hub
 from tests.export.made import write_clip
 from tests.model.test_load_transformers import write_tokenizer
 from tests.tiny import ALL_TOKENS, write_model
+from tests.training.configs import interrupted, tiny_config
 
 pytest.importorskip("transformers")
 
@@ -178,6 +181,47 @@ def test_a_tokenizer_of_the_hub_is_saved_with_the_weights(
     again = load_encoder(str(tmp_path / "saved"))
     texts = ["a red cat", "Two dogs!"]
     assert torch.equal(again.tokenize(texts), encoder.tokenize(texts))
+
+
+def test_a_resume_compares_what_a_tokenizer_does_not_where_its_files_are(
+    server: FakeHub, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tokenizer(tmp_path / "tokenizer", "clip")
+    server.models["org/tok"] = tmp_path / "tokenizer"
+    text = ALL_TOKENS | {"vocab_size": 40, "hf_tokenizer_name": "org/tok"}
+    folder = write_model(tmp_path / "model", text_cfg=text)
+    config = tiny_config("clip", model=folder, pairs=tiny_pairs, out=tmp_path / "run")
+    monkeypatch.setenv(ALLOWED, "1")
+    config = interrupted(config, tmp_path / "run")
+    monkeypatch.delenv(ALLOWED)
+    server.models.clear()
+    for file in (tmp_path / "tokenizer").iterdir():
+        # Another file with the same content, as the hub's is not as transformers writes it.
+        content = json.loads(file.read_text())
+        (folder / file.name).write_text(json.dumps(content, indent=7))
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    first, second, *_ = sorted(vocabulary)
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    right = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(InputError, match=r"the tokenizer of .*model has changed since .*: tokenizer.* is not the file"):
+        train(config, resume=True)
+    (folder / "tokenizer.json").write_text(right)
+    file = folder / "open_clip_config.json"
+    before = file.read_text()
+    for option, changes in (
+        ("strip_sep_token", {"tokenizer_kwargs": {"strip_sep_token": True}}),
+        ("tokenizer_mode", {"tokenizer_mode": "clips"}),
+        ("hf_tokenizer_name", {"hf_tokenizer_name": None, "tokenizer_kwargs": {"clean": "whitespace"}}),
+    ):
+        content = json.loads(before)
+        content["model_cfg"]["text_cfg"] |= changes
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=f"model has changed since this checkpoint: '{option}' was "):
+            train(config, resume=True)
+    file.write_text(before)
+    assert train(config, resume=True).finished
 
 
 def test_weights_of_the_hub_are_looked_at_as_those_of_a_folder(

@@ -226,6 +226,16 @@ def test_a_resume_on_a_base_of_another_configuration_is_refused(
         file.write_text(json.dumps(before | {section: before[section] | {field: value}}))
         with pytest.raises(InputError, match=f"has changed since this checkpoint: '{field}' was .* Restore it, or"):
             train(config, resume=True)
+    text = before["model_cfg"]["text_cfg"]
+    for option, value in (("clean", "canonicalize"), ("reduction_mask", "simple"), ("clean", "lower")):
+        options = text["tokenizer_kwargs"] | {option: value}
+        changed = before["model_cfg"] | {"text_cfg": text | {"tokenizer_kwargs": options}}
+        file.write_text(json.dumps(before | {"model_cfg": changed}))
+        if value == "lower":  # As open_clip does without the option.
+            assert train(config, resume=True).finished
+            continue
+        with pytest.raises(InputError, match=f"has changed since this checkpoint: '{option}' was .*is {value}"):
+            train(config, resume=True)
     file.write_text(json.dumps(before))
     merges = base / "bpe_tiny.txt.gz"
     content = merges.read_bytes()

@@ -34,7 +34,7 @@ from degla.model.integrity import (
 )
 from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
-from degla.model.tokenizer import CONFIG_NAME, changed_file, save_tokenizer
+from degla.model.tokenizer import CONFIG_NAME, changed_file, save_tokenizer, tokenizer_form, tokenizer_options
 from degla.parse import read_json_object
 
 
@@ -178,8 +178,9 @@ def load_checkpoint(
 def _check_configuration(encoder: Encoder, folder: Path) -> None:
     """Refuse a base whose activation, preprocessing or tokenizer has changed: it is no longer the run's model."""
     saved, now = read_json_object(folder / CONFIG_NAME), encoder.description
-    before = {**saved.get("preprocess_cfg", {}), "quick_gelu": saved.get("model_cfg", {}).get("quick_gelu", False)}
-    after = {**now.preprocess_config, "quick_gelu": now.quick_gelu}
+    form = tokenizer_form(saved)
+    before = {**saved["preprocess_cfg"], "quick_gelu": form.get("quick_gelu", False), **tokenizer_options(form)}
+    after = {**now.preprocess_config, "quick_gelu": now.quick_gelu, **tokenizer_options(now.model_config)}
     for field in sorted(before.keys() & after.keys()):
         if _without_form(before[field]) != _without_form(after[field]):
             raise InputError(
@@ -187,7 +188,7 @@ def _check_configuration(encoder: Encoder, folder: Path) -> None:
                 f"{before[field]}, is {after[field]}. Restore it, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
-    if (name := changed_file(now, folder, saved)) is not None:
+    if (name := changed_file(encoder, folder, saved)) is not None:
         raise InputError(
             f"{folder}: the tokenizer of {encoder.name} has changed since this checkpoint: {name} is not the file that "
             f"it was. Restore it, or start a new run from this checkpoint with --model {folder}."

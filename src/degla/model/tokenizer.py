@@ -16,7 +16,7 @@ from degla.files import sha256_of
 from degla.model.hub import downloads_allowed
 
 if TYPE_CHECKING:
-    from degla.model.encoder import Description, Encoder
+    from degla.model.encoder import Encoder
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -191,23 +191,56 @@ def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
     return config
 
 
-def changed_file(description: Description, folder: Path, saved: dict[str, Any]) -> str | None:
-    """Return the name of a tokenizer file of a model that differs from the copy in a checkpoint; None if none does.
+def tokenizer_options(model_config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a `model_cfg` says of its tokenizer besides the files, with open_clip's defaults."""
+    text = model_config.get("text_cfg", {})
+    hub = bool(text.get("hf_tokenizer_name"))  # The name itself only says where the files are from.
+    options: dict[str, Any] = {"clean": "whitespace" if hub else "lower"} | (text.get("tokenizer_kwargs") or {})
+    return {
+        "hf_tokenizer_name": hub,
+        "tokenizer_mode": text.get("tokenizer_mode") or None,
+        "context_length": text.get("context_length", _CONTEXT),
+        **{name: options.get(name) or None for name in sorted(_OPTIONS - {_BPE})},
+    }
+
+
+def changed_file(encoder: Encoder, folder: Path, saved: dict[str, Any]) -> str | None:
+    """Return the name of a tokenizer file of a model that differs from the copy in a checkpoint; None if none does, or
+    the tokenizer is the same, as when files from the hub were put into the model's folder.
 
     Args:
-        description: of the model now; without files of its own it was fetched from the hub or is open_clip's.
+        encoder: the model now; without files of its own the tokenizer was fetched from the hub or is open_clip's.
         folder: the checkpoint.
         saved: content of the folder's configuration, as `save_tokenizer` returned it.
     """
-    now = {file.name: file for file in description.tokenizer_files}
+    now = {file.name: file for file in encoder.description.tokenizer_files}
     before = {name for name in TOKENIZER_FILES if now and (folder / name).is_file()}
     if _BPE in saved:
         # Merges are one file, saved under the name of a link's target: another name is no change.
         now, before = dict(zip([saved[_BPE]], now.values(), strict=False)), {saved[_BPE]}
     for name in sorted(now.keys() | before):
         if name not in now or not (folder / name).is_file() or sha256_of(now[name]) != sha256_of(folder / name):
-            return str(name)
+            return None if before and _is_saved(encoder.tokenize, folder, tokenizer_form(saved)) else str(name)
     return None
+
+
+def _is_saved(tokenize: Any, folder: Path, model_config: dict[str, Any]) -> bool:
+    """Whether a tokenizer has the vocabulary, merges and steps of the one whose files are in a checkpoint."""
+    content = _content(tokenize)
+    other = open_tokenizer(f"local-dir:{folder}", model_config, tokenizer_files(folder, model_config))
+    return content is not None and content == _content(other)
+
+
+def _content(tokenize: Any) -> Any:
+    if hasattr(tokenize, "bpe_ranks"):
+        return tokenize.encoder, tokenize.bpe_ranks
+    fetched: Any = getattr(tokenize, "tokenizer", None)
+    backend = getattr(fetched, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    # Each call sets how texts are cut and padded.
+    steps = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    return steps, fetched.special_tokens_map, fetched.padding_side, fetched.truncation_side
 
 
 def transformers_form(tokenizer: Any, *, context: int) -> dict[str, Any]:
