@@ -22,8 +22,9 @@ from degla.config.run import ReplayDataConfig, TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.locks import lock
-from degla.model.address import bring_here, model_from
+from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
+from degla.model.load import model_from
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.passwords import without_passwords

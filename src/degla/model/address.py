@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -64,24 +63,6 @@ def model_here(name: str) -> str:
                 for file, source in sources.items():
                     fetch(source, partial / file)
     return str(folder)
-
-
-def model_from(folder: Path, name: str) -> str:
-    """Return the name of a model with the path in it, FOLDER or ARCHITECTURE:FILE, joined to a folder.
-
-    Args:
-        folder: what a relative path is relative to.
-        name: of the model; if there is no such folder or file, or it is a shipped model, it is returned unchanged.
-    """
-    from degla.model.load import SHIPPED
-
-    kind, _, file = name.partition(":")
-    if name in ("", *SHIPPED) or address_of(name) is not None:
-        return name
-    path = folder / name.removeprefix("local-dir:")
-    if os.path.isdir(path):  # noqa: PTH112 no error for any text
-        return str(path)
-    return f"{kind}:{folder / file}" if file and os.path.isfile(folder / file) else name  # noqa: PTH113
 
 
 def folder_here(name: str) -> Path:

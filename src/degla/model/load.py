@@ -42,6 +42,7 @@ from degla.model.weights_file import (
 )
 from degla.parse import read_json_object
 from degla.progress import only_errors
+from degla.remote import address_of
 from degla.shelf import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,22 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         keep_freed_memory()  # Only from here on, so that temporary memory of loading is returned.
     fast_paths.tell(encoder)
     return encoder
+
+
+def model_from(folder: Path, name: str) -> str:
+    """Return the name of a model with the path in it, FOLDER or ARCHITECTURE:FILE, joined to a folder.
+
+    Args:
+        folder: what a relative path is relative to.
+        name: of the model; if there is no such folder or file, or it is a shipped model, it is returned unchanged.
+    """
+    kind, _, file = name.partition(":")
+    if name in ("", *SHIPPED) or address_of(name) is not None:
+        return name
+    path = folder / name.removeprefix("local-dir:")
+    if os.path.isdir(path):  # noqa: PTH112 no error for any text
+        return str(path)
+    return f"{kind}:{folder / file}" if file and os.path.isfile(folder / file) else name  # noqa: PTH113
 
 
 def _checkpoint_folder(folder: Path) -> Path:
