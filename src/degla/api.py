@@ -185,7 +185,8 @@ def read_captions(
         InputError: the file is missing or has an unknown format; or, during iteration, a record is invalid or an id
             occurs twice.
     """
-    from degla.data.sources import Columns, read_captions
+    from degla.data.columns import Columns
+    from degla.data.sources import read_captions
 
     forget()
     splits = tuple(_listed(split, "read_captions: split", str))

@@ -19,13 +19,14 @@ from PIL import Image
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.batches import Batch
+from degla.data.columns import Columns
 from degla.data.extras import ExtraData, RowExtras, read_classes, write_extras
 from degla.data.images import read_image
 from degla.data.joining import join
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
-from degla.data.sources import Columns, read_captions
+from degla.data.sources import read_captions
 from degla.data.table import ColumnFile, PairTable, table_of
 from degla.errors import InputError
 from degla.losses.core import Processes

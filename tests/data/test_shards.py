@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from degla.data import containers
+from degla.data.columns import Columns
 from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, look_for, read_bytes
 from degla.data.places import base_of, files_of
-from degla.data.sources import Columns, read_captions
+from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import has_image, read_image_file
 from degla.evaluation.overlap import find_leakage, trained_images

@@ -20,8 +20,9 @@ import pyarrow.parquet
 import pytest
 
 from degla.cli import main
+from degla.data.columns import Columns
 from degla.data.formats import datasets as dataset_folders
-from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
+from degla.data.sources import FORMATS, read_captions, read_negatives
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, PairItem, validate, write_jsonl
 from tests.official import SHARED

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
+from degla.data.columns import Columns
 from degla.data.joining import join
 from degla.data.neighbours import NeighbourRecord, read_neighbours
 from degla.data.pairs import PairRow
-from degla.data.sources import Columns, read_captions, read_negatives
+from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
 from degla.negatives.files.export import POSITIONS, _neighbours
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl

@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from degla.cli import main
-from degla.data.sources import Columns, read_captions
+from degla.data.columns import Columns
+from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.in_print import published_tables

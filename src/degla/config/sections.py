@@ -12,7 +12,7 @@ from degla.data.places import base_of
 from degla.ranges import AnyWhole, AtLeastOne, Checked, Count, DecayRate, Factor, Positive, PositiveShare, Seed
 
 if TYPE_CHECKING:
-    from degla.data.sources import Columns
+    from degla.data.columns import Columns
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class DataConfig(Checked, section="data"):
     @property
     def columns(self) -> Columns:
         """Column names of the captions file."""
-        from degla.data.sources import Columns
+        from degla.data.columns import Columns
 
         return Columns.of(self)
 

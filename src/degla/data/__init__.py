@@ -3,6 +3,7 @@
 Flow: captions, images, negatives -> batches
 
 sources.py     a caption or negatives file of any known format -> validated records (torch-free)
+columns.py     a record of a user's file -> captions: names of columns, conversion of values (torch-free)
 places.py      where captions lie: a file, a folder, the files of a pattern (torch-free)
 containers.py  what lies inside tar archives and Parquet files, read in place (torch-free)
 formats/       SHELF: one module per file format, named after the format

@@ -187,7 +187,8 @@ def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tu
     its digest was recorded."""
     import pyarrow as arrow
 
-    from degla.data.sources import Columns, read_captions
+    from degla.data.columns import Columns
+    from degla.data.sources import read_captions
     from degla.data.table import ROWS, digest
 
     columns = Columns.of(pairs, optional=_SECOND)

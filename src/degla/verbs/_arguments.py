@@ -58,7 +58,8 @@ def captions_of(
     arguments: argparse.Namespace, *, optional: tuple[str, ...] = (), own: tuple[tuple[str, bool], ...] = ()
 ) -> Iterator[CaptionRecord]:
     """Read the captions that the arguments name; see `read_captions`, and `Columns` for the optional and own fields."""
-    from degla.data.sources import Columns, read_captions
+    from degla.data.columns import Columns
+    from degla.data.sources import read_captions
 
     columns = Columns.of(arguments, optional=(*optional, *(name for name, _ in own)), own=own)
     return read_captions(arguments.captions, format=arguments.format, columns=columns)

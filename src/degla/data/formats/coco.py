@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from degla.data.columns import Columns, Placed, caption
 from degla.data.formats import karpathy
 from degla.data.formats.json import first_character, read_document
-from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
 from degla.parse import describe_json
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from degla.data.sources import Columns, Placed, captions_of_row, published_negative
+from degla.data.columns import Columns, Placed, captions_of_row, published_negative
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import open_file

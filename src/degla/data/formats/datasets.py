@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.places import files_of
-from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.pages.words import counted
 from degla.parse import PARQUET_ENDINGS, in_one_line

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from degla.data.columns import Columns, Placed, caption, published_negative
 from degla.data.formats.json import first_character, read_document
-from degla.data.sources import Columns, Placed, caption, published_negative
 from degla.errors import InputError
 from degla.parse import describe_json, open_file
 from degla.records import NegativeRecord, validate

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from degla.data.sources import Columns, Placed, as_name, captions_of_rows, published_negative
+from degla.data.columns import Columns, Placed, as_name, captions_of_rows, published_negative
 from degla.errors import InputError
 from degla.parse import describe_json, open_file, read_json
 from degla.records import NegativeRecord

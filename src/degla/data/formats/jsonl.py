@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.sources import Columns, Placed, captions_of_rows
+from degla.data.columns import Columns, Placed, captions_of_rows
 from degla.parse import read_json_lines
 from degla.records import NegativeRecord, read_jsonl
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.containers import cell_place, holds_images
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
-from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
 from degla.records import NegativeRecord, validate

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.containers import IMAGE, SECOND_IMAGE, TarMember, packed_place, records_of
 from degla.data.places import base_of, files_of
-from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import decode, parse_json
 from degla.remote import display_path

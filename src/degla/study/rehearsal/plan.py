@@ -18,7 +18,8 @@ from degla.config.fields import change, path_fields
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data import images
-from degla.data.sources import DEFAULT_COLUMNS, Columns, read_captions
+from degla.data.columns import DEFAULT_COLUMNS, Columns
+from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.files import write_json
 from degla.inputs import inputs_of, own_columns
