@@ -145,7 +145,7 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
          f"{os.devnull}/x.jsonl: cannot be written: {os.devnull} is not a folder. Choose another --out."),
         (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out", f"{os.devnull}/x.jsonl"],
          f"{os.devnull}/x.jsonl: cannot be written: {os.devnull} is not a folder. Choose another --out."),
-        (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out="], ".: one JSON record per line"),
+        (["examples", "draft", "--rule", "negation", "--captions", os.devnull, "--out="], ".: one JSON record"),
         (["negatives", os.devnull, "--out", "x", "--per-rule", "9" * 20], f"--per-rule is {'9' * 20}, which is too"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
         (["study", os.devnull, "--out", "s3://b/x"],
