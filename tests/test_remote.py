@@ -47,6 +47,7 @@ from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
+from degla.model.runs import checkpoints
 from degla.training import pairs as training_pairs
 from degla.training.loop import train
 from degla.training.rows import read_pairs
@@ -329,6 +330,37 @@ def test_a_run_at_an_address_is_the_run_here(
     weights = load_encoder("memory://runs/one").clip.state_dict()
     value = load_file(anew / "open_clip_model.safetensors")
     assert all(torch.equal(weights[name], row) for name, row in value.items())
+
+
+def test_checkpoints_of_an_earlier_run_are_not_copied_to_its_address(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run at the address was deleted and started again elsewhere, and is ahead of the copy here."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    out = Path("memory://runs/one")
+    for step in (2, 4):
+        for name in ("state.json", "open_clip_model.safetensors"):
+            memory.pipe(f"/runs/one/step-{step}/{name}", b"new %d" % step)
+    run = folder_of_run(out)
+    for step, content in ((1, b"old 1"), (2, b"old 2"), (3, b"old 3")):
+        (run / f"step-{step}").mkdir(parents=True)
+        for name in ("state.json", "open_clip_model.safetensors"):
+            (run / f"step-{step}" / name).write_bytes(content)
+    assert [path.name for path in checkpoints(bring_here(out))] == ["step-4"]
+    with RunMirror(out, active=True, resume=True, keep=0) as mirror:
+        mirror.copy()
+    assert {path: memory.cat(path) for path in memory.find("/runs/one") if "step" in path} == {
+        f"/runs/one/step-{step}/{name}": b"new %d" % step
+        for step in (2, 4)
+        for name in ("state.json", "open_clip_model.safetensors")
+    }
+    # An equal one stays.
+    shutil.copytree(run / "step-4", run / "step-2")
+    for name in ("state.json", "open_clip_model.safetensors"):
+        (run / "step-2" / name).write_bytes(b"new 2")
+        memory.pipe(f"/runs/one/step-6/{name}", b"new 6")
+    remote.forget()
+    assert [path.name for path in checkpoints(bring_here(out))] == ["step-2", "step-4", "step-6"]
 
 
 def test_a_run_whose_address_cannot_be_written_does_not_begin(

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from degla.errors import InputError
-from degla.files import whole_folder
+from degla.files import remove_folder, sha256_of, whole_folder
 from degla.mirror import Mirror, place_in_cache
 from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
@@ -103,6 +103,10 @@ def bring_here(out: Path) -> Path:
             if steps:
                 _refuse_another(run, address)
             return run
+        for folder in checkpoints(run):
+            # Of a run that was deleted there, or of steps repeated elsewhere: a resume would copy it there again.
+            if step_of(folder) not in steps or not _is_copied(folder, address):
+                remove_folder(folder)
         for name in _BESIDE:
             with suppress(InputError):  # Missing if the run was killed before its first line.
                 fetch(f"{address}/{name}", run / name)
@@ -117,6 +121,12 @@ def bring_here(out: Path) -> Path:
                     fetch(f"{address}/step-{step}/{name}", partial / name)
         point_to_best(run, best if best and (run / best).is_dir() else None)
     return run
+
+
+def _is_copied(checkpoint: Path, address: str) -> bool:
+    """Whether a checkpoint equals that of the same name at the run's address, by its state."""
+    state = (checkpoint / STATE_NAME).read_bytes()
+    return read_range(f"{address}/{checkpoint.name}/{STATE_NAME}", 0, len(state) + 1) == state
 
 
 def _refuse_another(run: Path, address: str) -> None:
@@ -163,10 +173,10 @@ class RunMirror(Mirror):
                     f"{address}: already holds a run. Continue it with --resume {address}, or change --out."
                 )
             for step in self._names:
+                folder = self.folder / f"step-{step}"
                 with suppress(FileNotFoundError):
-                    state = (self.folder / f"step-{step}" / STATE_NAME).read_bytes()
-                    if read_range(f"{address}/step-{step}/{STATE_NAME}", 0, len(state) + 1) == state:
-                        self._copied[f"step-{step}"] = hashlib.sha256(state).hexdigest()
+                    if _is_copied(folder, address):
+                        self._copied[folder.name] = sha256_of(folder / STATE_NAME)
             log.info("the run is stored in %s and copied to %s after each checkpoint", self.folder, address)
 
     def _remedy(self) -> str:
