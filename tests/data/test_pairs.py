@@ -129,6 +129,12 @@ def test_rows_of_parquet_with_one_picture_are_one_image(tmp_path: Path, capsys: 
     for file in ("train", "held_out"):
         for row in read_jsonl(CaptionRecord, tmp_path / "halves" / f"{file}.jsonl"):
             assert row.image == row.image_id == f"c.parquet#image/{int(row.id) // 3 * 3}"
+    # A row without its picture is skipped by training, if at all.
+    pyarrow.parquet.write_table(
+        table.set_column(0, "image", pyarrow.array([None, *pictures[1:]])), tmp_path / "c.parquet"
+    )
+    assert main([*words, str(tmp_path / "incomplete")]) == 0
+    assert "19 rows show the picture of an earlier row" in capsys.readouterr().err
     named = table.append_column("image_id", pyarrow.array([f"{n % 10}" for n in range(30)]))
     pyarrow.parquet.write_table(named, tmp_path / "c.parquet")
     assert main([*words, str(tmp_path / "named")]) == 0

@@ -284,6 +284,10 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path, capsys: pytest.CaptureF
         (karpathy({"split": "test"}, {"split": 1, "sentences": []}), r"images\[0\]: field 'sentences': Field required"),
         (karpathy({"sentences": []}, {"split": None, "sentences": []}), r"images\[1\]: field 'split'"),
         ('{"images": [{"filename": "b.jpg", "sentences": []}]}', r"no split 'test'\. Its splits \(images\): none\."),
+        (
+            karpathy(*({"split": f"a\n{n}", "sentences": []} for n in range(999))),
+            r"images\): a 0 \(1\), a 1 \(1\), [^\n]{99,300}\.\.\.\. --",
+        ),
     ],
 )
 def test_damaged_files_of_karpathy_are_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -12,6 +12,7 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -266,20 +267,17 @@ def one_image_per_picture(captions: Iterable[CaptionRecord], *, base: Path) -> I
 
     Args:
         captions: those whose `image_id` is a column of its own stay as they are.
-        base: folder that their images are relative to.
-
-    Raises:
-        InputError: see `find_cell`.
+        base: folder that their images are relative to. Rows whose image cannot be read stay as they are, too.
     """
     first: dict[bytes, str] = {}
     for caption in captions:
         cell = parsed_cell(caption.image) if caption.image == caption.image_id else None
         if cell is not None and (file := base / cell[0]).is_file():
-            digest = hashlib.sha256(find_cell(file, *cell[1:]).as_py()).digest()
-            image = first.setdefault(digest, caption.image)
-            yield caption.model_copy(update={"image": image, "image_id": image})
-        else:
-            yield caption
+            with suppress(InputError):  # Training refuses the row, or skips it.
+                digest = hashlib.sha256(find_cell(file, *cell[1:]).as_py()).digest()
+                image = first.setdefault(digest, caption.image)
+                caption = caption.model_copy(update={"image": image, "image_id": image})
+        yield caption
 
 
 @remembered(256)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from degla.data.columns import Columns, Placed, caption
 from degla.data.formats.json import first_character, read_document
 from degla.errors import InputError
-from degla.parse import describe_json, open_file
+from degla.parse import describe_json, in_one_line, open_file
 from degla.records import validate
 
 ENDINGS = (".json",)
@@ -76,7 +76,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 
 def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
-    listed = ", ".join(f"{split} ({size:,})" for split, size in sizes.most_common()) or "none"
+    listed = in_one_line(", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())) or "none"
     remedy = (
         f"Its splits (images): {listed}. --split all (training: --data.split) reads all; where there is no such flag, "
         "write the captions with degla prepare split first."
