@@ -24,6 +24,7 @@ from degla.evaluation.overlap import (
     TrainingImages,
     coco_id,
     find_leakage,
+    joined_images,
     trained_by,
     training_images,
 )
@@ -95,6 +96,7 @@ def test_images_are_found_by_id_and_by_content(tmp_path: Path) -> None:
     assert first.examples == ("coco/000000000042.jpg", "0.png")
     assert (second.images, second.shared) == (1, 0)
     assert leakage.captions == ("captions.jsonl",) and leakage.images == 7
+    assert find_leakage(joined_images([images, images]), [], root=root).captions == ("captions.jsonl",), "trained twice"
 
 
 def test_packed_images_are_found_by_the_ids_of_their_originals(tmp_path: Path) -> None:

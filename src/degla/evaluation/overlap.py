@@ -61,7 +61,7 @@ class Leakage(Record):
     """A model's fine-tuning data and its overlap with the benchmarks.
 
     Attributes:
-        captions: names of the captions files.
+        captions: names of the captions files, each once.
         images: number of distinct images in them.
         overlaps: one per benchmark.
         unknown: models that it was fine-tuned from and that are not found, so that their data is unknown.
@@ -260,7 +260,7 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
         if state is not None:
             by_size.setdefault(state[0], []).append(file)
     overlaps = (_overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks)
-    captions = tuple(path.name for path in training.captions)
+    captions = tuple(dict.fromkeys(path.name for path in training.captions))
     return Leakage(
         captions=captions, images=len(training.files), overlaps=tuple(overlaps), unknown=training.unknown,
         changed=training.changed,
