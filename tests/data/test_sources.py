@@ -254,17 +254,18 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path, capsys: pytest.CaptureF
                 "split": "restval",
                 "sentences": [{"raw": " A dog. ", "sentid": 40, "tokens": []}, {"raw": "A cat.", "sentid": 41}],
             },
-            {"imgid": 1, "sentences": [{"raw": "A cow.", "sentid": 5}]},
+            {"imgid": 0, "sentences": [{"raw": "A cow.", "sentid": 0}]},
             {"filename": "c.jpg", "split": "train", "sentences": [{"raw": "A sow."}, {"raw": "A pig."}]},
         )
     )
     every = list(read_captions(path, columns=Columns(split=("all",))))
     assert [(row.id, row.image, row.image_id, row.text) for row in every] == [
-        ("40", "val2014/b.jpg", "7", "A dog."), ("41", "val2014/b.jpg", "7", "A cat."), ("5", "b.jpg", "1", "A cow."),
+        ("40", "val2014/b.jpg", "7", "A dog."), ("41", "val2014/b.jpg", "7", "A cat."), ("0", "b.jpg", "0", "A cow."),
         ("2-0", "c.jpg", "c.jpg", "A sow."), ("2-1", "c.jpg", "c.jpg", "A pig."),
     ]  # fmt: skip
+    assert list(read_captions(path, columns=Columns(split=("test", "all")))) == every
     some = read_captions(path, columns=Columns(split=("train", "restval")))
-    assert list(some) == [row for row in every if row.id != "5"], "without the test images"
+    assert list(some) == [row for row in every if row.id != "0"], "without the test images"
     command = ["prepare", "split", str(path), "--out", str(tmp_path / "halves"), "--split", "restval", "test"]
     assert main(command) == 2 and "has captions of fewer than five images" in capsys.readouterr().err
     sizes = r"Its splits \(images\): restval \(1\), test \(1\), train \(1\)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,14 +17,16 @@ from degla.config.fields import change, check_unchanged, from_plain, read_config
 from degla.config.run import ReplayConfig, ReplayDataConfig, TrainConfig
 from degla.evaluation import overlap
 from degla.evaluation.caveats import of_training
+from degla.evaluation.cells import provenance
 from degla.evaluation.comparison import compare
-from degla.evaluation.overlap import find_leakage, training_images
+from degla.evaluation.overlap import digest_of_sizes, find_leakage, training_images
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
+from degla.evaluation.trainings import training_of
 from degla.export.run import export
 from degla.losses import Contrastive, losses_by_name
 from degla.training.loop import train
-from degla.training.rows import read_rows
+from degla.training.rows import image_sizes, read_rows
 from tests.training.configs import interrupted, tiny_config
 
 Pairs = dict[str, Path]
@@ -36,6 +39,7 @@ def pairs(tiny_pairs: Pairs, tmp_path: Path) -> Pairs:
     shutil.copytree(tiny_pairs["captions"].parent, folder)
     names = ("images/again.png", "images/000.png")
     rows = [{"id": name, "image": name, "text": "a cow", "image_id": name} for name in names]
+    rows[0] |= {"distractor_image": "images/second.png", "distractor_text": "a sow"}  # Only some recipes read these.
     (folder / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Image.new("RGB", (40, 40)).save(folder / "images" / "again.png")
     return {name: folder / file.name for name, file in tiny_pairs.items()}
@@ -123,6 +127,25 @@ def _with_splits(rows: list[dict[str, str]], splits: tuple[str, ...], file: Path
     return file
 
 
+def test_sizes_are_recorded_of_local_images_that_are_not_too_many(
+    tiny_model: Path, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a b").write_bytes(b"abc")
+    expected = hashlib.sha256(b"a b 3\ngone None\nnull\0 None\n").hexdigest()
+    assert digest_of_sizes(tmp_path, ["null\0", "gone", "a b", "gone"]) == expected, "as in older checkpoints"
+    config = _config(tiny_model, pairs, tmp_path / "run")
+    tables = [read_rows(stream.data) for stream in config.streams]
+    sizes = image_sizes(config, tables)
+    assert sizes.keys() == {"image sizes", "replay image sizes"}
+    far = replace(config, data=replace(config.data, images=Path("memory://images")))
+    assert image_sizes(far, tables) == {"replay image sizes": sizes["replay image sizes"]}
+    monkeypatch.setattr("degla.training.rows._LOOKED_AT", len(tables[1]))
+    assert image_sizes(config, tables) == image_sizes(far, tables)
+    recorded = {"captions": "c", "image sizes": "s", "replay captions": "r"}
+    first, again = training_of(to_plain(config), digests=recorded).pairs
+    assert (first.digests, again.digests) == ({"captions": "c", "image sizes": "s"}, {"captions": "r"})
+
+
 def test_only_the_splits_trained_on_count(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
     file = _with_splits(rows, ("train", "test"), pairs["captions"].with_name("dataset_coco.json"))
@@ -167,7 +190,9 @@ def test_results_and_reports_say_so(
         "tuned: the images of captions.jsonl changed after the training: benchmark images that were trained on may be "
         "missed, and others counted."
     )
-    assert sentence in compare([tmp_path / "tuned.json"]).warnings
+    comparison = compare([tmp_path / "tuned.json"])
+    assert sentence in comparison.warnings
+    assert "changed since: the images of captions.jsonl" in str(provenance(comparison.methods[0]))
     images = training_images(str(run))
     assert images is not None
     assert list(of_training("tuned", find_leakage(images, [], root=tmp_path), {})) == [sentence]

@@ -224,14 +224,15 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
     with pytest.raises(InputError):  # The plan itself fails before its runs replace any.
         conduct(plan, out=tmp_path, where="plan")
     rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
-    results = [tmp_path / "results" / f"clip-{number}.json" for number in range(2)]
+    results = [tmp_path / "results" / f"clip-{number}.json" for number in range(3)]
     results[0].parent.mkdir()
     for path in (*results, *map(items_name, results)):
         path.touch()
     questions = StudyQuestions(("retrieval",), tmp_path, "")
-    job = Job("clip", "world", None, {}, (Measure("clip", 1.0, results[0]),), questions)
+    base, job = (Job("clip", "world", None, {}, (Measure("clip", 1.0, results[at]),), questions) for at in (2, 0))
     monkeypatch.setattr("degla.study.conduct.prepare", lambda *_, **__: [])
-    monkeypatch.setattr("degla.study.conduct._jobs", lambda *_, **__: ([], [job]))
+    monkeypatch.setattr("degla.study.conduct._jobs", lambda *_, **__: ([base], [job]))
+    monkeypatch.setattr("degla.study.conduct.CurrentQuestions.require_scores", lambda *_, **__: None)
     monkeypatch.setattr("degla.study.conduct.run_chains", lambda *_, **__: pytest.fail("begun"))
     with pytest.raises(pytest.fail.Exception, match="begun"):
         conduct(plan, out=tmp_path, where="plan")
