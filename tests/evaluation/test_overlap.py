@@ -460,6 +460,8 @@ def test_a_run_records_what_its_base_was_trained_on(
     folder = train(config).folder
     found = _names(folder)
     assert found is not None and {"0.png", "1.png", "5.png"} < set(found)
+    names = [Path(each.data.captions).name for each in trainings_of(str(folder)).data]
+    assert names == [tiny_pairs["captions"].name, "second.jsonl", "first.jsonl"], "the newest first"
     _retrain(run, "3.png")
     assert _names(folder) == found
     shutil.rmtree(folder)
