@@ -12,10 +12,20 @@ import pytest
 import yaml
 
 from degla.cli import main
-from degla.config.fields import change, check_unchanged, from_plain, read_fields, to_plain, to_yaml
+from degla.config.fields import (
+    as_recorded,
+    change,
+    check_unchanged,
+    flat,
+    from_plain,
+    read_fields,
+    to_plain,
+    to_record,
+    to_yaml,
+)
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.shelf import RECIPES
+from degla.shelf import LOSSES, RECIPES
 from degla.verbs._training import configure
 
 Capture = pytest.CaptureFixture[str]
@@ -223,3 +233,16 @@ def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch
     printed = _write(tmp_path / "printed.yaml", to_yaml(replace(_recipe("clip"), model="base")))
     monkeypatch.chdir(tmp_path)
     assert configure(["--config", printed], verb="train").model == f"{folder}/base"
+
+
+@pytest.mark.parametrize("section", ["objective", "replay.objective"])
+def test_only_a_record_switches_off_an_own_loss_that_it_lacks(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(LOSSES), "own", lambda _: ("contrastive",))
+    weight = f"{section}.contrastive.weight"
+    recipe = change(_recipe("clip"), {weight: 0.5}, where="")
+    off = change(recipe, {weight: 0}, where="")
+    record = flat(to_record(off))
+    assert weight not in record
+    assert change(as_recorded(recipe, record), record, where="") == off
+    written = {"optim.lr": 1e-3, f"{section}.text_contrast.weight": 1}
+    assert as_recorded(recipe, written) == recipe, "a file that was written by hand has only what differs"
