@@ -345,6 +345,15 @@ def test_only_a_folder_can_be_missing(run: Path, base: str, unknown: tuple[str, 
     assert training is not None and training.unknown == unknown
 
 
+def test_runs_that_are_the_base_of_each_other_count_once(tmp_path: Path) -> None:
+    """As when the first is trained again, on the second; runs of earlier versions record no trainings of their base."""
+    for name, base in (("first", "second"), ("second", "first")):
+        (tmp_path / name).mkdir()
+        config = {"model": str(tmp_path / base), "data": {"captions": f"{name}.jsonl"}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert trainings_of(str(tmp_path / "first")).captions == ["first.jsonl", "second.jsonl"]
+
+
 def test_averages_of_a_tuned_model_are_looked_at_too(
     run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,7 +172,7 @@ def test_a_name_of_another_format_is_refused(
     assert f"{name}: " in (message := capsys.readouterr().err) and f"must end in {ending} (--out)" in message
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t"), ("out.tab", "\t")])
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t"), ("OUT.TAB", "\t")])
 def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export(to="csv", name=name) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -25,7 +25,7 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, half_of, solve_blind
 from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import examine_file, explain, frequent
-from degla.negatives.report.page import _whole_flags, notes
+from degla.negatives.report.page import _whole_flags, notes, quantile
 from degla.negatives.report.sheet import _cell, draw_sheet, key_path
 from degla.negatives.report.terminal import add_row, new_table
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
@@ -157,6 +157,11 @@ def test_what_few_pairs_have_in_common_is_no_cue() -> None:
 @pytest.mark.parametrize("sign", "=+-@")
 def test_no_cell_of_a_sheet_is_a_formula(sign: str) -> None:
     assert _cell(f" {sign}SUM(A1)\n") == f"'{sign}SUM(A1)" and _cell(f"a{sign}b") == f"a{sign}b"
+
+
+def test_a_quantile_is_a_counted_number_that_the_share_does_not_exceed() -> None:
+    counts = Counter({7: 5, 2: 1, 4: 4})
+    assert [quantile(counts, level) for level in (0, 0.1, 0.11, 0.5, 0.51, 1)] == [2, 2, 4, 4, 7, 7]
 
 
 def test_only_what_is_surely_told_by_the_text_is_warned_of(files: tuple[Path, Path]) -> None:
