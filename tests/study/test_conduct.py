@@ -429,6 +429,17 @@ def test_columns_of_one_file_have_negatives_neighbours_and_leaks_of_their_own(
     assert leaks == [(f"zeroshot/noise/{name}/{name}.png",) for name in ("a", "a", "b", "a")]
 
 
+def test_files_made_by_an_earlier_version_keep_their_names() -> None:
+    columns = (
+        "Columns(id='id', image='image', text='new', image_id='image_id', "
+        "image_pattern='COCO_train2014_{image_id:012d}.jpg', optional=(), own=(), absent=())"
+    )
+    assert materials._read_as(DataConfig(text_column="new")) == ("auto", columns)
+    assert materials._read_as(DataConfig()) == ()
+    train, test = (materials._read_as(DataConfig(split=(split,))) for split in ("train", "test"))
+    assert train != test and train and test, "negatives of other captions"
+
+
 def test_images_and_classes_that_came_are_asked_about(
     tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path]
 ) -> None:

@@ -210,7 +210,8 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
 
 def _read_as(data: DataConfig) -> tuple[str, ...]:
     """How captions are read, if not by default: a row of one file may have several texts and images."""
-    own, usual = ((each.format, repr(each.columns)) for each in (data, DataConfig()))
+    # Without splits the words, and so the names of files, are those of earlier versions.
+    own, usual = ((each.format, repr(each.columns).replace(" split=(),", "")) for each in (data, DataConfig()))
     return () if own == usual else own
 
 
