@@ -294,18 +294,22 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
         _study(every)
 
 
-def test_a_base_that_is_not_found_is_that_of_the_models_from_it(
-    results: dict[str, dict[int | None, Path]], tmp_path: Path
+@pytest.mark.parametrize(
+    ("field", "name", "sentence"),
+    [("unknown", "runs/first", "was fine-tuned from runs/first"), ("changed", "c.jsonl", "c.jsonl changed after the")],
+)
+def test_what_is_not_known_of_a_training_is_of_the_models_from_it(
+    results: dict[str, dict[int | None, Path]], tmp_path: Path, field: str, name: str, sentence: str
 ) -> None:
     changed: dict[str, dict[int | None, Path]] = {BASE: results[BASE], "good": {}, "worse": {}}
-    for label, unknown in (("good", ()), ("worse", ("runs/first",))):
-        leakage = Leakage(captions=("c.jsonl",), images=20, unknown=unknown)
+    for label, names in (("good", ()), ("worse", (name,))):
+        leakage = Leakage.model_validate({"captions": ["c.jsonl"], "images": 20, field: names})
         for seed, path in results[label].items():
             changed[label][seed] = tmp_path / path.name
             result = load_result(path, items=True).model_copy(update={"leakage": leakage})
             save_result(result, tmp_path / path.name)
-    (caveat,) = (each for each in _study(changed).record.caveats if "not found" in each)
-    assert caveat.startswith("worse: was fine-tuned from runs/first")
+    (caveat,) = (each for each in _study(changed).record.caveats if sentence in each)
+    assert caveat.startswith(f"worse: {sentence}")
 
 
 def test_no_difference_is_reported_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
