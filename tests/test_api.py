@@ -60,6 +60,19 @@ def test_a_worker_that_makes_negatives_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_thread_can_import_torch_while_another_loads_the_tagger() -> None:
+    code = (
+        "import importlib; from concurrent.futures import ThreadPoolExecutor; from degla.tagger import _WithoutTorch\n"
+        "pool = ThreadPoolExecutor(1)\n"
+        "with _WithoutTorch():\n"
+        "    try: import torch\n"
+        "    except ImportError: pool.submit(importlib.import_module, 'torch').result()\n"
+        "    else: raise SystemExit('torch was not hidden')\n"
+        "import torch"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> None:
     model = degla.load_model(str(tiny_model))
     assert isinstance(model, Encoder)

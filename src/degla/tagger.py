@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from functools import cache
+from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
+from threading import get_ident
+from types import ModuleType
 from typing import Any, Final
 
 from degla.errors import InputError
@@ -18,27 +20,30 @@ _OFFICIAL: Final = "en_core_web_sm"
 _VERSION: Final = "3.8.0"
 
 
-@contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hide torch from modules imported inside.
+class _WithoutTorch(MetaPathFinder):
+    """Context manager: hides torch, unless it is imported already, from modules imported inside, in this thread only.
 
     spaCy imports torch if installed, but does not use it for this pipeline; it would cost every process that generates
     negatives 180 MB and a second.
     """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["torch"]
+
+    def __enter__(self) -> None:
+        self._thread = get_ident()
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path.remove(self)
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+        """Refuse torch; leave all else to the other finders."""
+        if fullname == "torch" and get_ident() == self._thread:
+            raise ModuleNotFoundError("torch is not needed here", name=fullname)
 
 
 @cache
 def inflections() -> Any:
     """Import the package lemminflect, dictionaries of word forms. It imports spaCy."""
-    with _without_torch():
+    with _WithoutTorch():
         import lemminflect  # type: ignore[import-untyped, unused-ignore]
 
     return lemminflect
@@ -70,7 +75,7 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
         InputError: it is not installed; the message contains the install command.
     """
     try:
-        with _without_torch():
+        with _WithoutTorch():
             import spacy
 
         return spacy.load(_package(), exclude=list(exclude))
