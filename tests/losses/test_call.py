@@ -148,6 +148,18 @@ def test_numbers_of_texts_that_are_left_out_differ_in_all_processes() -> None:
     assert len(numbers) == len(set(numbers)) == 24
 
 
+LISTS = {"concept", "positive", "unit"}
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if loss_class(name).reads & LISTS])
+def test_a_batch_may_have_no_phrases_positives_or_units(name: str) -> None:
+    term, case = loss_class(name)(), make_case(3, 2, seed=80)
+    inputs = {key: value[:, :0] if INPUTS[key].part in LISTS else value for key, value in tensors_of(case).items()}
+    value = term(**inputs)
+    assert value == 0
+    gradients(value, case.leaves)
+
+
 def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything() -> None:
     case = make_case(4, 3, seed=72).to(torch.float32)
     image, caption, negative = (case.leaves[name].detach() for name in ("image", "caption", "negative"))

@@ -54,7 +54,7 @@ class ConceptSigmoid(Loss):
             theirs = slice(source * rows, (source + 1) * rows)
             mask = torch.zeros(part.stop - part.start, len(texts), dtype=torch.bool, device=valid.device)
             if source == processes.rank:
-                mask |= owner[part.start * most : part.stop * most : most, None] == owner[None]
+                mask |= torch.arange(part.start, part.stop, device=owner.device)[:, None] == owner[None]
             if self.mask_same_image:
                 mask |= (student.group[part, None] == groups[None, theirs]).repeat_interleave(most, dim=1)
             if self.mask_same_text:
