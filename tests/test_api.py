@@ -22,10 +22,11 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
+from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
-from tests.tiny import CAPTIONS, write_classes
+from tests.tiny import CAPTIONS, CONFIG, write_classes, write_model
 
 Pairs = dict[str, Path]
 
@@ -153,6 +154,7 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
             tmp_path / "captions.csv", tmp_path / "n.txt"
         ),
         "report: 'a.json' is a single str": lambda: degla.report("a.json", tmp_path / "report.html"),
+        "batch_size: expected an integer, got a float": lambda: degla.encode_captions(model, ["a"], batch_size=1.5),  # type: ignore[arg-type]
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
@@ -251,6 +253,38 @@ def test_loading_a_model_leaves_what_is_global_as_it_was(
     degla.evaluate(tiny_model, ["zeroshot"], write_classes(tmp_path / "data", images=1))
     assert torch.equal(torch.get_rng_state(), before)
     assert logging.getLogger().handlers == [], "a program's own logging.basicConfig would have no effect"
+
+
+def test_what_the_caller_has_set_changes_neither_a_model_nor_its_embeddings(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fast_paths, "_messages", set())
+    plain, picture = degla.load_model(tiny_model), Image.effect_noise((40, 30), 90).convert("RGB")
+    wanted = degla.encode_images(plain, [picture]), degla.encode_captions(plain, CAPTIONS)
+    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_device("meta")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+            model = degla.load_model(tiny_model)
+        assert torch.get_default_dtype() == torch.bfloat16 and torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert isinstance(model, Encoder) and model.fingerprint == plain.fingerprint and not caplog.messages
+    assert not any(each.is_inference() for each in model.parameters())
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = degla.encode_images(model, [picture]), degla.encode_captions(model, CAPTIONS)
+    assert all(torch.equal(row, own) for row, own in zip(rows, wanted, strict=True)) and model.training
+
+
+def test_embeddings_of_a_model_in_training_mode_are_those_of_evaluation(tmp_path: Path) -> None:
+    vision = CONFIG["vision_cfg"] | {"patch_dropout": 0.5}
+    model = degla.load_model(write_model(tmp_path / "model", vision_cfg=vision))
+    assert isinstance(model, Encoder)
+    pictures = [Image.effect_noise((40, 30), 90).convert("RGB") for _ in range(4)]
+    rows = degla.encode_images(model, pictures)
+    assert torch.equal(degla.encode_images(model.train(), pictures), rows) and model.training
 
 
 def test_a_run_leaves_what_is_global_as_it_was(

@@ -57,6 +57,8 @@ def encode_images(
 ) -> Float[Tensor, "images dim"]:
     """Embed images. Returns unit-length embeddings on the CPU, in float32, without gradient.
 
+    The model computes as in evaluation: without dropout, and in its own precision also inside `torch.autocast`.
+
     Args:
         model: from `load_model`.
         images: paths or PIL images; rotated by their EXIF tag and put on white where transparent, as everywhere in
@@ -70,6 +72,7 @@ def encode_images(
     from PIL.Image import Image
 
     from degla.data.decoding import Subject, decode, decode_opened, read_file
+    from degla.evaluation.embed import forward_only
 
     def opened(number: int, image: str | Path | Image) -> Image:
         if isinstance(image, Image):
@@ -81,7 +84,7 @@ def encode_images(
     _refuse_other(model, "encode_images")
     numbered_images = list(enumerate(_listed(images, "encode_images", str, Path, Image), 1))
     rows = []
-    with torch.inference_mode():
+    with forward_only(model):
         for batch in _batches(numbered_images, batch_size):
             pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
             rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
@@ -95,6 +98,8 @@ def encode_captions(
 ) -> Float[Tensor, "texts dim"]:
     """Embed texts. Returns unit-length embeddings on the CPU, in float32, without gradient.
 
+    The model computes as in evaluation: without dropout, and in its own precision also inside `torch.autocast`.
+
     Args:
         model: from `load_model`.
         texts: texts; those longer than the model's context are truncated, as by its own tokenizer.
@@ -105,9 +110,11 @@ def encode_captions(
     """
     import torch
 
+    from degla.evaluation.embed import forward_only
+
     _refuse_other(model, "encode_captions")
     rows = []
-    with torch.inference_mode():
+    with forward_only(model):
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
             rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
     if not rows:
@@ -355,6 +362,7 @@ def _named(model: str | Path) -> str:
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
+    _whole(size, "batch_size")
     if size < 1:
         raise InputError(f"batch_size is {size}; it must be 1 or more.")
     return (items[start : start + size] for start in range(0, len(items), size))

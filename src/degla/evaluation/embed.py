@@ -112,7 +112,7 @@ class Embedder:
 
         on_processor = torch.device(self.encoder.device).type == "cpu"
         kernel = LinearKernel() if on_processor and is_faster() else contextlib.nullcontext()
-        with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder), _whole_convolutions():
+        with kernel, forward_only(self.encoder):
             image_row, image_rows, digests = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
         return EmbeddedItems(image_rows, image_row, text_rows, text_row, digests)
@@ -342,6 +342,15 @@ def _whole_convolutions() -> Iterator[None]:
 
 def _nothing() -> EmbeddingRows:
     return np.empty((0, 0), dtype=np.float32)
+
+
+@contextlib.contextmanager
+def forward_only(encoder: EmbeddingModel) -> Iterator[None]:
+    """Compute embeddings as evaluation does, whatever mode, autocast or settings the caller has; then restore these."""
+    import torch
+
+    with _evaluating(encoder), torch.inference_mode(), _autocast(encoder), _whole_convolutions():
+        yield
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,23 @@ FORMS = (
 )
 
 
+@contextlib.contextmanager
+def _usual_defaults() -> Iterator[None]:
+    """Restore PyTorch's defaults, which a program may have changed, and afterwards the program's.
+
+    Weights would be rounded to another default type, could not be trained if made in inference mode, and a block of
+    CLIP does not compute the same under autocast.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@_usual_defaults()
 def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0) -> Encoder:
     """Load any model that `degla` supports, in float32 and evaluation mode.
 
