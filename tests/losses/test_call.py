@@ -190,6 +190,13 @@ def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> No
         assert torch.equal(value, due[leaf]), leaf
 
 
+@pytest.mark.parametrize("term", [Contrastive(), SigmoidContrastive()])
+def test_second_derivatives_are_refused_instead_of_incomplete(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=81)
+    with pytest.raises(InputError, match="no second derivatives: omit create_graph=True"):
+        torch.autograd.grad(called(term, case), case.leaves["image"], create_graph=True)
+
+
 def test_shapes_can_be_followed_without_numbers() -> None:
     rows, scale = torch.zeros(4, 5, device="meta", requires_grad=True), torch.tensor(1.0, device="meta")
     Contrastive()(image=rows, caption=rows, negative=rows, scale=scale).backward()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from degla.losses.core.embeddings import Embeddings
-from degla.losses.core.partition import BLOCK_LOGITS, outside_autocast
+from degla.losses.core.partition import BLOCK_LOGITS, outside_autocast, refuse_second_derivative
 from degla.losses.core.processes import Processes
 
 AbsentTexts = Callable[[slice, int], Bool[Tensor, "rows texts"]]
@@ -101,8 +101,8 @@ class _FalsePairs(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         images, texts, scale, bias = ctx.saved_tensors
         visits: _Visits = ctx.visits
         to_images, to_texts, to_scale, to_bias = (torch.zeros_like(each) for each in ctx.saved_tensors)

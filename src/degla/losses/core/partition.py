@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from degla.errors import InputError
+
 BLOCK_LOGITS = 2**21
 """Number of logits held at a time: 8 MiB in float32, which also fits a CPU cache."""
 
@@ -21,6 +23,19 @@ def outside_autocast(like: Tensor) -> torch.autocast:
     In bfloat16 a logit of 100 is off by up to a quarter.
     """
     return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
+
+
+def refuse_second_derivative() -> None:
+    """Refuse a backward pass that autograd would record; called by those that compute plain gradients.
+
+    PyTorch's `once_differentiable` does so only if the gradient that arrives has one itself; the gradient of a mean has
+    none, and second derivatives would lack a part without a word.
+
+    Raises:
+        InputError: the caller wants second derivatives.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise InputError("this loss has no second derivatives: omit create_graph=True, or write its formula out.")
 
 
 def log_partition(
@@ -84,8 +99,8 @@ class _LogPartition(torch.autograd.Function):
         return whole - chosen
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         queries, candidates, scale, whole = ctx.saved_tensors
         to_queries = torch.empty_like(queries)
         to_candidates = torch.zeros_like(candidates)
