@@ -283,6 +283,15 @@ def test_what_is_wrong_is_reported_in_one_line(change: dict[str, Any], message: 
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(("result", "message"), [(torch.ones(4), r"a tensor of shape \[4\]"), (0.5, "float")])
+def test_an_own_loss_that_returns_no_scalar_is_named(result: Any, message: str) -> None:
+    own = dataclasses.make_dataclass("Own", [("weight", float, 1.0)], bases=(Loss,), frozen=True,
+                                     namespace={"value": lambda *_: result})  # fmt: skip
+    inputs: Any = tensors_of(make_case(4, 3, mask="all", seed=82))
+    with pytest.raises(InputError, match=rf"^mine: Own\.value returned {message}; it must return a scalar tensor"):
+        Objective({"mine": own()})(**inputs)
+
+
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_every_tensor_that_a_loss_reads_is_asked_for(name: str) -> None:
     term = loss_class(name)()

@@ -227,7 +227,8 @@ class Objective:
             tensors: tensors by name, as in `LossTensors`.
 
         Raises:
-            InputError: a tensor that an active loss reads is missing, or shapes do not match.
+            InputError: a tensor that an active loss reads is missing, shapes do not match, or a loss of one's own
+                returns no scalar tensor.
         """
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, wanted_by("Objective", self.active.values()), processes)
@@ -245,6 +246,12 @@ class Objective:
                 value, self.memory[name] = loss.value(student, teacher, processes, self.memory[name])
             else:
                 value = cast(Loss, loss).value(student, teacher, processes)
+            if not isinstance(value, Tensor) or value.ndim:
+                what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(
+                    f"{name}: {type(loss).__name__}.value returned {what}; it must return a scalar tensor, for example "
+                    "processes.mean(losses)."
+                )
             values[name] = value.detach()
             total = total + loss.weight * value
         return total, values
