@@ -41,7 +41,8 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
 
     Returns:
         A model that embeds images and texts. Except for floors, ONNX graphs and models that open_clip does not
-        support, it is a `degla.model.encoder.Encoder`, a torch module with the `scale` that losses read.
+        support, it is a `degla.model.encoder.Encoder`, a torch module with the `scale` that losses read; with
+        `assert isinstance(model, Encoder)` type checkers know its `train()` and `parameters()`.
 
     Raises:
         InputError: there is no such model, or its files do not match.
