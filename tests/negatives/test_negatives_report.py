@@ -212,7 +212,9 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert page.count("<figure") == page.count('<figure class="card"><div role="img" aria-label="') >= 4
     # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.
     assert _whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
+    assert _whole_flags("mainly by: \u202e. Drop") == r"mainly by: \u202e. Drop", "the rest is not written backwards"
     assert ">-</td>" not in page and ">–</td>" in page
+    assert "<h4" not in page and page.count("</span>&lt;i&gt;two&lt;/i&gt;</h3>") == 3, "no level is left out"
     # Names of XML are addresses but are never fetched; nothing else points outside.
     outside = set(re.findall(r"https?://[^\s\"'<)]+", page))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -289,6 +291,18 @@ def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.Ca
         write_jsonl(negatives, rows)
         assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
         assert ("Refused" in capsys.readouterr().out) == has_table
+
+
+def test_nothing_inserted_is_no_table(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    negatives, captions = files
+    for rows, has_table in ((NEGATIVES, True), (NEGATIVES[1:3], False)):
+        write_jsonl(negatives, rows)
+        page = tmp_path / "page.html"
+        assert main(["negatives", "report", *map(str, (negatives, "--captions", captions, "--out", page))]) == 0
+        assert ("Inserted words" in capsys.readouterr().out) == has_table
+        assert ("Inserted words" in page.read_text(encoding="utf-8")) == has_table
 
 
 def test_rows_of_other_captions_are_reported(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

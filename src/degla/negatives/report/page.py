@@ -22,12 +22,12 @@ from degla.negatives.differences import mark_tokens
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import Drawn, RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
-from degla.negatives.report.terminal import share_percent, with_interval
+from degla.negatives.report.terminal import has_inserted_words, share_percent, with_interval
 from degla.pages import open_templates
 from degla.pages.page import Page, Raw
 from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.pages.table import breakable
-from degla.pages.words import UNKNOWN, counted
+from degla.pages.words import UNKNOWN, counted, printable
 from degla.statistics.proportions import Proportion, wilson
 
 _TEMPLATE: Final = "negatives.html.j2"
@@ -49,6 +49,7 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
         files=files,
         unknown=UNKNOWN,
         rules=rules,
+        inserted=has_inserted_words(files),
         colours=_colours(files),
         drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
         wilson=wilson,
@@ -171,7 +172,8 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
 
 def _whole_flags(text: str) -> Markup:
     """Keep browsers from breaking a line between the two hyphens of `--per-rule`."""
-    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(text))))
+    # The words it quotes may hold marks that would reverse the rest of the sentence.
+    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(printable(text)))))
 
 
 _WIDTH: Final = 4.7

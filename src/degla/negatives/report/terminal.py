@@ -41,7 +41,9 @@ _narrow: Final = partial(with_interval, digits=0, to="-")
 
 def render_tables(files: Sequence[Examination]) -> Group:
     """Return all tables of the report."""
-    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files)]
+    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED)]
+    if has_inserted_words(files):
+        parts.append(_words(files))
     if any(file.giveaways for file in files):
         parts.append(_giveaways(files))
     if any(rule.reasons for file in files for rule in file.rules):
@@ -57,6 +59,11 @@ def render_tables(files: Sequence[Examination]) -> Group:
                 )
             )
     return Group(*parts)
+
+
+def has_inserted_words(files: Sequence[Examination]) -> bool:
+    """Return whether any accepted negative has a word that its caption lacks."""
+    return any(rule.put_in for file in files for rule in file.rules)
 
 
 def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | None = None) -> Table:
