@@ -223,7 +223,7 @@ def _write_key(figure: Any, axes: Any, marks: dict[str, Mark]) -> None:
     below = figure.get_figwidth() <= PHONE
     handles = [
         Line2D([], [], linestyle="", marker=mark.marker, color=mark.colour, markersize=7,
-               label=fill(label, 40) if below else label)
+               label=fill(label, 40))
         for label, mark in marks.items()
     ]  # fmt: skip
     where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
