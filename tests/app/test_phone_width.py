@@ -33,6 +33,22 @@ def test_long_paths_and_names_fit_a_phone(browser: Any, tmp_path: Path) -> None:
     tab.close()
 
 
+def test_a_long_word_stays_in_its_column(browser: Any, tmp_path: Path) -> None:
+    word = 90 * "W"
+    tag = Raw(f'<div class="card"><table><tr><td class="text words"><span class="tag">{word}</span></table></div>')
+    plain, stacked = (Table(["model", word], [[word, "1.0"], ["base", "2.0"]], stacked=each) for each in (False, True))
+    (tmp_path / "page.html").write_text(Page("Title", [plain, stacked, tag]).html(), encoding="utf-8")
+    for width in (1280, 390):
+        tab = browser.new_page(viewport={"width": width, "height": 844})
+        tab.goto((tmp_path / "page.html").as_uri())
+        assert (
+            tab.evaluate("""[...document.querySelectorAll('th, td, .card')]
+            .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.outerHTML)""")
+            == []
+        )
+        tab.close()
+
+
 def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_path: Path) -> None:
     """A single table with all columns would scroll sideways, and its last columns would be overlooked."""
     benchmarks = [BENCHMARKS.load(name).BENCHMARK for name in ("world", "sugarcrepe", "winoground")]
@@ -53,7 +69,9 @@ def test_the_first_table_of_three_benchmarks_fits_the_page(browser: Any, tmp_pat
 
 def test_keys_scroll_a_wide_table_and_paper_shows_all_of_it_and_folded_parts(browser: Any, tmp_path: Path) -> None:
     table = Table(["name", *(f"column {number}" for number in range(30))], [["a", *("1.0",) * 30]])
-    (tmp_path / "page.html").write_text(Page("Title", [table, Fold("folded", ["text"])]).html(), encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        Page("Title", [table, Section("S", [Fold("folded", ["text"])])]).html(), encoding="utf-8"
+    )
     tab = browser.new_page(viewport={"width": 390, "height": 844})
     tab.goto((tmp_path / "page.html").as_uri())
     tab.keyboard.press("Tab")
@@ -63,4 +81,6 @@ def test_keys_scroll_a_wide_table_and_paper_shows_all_of_it_and_folded_parts(bro
     tab.emulate_media(media="print")
     tab.wait_for_function(folded)  # The browser may change the medium after the next question.
     assert tab.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    heading = "getComputedStyle(document.querySelector('{}')).breakAfter"
+    assert [tab.evaluate(heading.format(each)) for each in ("h2", "summary")] == ["avoid"] * 2, "no heading ends a page"
     tab.close()
