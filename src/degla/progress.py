@@ -47,19 +47,19 @@ class TaskProgress:
         from rich.table import Column
 
         state = _State(total, done, warm_up, note)
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        if not shows_bars():
             yield lambda steps: state.log(name, steps)
             return
         # The note comes last and is truncated first on a narrow terminal.
-        last = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        # Names of files and arms may hold what would be markup.
         columns = (
-            TextColumn("{task.fields[name]}"),
+            TextColumn("{task.fields[name]}", markup=False),
             BarColumn(20),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            last,
+            TextColumn("{task.description}", markup=False, table_column=rest),
         )
-        with Progress(*columns, console=console, expand=True, transient=True) as bars:
+        with Progress(*columns, console=Console(stderr=True), expand=True, transient=True) as bars:
             bar = bars.add_task("", total=total, completed=done, name=name)
 
             def advance(steps: int) -> None:
@@ -69,6 +69,14 @@ class TaskProgress:
                 )
 
             yield advance
+
+
+def shows_bars() -> bool:
+    """Return whether stderr is a terminal that can redraw a line; a dumb one would show nothing until the end."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class _State:

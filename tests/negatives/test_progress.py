@@ -61,6 +61,27 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     assert message == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
 
 
+@pytest.mark.parametrize(("terminal", "bar"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_that_can_redraw_a_line_has_a_bar_and_another_has_lines(
+    terminal: str, bar: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names of arms and files with brackets are shown as they are."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setenv("COLUMNS", "120")
+    now = 100.0
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
+    task = TaskProgress(True).task("captions [v2]", 12, note=lambda: "arm [old], [/x]")
+    with caplog.at_level(logging.INFO, "degla"), task as advance:
+        now = 200.0
+        advance(3)
+    shown = screen.getvalue() if bar else "".join(record.getMessage() for record in caplog.records)
+    assert bool(screen.getvalue()) == bar and bool(caplog.records) != bar
+    assert "captions [v2]" in shown and "arm [old], [/x]" in shown
+
+
 def test_an_estimated_total_that_is_passed_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

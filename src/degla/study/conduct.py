@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -22,7 +21,7 @@ from degla.locks import Lock, lock
 from degla.model.runs import checkpoints
 from degla.pages.words import counted, duration
 from degla.parse import open_file, parse_json
-from degla.progress import TaskProgress
+from degla.progress import TaskProgress, shows_bars
 from degla.ray import Engine
 from degla.stopping import StoppedError
 from degla.study.gather import Model, gather
@@ -327,7 +326,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         # Log lines would break the progress bar; handlers of this logger, such as a file, still get them.
-        self._log.propagate = not sys.stderr.isatty()
+        self._log.propagate = not shows_bars()
         total = sum(map(_steps_of, self._chains))
         task = TaskProgress(True).task(
             "training steps", total, done=sum(self._steps), note=lambda: "; ".join(self._running)
