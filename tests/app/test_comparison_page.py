@@ -22,6 +22,7 @@ from degla.evaluation.cache import DiskCache
 from degla.evaluation.changes import Gallery
 from degla.look import GIVEN, look
 from degla.model.load import load_encoder
+from degla.pages.words import minus
 from degla.search import ImageFolder, ImageSearch
 from tests.app.visitor import Visitor, served_here
 from tests.tiny import CAPTIONS, write_model
@@ -207,10 +208,13 @@ def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
 
 
 def test_a_gallery_without_texts_and_images_says_why(page: ComparisonPage, results: list[Path], tmp_path: Path) -> None:
+    assert page.gallery is not None
     for root, why in ((None, "start the page with --root DATA"), (tmp_path, f"are in {tmp_path} (--root)")):
         shown = ComparisonPage(page.models, gallery=Gallery(results, root=root)).show_gallery("tuned", "", "moved most")
         assert why in shown and "image not available" in shown
-    assert "--root" not in page.show_gallery("tuned", "", "moved most")
+    shown = page.show_gallery("tuned", "", "moved most")
+    places = [shown.index(minus(f"{each.before.margin:+.3f}")) for each in page.gallery.items("tuned", **MOST)[0]]
+    assert "--root" not in shown and places == sorted(places), "those that moved most come first"
 
 
 def test_results_without_a_gallery(results: list[Path]) -> None:
