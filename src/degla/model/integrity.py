@@ -228,7 +228,9 @@ def _remedy(folder: Path) -> str:
     for step, path in reversed(named_by_step(folder.parent) if named else []):
         if named and step < int(named[1]) and is_whole(path):
             return f"Use {path}, which is intact; to resume the run from there, move {folder.name} out of its folder."
-    return "There is no intact checkpoint before it: restore the file from a backup, or train again."
+    return (
+        f"There is no intact checkpoint before it: restore the file from a backup, or delete {folder} and train again."
+    )
 
 
 def digest_of_weights(state: Mapping[str, Tensor]) -> str:
