@@ -43,6 +43,7 @@ from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQu
 from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.standings import BASE
+from degla.study.study import Study
 from degla.study.tuning import tune
 from degla.study.workers import Ended
 from degla.training.metrics import Metrics
@@ -160,10 +161,11 @@ def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
     return _jobs(runs, prepare(plan, runs, out=out), CurrentQuestions(), out=out)[1][0]
 
 
-def test_images_that_runs_are_trained_on_are_named(
+@pytest.fixture
+def of_images(
     tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Recognition alone, two of three pictures from the training data; in this process."""
+) -> Callable[..., Study]:
+    """Runs a study on recognition alone, two of three pictures from the training data; in this process."""
     root = tmp_path / "data" / "zeroshot" / "noise"
     for number in range(3):
         (root / f"class {number}").mkdir(parents=True)
@@ -171,7 +173,12 @@ def test_images_that_runs_are_trained_on_are_named(
     (root / "class 2" / "a.png").write_bytes((root / "class 2" / "a.png").read_bytes() + b" ")
 
     def one_by_one(work: Any, jobs: Any, *, watcher: Any, **_: Any) -> Any:
-        ends = [Ended(work(job)) for job in jobs]
+        ends = []
+        for job in jobs:
+            try:
+                ends.append(Ended(work(job)))
+            except DeglaError as error:
+                ends.append(Ended(error=str(error)))
         for number, end in enumerate(ends):
             watcher.ended(number, end)
         return ends, ""
@@ -181,14 +188,61 @@ def test_images_that_runs_are_trained_on_are_named(
     fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(tmp_path / "data")},
               "set": {**_TINY["set"], **data, "data.negatives": str(tiny_pairs["negatives"])}, "average": [1],
               "base": str(tiny_model), "gain": "noise", "kept": "recognition"}  # fmt: skip
-    path = _write(tmp_path, arms=[{"recipe": "clip"}, {"recipe": "negclip"}], **fields)
-    study = conduct(read_plan(path), out=tmp_path / "out", where="plan", processes=1)
+
+    def study(*arms: dict[str, Any]) -> Study:
+        plan = read_plan(_write(tmp_path, arms=list(arms), **fields))
+        return conduct(plan, out=tmp_path / "out", where="plan", processes=1)
+
+    return study
+
+
+def test_images_that_runs_are_trained_on_are_named(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    study = of_images({"recipe": "clip"}, {"recipe": "negclip"})
     warning = "clip, negclip: 2 of 3 benchmark images are in the training data (2 by content)"
     assert warning in study.warnings[0] and warning in (tmp_path / "out" / "study.md").read_text()
     leakage = load_result(tmp_path / "out" / "results" / "clip-0.json").leakage
     assert leakage is not None and leakage.overlaps[0].shared == 2
     assert load_result(tmp_path / "out" / "results" / "base-0.json").leakage is None
     assert not any(test.significant for test in study.tests)
+
+
+def test_results_of_models_that_a_plan_no_longer_has_are_moved_away_and_back(
+    tmp_path: Path, of_images: Callable[..., Study], caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, negclip = {"recipe": "clip", "average": [0.5, 1]}, {"recipe": "negclip"}
+    caplog.set_level(logging.INFO, "degla.study")
+
+    def names(folder: str) -> list[str]:
+        return sorted(path.name for path in (tmp_path / "out" / folder).iterdir() if path.is_file())
+
+    of_images(clip, negclip)
+    before = names("results")
+    of_images({**clip, "average": [1]})
+    assert names("results") == ["base-0.items.jsonl", "base-0.json", "clip-0.items.jsonl", "clip-0.json"]
+    assert names("removed") == sorted({*before} - {*names("results")})
+    assert f"2 results not of this plan moved to {tmp_path / 'out' / 'removed'}" in caplog.text
+    at = (tmp_path / "out" / "removed" / "negclip-0.json").stat().st_mtime_ns
+    of_images(clip, negclip)
+    assert names("results") == before and not names("removed")
+    assert (tmp_path / "out" / "results" / "negclip-0.json").stat().st_mtime_ns == at, "not measured again"
+    of_images(clip)
+    of_images(clip, {**negclip, "train.steps": 1})
+    assert names("results") == before and not names("removed"), "those of the other model are gone"
+
+
+def test_a_finished_study_needs_its_benchmarks_no_more(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    first = of_images({"recipe": "clip"})
+    shutil.move(tmp_path / "data", tmp_path / "away")
+    again = of_images({"recipe": "clip"})
+    assert again.record.models == first.record.models and again.record.caveats == first.record.caveats
+    result = tmp_path / "out" / "results" / "clip-0.json"
+    # What is left to do is refused before anything goes or is trained.
+    with pytest.raises(DeglaError, match=r"no such folder of the benchmarks' data"):
+        of_images({"recipe": "clip", "train.steps": 1})
+    assert result.is_file()
+    with pytest.raises(InputError, match=r"no such folder of the benchmarks' data"):
+        of_images({"recipe": "clip"}, {"recipe": "negclip"})
+    assert not (tmp_path / "out" / "runs" / "negclip-0").exists()
 
 
 def test_what_is_done_stays_done_and_what_changed_is_made_again(
@@ -240,15 +294,16 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(
     other = replace(other, inputs=other.inputs | {"negatives": "other"})
 
     def ends(folder: Path) -> None:
-        drop(folder)
+        record = json.loads((folder / "record.json").read_text())
+        assert record["finished"], "a checkpoint without its state is a finished run's"
         raise KeyboardInterrupt
 
-    drop = tuning._drop_state
-    monkeypatch.setattr(tuning, "_drop_state", ends)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tuning, "_drop_state", ends)
         tune(other)
     last = tune(other)
-    assert not last.trained and last.measured == 2, "a checkpoint without its state is a finished run's"
+    assert not last.trained and last.measured == 2
+    assert not list((tmp_path / "out" / "runs").rglob("optimizer.pt")), "what was left to delete"
 
     monkeypatch.setattr("degla.training.loop.train", Mock(side_effect=DeglaError("fails")))
     folder = next((tmp_path / "out" / "runs").iterdir())

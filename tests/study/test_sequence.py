@@ -286,6 +286,12 @@ def test_tasks_of_the_world_are_learnt_and_tested_on_pictures_of_their_own(
     assert [len(pictures) for pictures in sets[:3]] == [20, 10, len(DOMAINS["count"].classes)]
     assert all(not one & other for place, one in enumerate(sets) for other in sets[:place]), "one picture is in two"
 
+    # A style that was changed and a task that was renamed: nothing of the earlier tasks is asked about.
+    tasks = [tasks[0] | {"style": "mosaic"}, tasks[1] | {"name": "other"}]
+    path.write_text(yaml.safe_dump({"world": world, "tasks": tasks, "arms": [{"recipe": "gift"}], "base": "none"}))
+    root = _jobs(path, tmp_path / "out")[0].jobs[0].questions.root
+    assert {folder.name for folder in (root / "zeroshot").iterdir()} == {"plain-digits", "other"}
+
 
 def test_every_seed_has_the_matrix_of_its_own_results(tmp_path: Path) -> None:
     """In a second arm, one seed fails and one was stopped after its first task."""

@@ -33,7 +33,7 @@ from degla.study.plan import Plan
 from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study, drop_chosen, write_chosen
-from degla.study.tuning import forget_rehearsed, tune_all
+from degla.study.tuning import forget_rehearsed, sort_results, tune_all
 from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
 log = logging.getLogger("degla.study")
@@ -86,6 +86,7 @@ def conduct(
         bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
         for job in bases:
             now.require_scores(job.questions, requirements, where=where)
+        start_from([*bases, *tunings], out=out)
         chains = [job.alone for job in (*bases, *tunings)]
         check = partial(
             check_end, chains=chains, bases=len(bases), requirements=requirements, where=where, handler=handler
@@ -108,6 +109,18 @@ def conduct(
             drop_chosen(chosen)  # Of an earlier plan.
         log.info("open %s", out / "study.html")
         return study
+
+
+def start_from(jobs: Sequence[Job], *, out: Path) -> None:
+    """Prepare the results of earlier calls: those of other models than the plan's are moved away.
+
+    Raises:
+        InputError: results are missing, and so is the folder of the benchmarks' data.
+    """
+    for job in jobs:
+        if not job.has_results:
+            job.questions.require()
+    sort_results(jobs, out=out)
 
 
 def run_chains(

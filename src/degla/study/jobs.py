@@ -8,6 +8,7 @@ from pathlib import Path
 
 from degla.config.run import TrainConfig
 from degla.evaluation.overlap import Leakage
+from degla.evaluation.questions import require_root
 from degla.evaluation.results import items_name
 
 
@@ -21,6 +22,11 @@ class Measure:
     path: Path
     """Where to write the result."""
 
+    def forget(self) -> None:
+        """Delete the result, if there is one."""
+        for path in (self.path, items_name(self.path)):
+            path.unlink(missing_ok=True)
+
 
 @dataclass(frozen=True)
 class StudyQuestions:
@@ -29,9 +35,14 @@ class StudyQuestions:
     benchmarks: tuple[str, ...]
     root: Path
     digest: str
-    """Digest of the benchmarks' annotation files."""
+    """Digest of the benchmarks' annotation files; "" if it is unknown, as their folder is gone."""
     allow_missing: bool = False
     """Measure on the available images if others are missing."""
+
+    def require(self) -> None:
+        """Raise InputError if the folder of the benchmarks' data is gone."""
+        if not self.digest:
+            require_root(self.root)
 
 
 @dataclass(frozen=True)
@@ -70,12 +81,16 @@ class Job:
         """The title that progress shows."""
         return self.alone.title
 
+    @property
+    def has_results(self) -> bool:
+        """Whether the results of all its models are there, of whatever they were measured."""
+        return all(measure.path.is_file() for measure in self.measures)
+
     def forget_results(self, but: Collection[str] = ()) -> None:
         """Delete the results of its models, but not those with these labels."""
         for measure in self.measures:
             if measure.label not in but:
-                for path in (measure.path, items_name(measure.path)):
-                    path.unlink(missing_ok=True)
+                measure.forget()
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,10 @@ def _longer(captions: Path) -> Path:
 
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
+    results = folder.with_name("results")
     if plan.world is None:
         assert plan.benchmarks is not None
-        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan)
+        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan, results=results)
     world = plan.world
     sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
     if world.questions_seed:
@@ -156,27 +157,28 @@ def _questions(plan: Plan, folder: Path) -> StudyQuestions:
         retrieval_images=world.retrieval_images,
         seed=world.questions_seed,
     )
-    return questions_at(root, ("world",), plan=plan)
+    return questions_at(root, ("world",), plan=plan, results=results)
 
 
-def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> StudyQuestions:
+def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan, results: Path) -> StudyQuestions:
     """Return the questions of a plan from the named benchmarks, whose files are below `root`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, and none of the results that only a table is to be made of.
     """
-    # Before anything is trained; benchmarks that are only drawn need no folder yet.
-    if any(BENCHMARKS.member(name, "BENCHMARK").prepare is None for name in names):
+    # Before anything is made and trained; benchmarks that are only drawn need no folder yet.
+    gone = not root.is_dir() and any(BENCHMARKS.member(name, "BENCHMARK").prepare is None for name in names)
+    if gone and not any(results.glob("*.json")):
         require_root(root)
     missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
-    return StudyQuestions(names, root, digest_questions(names, root), missing)
+    return StudyQuestions(names, root, "" if gone else digest_questions(names, root), missing)
 
 
 def _negatives(
     folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, digests: dict[Path, str]
 ) -> Path:
     words = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data))
-    path = folder / f"negatives-{_short_digest(*words)}.jsonl"
+    path = folder / f"negatives-{short_digest(*words)}.jsonl"
     if path not in digests:
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
@@ -191,7 +193,7 @@ def _negatives(
 
 def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, digest: str) -> Path:
     """Captions of the images that are similar for the base, as many per caption as in NegCLIP."""
-    path = folder / f"neighbours-{_short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
+    path = folder / f"neighbours-{short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
     old_weights = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
     if not path.is_file() or (weights and old_weights != weights):
@@ -215,7 +217,8 @@ def _read_as(data: DataConfig) -> tuple[str, ...]:
     return () if own == usual else own
 
 
-def _short_digest(*words: str) -> str:
+def short_digest(*words: str) -> str:
+    """Return the first digits of a digest of words, for the names of files."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]
 
 

@@ -25,7 +25,7 @@ from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, open_log, refuse_other, run_chains
+from degla.study.conduct import check_end, open_log, refuse_other, run_chains, start_from
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -35,6 +35,7 @@ from degla.study.materials import (
     digest_of_base,
     digests_of_files,
     questions_at,
+    short_digest,
     streams_of,
 )
 from degla.study.plan_file import Arm
@@ -84,6 +85,7 @@ def conduct_sequences(
         requirements = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         requirements += [("field 'also'", name) for name in plan.also]
         CurrentQuestions().require_scores(jobs[0].jobs[0].questions, requirements, where=where)
+        start_from([job for chain in jobs for job in chain.jobs], out=out)
         check = partial(check_end, chains=jobs, bases=1, requirements=requirements, where=where, handler=handler)
         ends = run_chains(jobs, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
         sequences = _sequences(plan, jobs, ends)
@@ -229,12 +231,16 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
 
 
 def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
+    results = folder.with_name("results")
     if plan.world is None:
         assert plan.benchmarks is not None
-        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan)
+        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan, results=results)
     world = plan.world
+    sizes = f"{world.split}-{world.items_per_part}-{world.test_images_per_class}"
+    # All data sets of the folder are asked about, so that it is of these tasks only.
+    drawn = sorted(f"{task.name} {task.domain} {task.style}" for task in plan.tasks)
     root = draw_benchmark(
-        folder / f"benchmark-{world.split}-{world.items_per_part}-{world.test_images_per_class}",
+        folder / f"benchmark-{sizes}-{short_digest(*drawn)}",
         split=world.split,
         items_per_part=world.items_per_part,
         images_per_class=world.test_images_per_class,
@@ -247,4 +253,4 @@ def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
             domains=(task.domain,), style=task.style, split=world.split, images_per_class=world.test_images_per_class,
         )  # fmt: skip
     # If two benchmarks have a score of the same name, the first counts: "recognition" is the world's.
-    return questions_at(root, ("world", "zeroshot"), plan=plan)
+    return questions_at(root, ("world", "zeroshot"), plan=plan, results=results)

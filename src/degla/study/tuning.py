@@ -7,10 +7,12 @@ something else is retrained, and reports what changed.
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import statistics
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from degla.config.fields import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.evaluation.results import items_name
 from degla.files import cache_folder, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
+from degla.pages.words import counted
 from degla.parse import read_json_object
 from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
 from degla.study.materials import digest_of
@@ -28,6 +32,7 @@ from degla.study.materials import digest_of
 if TYPE_CHECKING:
     from degla.evaluation.results import TracedResult
 
+log = logging.getLogger("degla.study")
 _RECORD = "record.json"
 
 
@@ -75,9 +80,10 @@ def tune(job: Job) -> JobResult:
             return JobResult((), notes=(*notes, note))
         record = _Record(identity, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
-            # In this order: a process killed in between could not resume from a checkpoint without its state.
             record.write(folder)
-            _drop_state(folder)
+    if job.resume:
+        # After the record: a process killed in between could not resume from a checkpoint without its state.
+        _drop_state(folder)
     from degla.model.runs import chosen_checkpoint
 
     checkpoint = chosen_checkpoint(folder)
@@ -91,6 +97,39 @@ def forget_rehearsed(job: Job) -> None:
     """Delete the results of a job that a rehearsal measured, not those of the plan itself by an earlier version."""
     measured = _Record.read(_folder(job)).measured or {}
     job.forget_results(but=[label for label, origin in measured.items() if _is_current(origin, job)])
+
+
+def sort_results(jobs: Iterable[Job], *, out: Path) -> None:
+    """Move results of models that are not in the plan from ``results`` to ``removed``, so that no report takes them for
+    the study's; and back those of models that returned, if the same would be measured again.
+
+    Args:
+        jobs: all jobs of the plan.
+        out: folder of the study.
+    """
+    results, removed = out / "results", out / "removed"
+    own: set[Path] = set()
+    for job in jobs:
+        measured = (_Record.read(_folder(job)).measured or {}) if removed.is_dir() else {}
+        for measure in job.measures:
+            own.add(measure.path)
+            earlier = replace(measure, path=removed / measure.path.relative_to(results))
+            current = _is_current(measured.get(measure.label), job)
+            if current and earlier.path.is_file() and not measure.path.is_file():
+                _move_result(earlier.path, measure.path)
+            earlier.forget()
+    others = [path for path in sorted(results.rglob("*.json")) if path.name != _RECORD and path not in own]
+    for path in others:
+        _move_result(path, removed / path.relative_to(results))
+    if others:
+        log.info("%s not of this plan moved to %s", counted(len(others), "result"), removed)
+
+
+def _move_result(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for each, place in ((items_name(path), items_name(target)), (path, target)):
+        with suppress(FileNotFoundError):  # Moved by a call that was killed in between.
+            each.replace(place)
 
 
 def _folder(job: Job) -> Path:
@@ -134,7 +173,7 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _with_new_fields(made_from: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with fields added since, at their defaults, which keep the old behaviour."""
-    made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), identity["inputs"], "base")}
+    made_from = {**made_from, "inputs": _if_known(made_from.get("inputs", {}), identity["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))
@@ -151,10 +190,10 @@ def _with_new_fields(made_from: dict[str, Any], identity: dict[str, Any]) -> dic
     return completed
 
 
-def _same_base(before: dict[str, Any], now: dict[str, Any], name: str) -> dict[str, Any]:
-    """The record, with the current digest of the base's weights if either of the two is missing.
+def _if_known(before: dict[str, Any], now: dict[str, Any], name: str) -> dict[str, Any]:
+    """The record, with the current digest of that name if either of the two is missing.
 
-    Older versions did not distinguish weights, and weights that no longer exist are no reason to repeat everything.
+    Older versions did not distinguish weights, and files that no longer exist are no reason to repeat everything.
     """
     if before.get(name) and now.get(name):
         return before
@@ -173,6 +212,7 @@ def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], no
     from degla.training.loop import train
 
     assert job.config is not None
+    job.questions.require()  # Before results go and hours are spent on a model that could not be measured.
     resume = record.made_from == identity and _newest(folder) is not None
     if resume:
         notes.append(f"resumed from {_newest(folder)}")
@@ -219,7 +259,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             try:
                 old_result = load_result(measure.path, items=True)
                 if _answers(old_result, job):
-                    if old_result.leakage != job.leakage:
+                    if job.items is not None and old_result.leakage != job.leakage:
                         save_result(old_result.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
             except DeglaError:
@@ -260,7 +300,8 @@ def _origin(job: Job) -> dict[str, Any]:
 
 
 def _is_current(recorded: dict[str, Any] | None, job: Job) -> bool:
-    return recorded is not None and _same_base(recorded, _origin(job), "weights") == _origin(job)
+    origin = _origin(job)
+    return recorded is not None and _if_known(_if_known(recorded, origin, "weights"), origin, "questions") == origin
 
 
 def _answers(result: TracedResult, job: Job) -> bool:
@@ -270,11 +311,12 @@ def _answers(result: TracedResult, job: Job) -> bool:
 
 def _drop_state(folder: Path) -> None:
     """Keep a finished run's models and drop the training state, two thirds of its size."""
-    from degla.model.integrity import drop_training_state
+    from degla.model.integrity import FOR_TRAINING, drop_training_state
     from degla.model.runs import checkpoints
 
     for checkpoint in checkpoints(folder):
-        drop_training_state(checkpoint)
+        if any((checkpoint / name).exists() for name in FOR_TRAINING):
+            drop_training_state(checkpoint)
 
 
 def _cost(config: TrainConfig) -> Cost:
