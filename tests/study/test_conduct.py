@@ -35,6 +35,7 @@ from degla.files import sha256_of
 from degla.locks import lock
 from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
+from degla.negatives.run.output import manifest_path
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
@@ -228,6 +229,32 @@ def test_results_of_models_that_a_plan_no_longer_has_are_moved_away_and_back(
     of_images(clip)
     of_images(clip, {**negclip, "train.steps": 1})
     assert names("results") == before and not names("removed"), "those of the other model are gone"
+
+
+def test_negatives_that_an_earlier_version_finished_stay(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All runs would be repeated on others, or all be refused."""
+    shutil.copytree(drawn, tmp_path / "out" / "data")
+    plan = _plan_of(tmp_path, train_steps=2)
+    runs = expand(plan, where="plan")
+
+    def negatives() -> Path:
+        path = prepare(plan, runs, out=tmp_path / "out")[0].config.data.negatives
+        assert path is not None
+        return path
+
+    path = negatives()
+    rows = path.read_bytes()
+    manifest = manifest_path(path)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "degla": "0.0"}))
+    assert negatives() == path and path.read_bytes() == rows
+    with monkeypatch.context() as patched:
+        patched.setattr("degla.shelf.Shelf.digests", lambda shelf, names: {"rules/own.py": "changed"})
+        assert negatives() != path, "by a rule of the user's own that changed"
+    path.write_bytes(rows[: len(rows) // 2])
+    with pytest.raises(InputError, match=r"made with other settings or captions \(degla: was '0.0'"):
+        negatives()
 
 
 def test_a_finished_study_needs_its_benchmarks_no_more(tmp_path: Path, of_images: Callable[..., Study]) -> None:

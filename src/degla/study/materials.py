@@ -29,7 +29,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from degla.remote import address_of
-from degla.shelf import BENCHMARKS
+from degla.shelf import BENCHMARKS, RULES
 from degla.stopping import StoppedError
 from degla.study.grid import Run
 from degla.study.jobs import StudyQuestions
@@ -177,9 +177,14 @@ def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan, results:
 def _negatives(
     folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, digests: dict[Path, str]
 ) -> Path:
-    words = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data))
+    own = RULES.digests(rules).values()
+    words = (digest, *rules, *([f"seed {seed}"] if seed else []), *_read_as(data), *own)
     path = folder / f"negatives-{short_digest(*words)}.jsonl"
-    if path not in digests:
+    # What is complete stays, even if an earlier version made it: all runs would be repeated on other negatives.
+    complete = path.with_suffix(".sha256")
+    recorded = complete.read_text(encoding="ascii") if path.is_file() and complete.is_file() else ""
+    if not recorded or recorded != digest_of(path, digests):
+        digests.pop(path, None)
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
         log.info("making negatives with %s: %s", ", ".join(rules), path)
@@ -187,7 +192,7 @@ def _negatives(
         summary = generate(read, NegativesSettings(rules, seed), out=path)
         if summary.stopped:
             raise StoppedError(summary.stopped, " while making negatives; run the same command again to resume.")
-        digest_of(path, digests)
+        write_text(complete, digest_of(path, digests))
     return path
 
 
