@@ -105,8 +105,9 @@ def test_files_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="is not of a demo"):
         methods.clear(tmp_path)
     (tmp_path / methods.DRAWN / "benchmark-100").mkdir()
+    (tmp_path / "report.html").touch()
     methods.clear(tmp_path)
-    assert own.exists() == (name == "train.jsonl")
+    assert own.exists() == (name == "train.jsonl") and not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("size", [room.QUICK, room.FULL], ids=lambda size: size.base)

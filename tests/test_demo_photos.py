@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.demo import photos
+from degla.demo import methods, photos
 from degla.evaluation.image_files import has_image
 from degla.evaluation.results import load_result
 from degla.records import CaptionRecord
@@ -44,6 +44,10 @@ def test_pictures_of_ones_own(
     monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
     out = tmp_path / "demo"
     captions = str(tmp_path / "captions.jsonl")
+    (out / "own").mkdir(parents=True)
+    (out / methods.LINK).symlink_to(pictures)
+    for folder in (out, out / "own"):  # Of an earlier demo with other captions.
+        (folder / "negatives.jsonl.manifest.json").write_text('{"captions": 9}')
     assert main(["demo", "--quick", "--photos", captions, "--images", str(pictures), "--out", str(out)]) == 0
     assert "album/broken.png" in caplog.text and "1 row is skipped" in caplog.text
     # The same few colours are on both sides.

@@ -158,7 +158,7 @@ _MADE: Final = ("runs", "results", "own", "retrieval", "train.jsonl", "negatives
 
 
 def clear(out: Path) -> None:
-    """Remove the runs and results of an earlier demo, and nothing else.
+    """Remove the runs, results and pages of an earlier demo, and nothing else.
 
     Raises:
         InputError: the folder holds what a demo would replace, but no demo was run there; or it cannot be written.
@@ -170,6 +170,8 @@ def clear(out: Path) -> None:
         for name in ("runs", "results"):
             if (out / name).exists():
                 shutil.rmtree(out / name)
+        for name in ("base.html", "report.html", "report.md"):  # They would pass for this demo's until its end.
+            (out / name).unlink(missing_ok=True)
         (out / "results").mkdir()
     except OSError as error:
         raise InputError(f"{out}: cannot write the demo's folder: {error.strerror}. Choose another --out.") from None

@@ -24,6 +24,7 @@ from degla.demo import methods
 from degla.errors import InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
+from degla.negatives.run.output import manifest_path
 from degla.pages.words import counted, percent
 from degla.records import CaptionRecord, write_jsonl
 from degla.study.tuning import tune
@@ -75,7 +76,8 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         negatives = out / "negatives.jsonl"
         with methods.stage("generating hard negatives"):
             for source, target in ((pairs, negatives), (own / "captions.jsonl", own / "negatives.jsonl")):
-                target.unlink(missing_ok=True)
+                for earlier in (target, manifest_path(target)):  # Perhaps of other captions.
+                    earlier.unlink(missing_ok=True)
                 summary = methods.make_negatives(source, target, words="captions")
                 log.info("%s: %.2f negatives per caption", target.relative_to(out), summary.mean)
         most = min(most_negatives(negatives), most_negatives(own / "negatives.jsonl"))
