@@ -20,6 +20,8 @@ from typing import Any, Self
 
 from degla.errors import DeglaError
 
+SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGTERM", "SIGINT", "SIGHUP"))
+"""Signals that ask to stop; Windows has no SIGHUP, which closing the terminal sends."""
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -39,9 +41,10 @@ class StoppedError(DeglaError):
 
 
 class Interruption:
-    """Inside the ``with`` block, SIGTERM and SIGINT are only recorded; a second SIGINT raises KeyboardInterrupt.
+    """Inside the ``with`` block, `SIGNALS` are only recorded; a second SIGINT raises KeyboardInterrupt.
 
-    The first signal raises nothing, at whatever line it arrives, so that no data in transit is lost.
+    The first signal raises nothing, at whatever line it arrives, so that no data in transit is lost. A SIGHUP that was
+    ignored, as under `nohup`, stays so.
 
     Args:
         wake: called at each signal, to wake up whatever is waiting.
@@ -58,8 +61,9 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -92,9 +96,12 @@ def end_with_parent() -> None:
 
 
 def leave_signals() -> None:
-    """Set up a worker process: it ends with its parent, and leaves Ctrl-C, which all processes receive, to it."""
+    """Set up a worker process: it ends with its parent, and leaves to it the signals of the terminal, Ctrl-C and a
+    hangup, which all processes receive."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_after(sentinel: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,19 @@ def train(connection: Connection) -> None:
     """Start a loader's worker, as torch does on Linux, and wait to be killed."""
     get_context("fork").Process(target=decode, args=(connection,)).start()
     threading.Event().wait()
+
+
+def test_workers_leave_the_signals_of_the_terminal_to_the_training() -> None:
+    """A forked worker has the training's handlers: each printed on Ctrl-C that it stops, and raised at the second."""
+    here, there = FORKS.Pipe()
+    worker = FORKS.Process(target=decode, args=(there,))
+    worker.start()
+    lines = Path(f"/proc/{here.recv()}/status").read_text().splitlines()
+    worker.kill()
+    worker.join()
+    ignored = int(next(line.split()[1] for line in lines if line.startswith("SigIgn:")), 16)
+    assert all(ignored >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGHUP))
+    assert not ignored >> signal.SIGTERM - 1 & 1
 
 
 def test_a_killed_training_leaves_no_process_behind() -> None:

@@ -327,14 +327,34 @@ def test_several_processes_stop_where_one_was_asked_to() -> None:
             return tensor + other
 
     requests: list[list[float]] = []
-    stop, both, other = StopRequest(), Pair(count=2), torch.zeros(2)
+    stop, both, other = StopRequest(), Pair(count=2), torch.zeros(3)
     assert not stop.agreed(both, 10) and not stop.agreed(both)
-    other = torch.tensor([0.0, 1.0])
+    other = torch.tensor([0.0, 1.0, 0.0])
     assert not stop.agreed(both, 13), "they do not synchronise at every step"
     assert stop.agreed(both, 20) == stop.agreed(both) == "SIGINT" and not stop.agreed(Processes())
-    stop.name, other = "SIGTERM", torch.zeros(2)
+    stop.name, other = "SIGTERM", torch.zeros(3)
     assert stop.agreed(both, 30) == stop.agreed(Processes(), 13) == "SIGTERM"
-    assert requests == [[0.0, 0.0]] * 4 + [[1.0, 0.0]]
+    assert requests == [[0.0, 0.0, 0.0]] * 4 + [[0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_stops_a_run_with_a_checkpoint_unless_that_is_ignored(
+    ignored: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hung-up trainings lost all steps since the last checkpoint; `nohup` ignores the signal before the start."""
+    step = step_module.Trainer.step
+
+    def hung_up(*arguments: Any, **more: Any) -> Any:
+        signal.raise_signal(signal.SIGHUP)
+        return step(*arguments, **more)
+
+    monkeypatch.setattr(step_module.Trainer, "step", hung_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        ended = train(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (ended.stopped, ended.folder.name) == (("", "step-2") if ignored else ("SIGHUP", "step-1"))
 
 
 def test_the_first_ctrl_c_tells_what_the_second_does(

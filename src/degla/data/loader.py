@@ -16,7 +16,7 @@ from degla.data.batches import Batch, Collate, Pair
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
 from degla.errors import DeglaError, InputError
-from degla.stopping import end_with_parent
+from degla.stopping import leave_signals
 
 _PLAIN = Collate()
 
@@ -151,6 +151,6 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
-    end_with_parent()
+    leave_signals()  # A forked worker has the handlers of training, which would print and stop there, too.
     # One thread each: workers with more threads would only compete for the cores.
     torch.set_num_threads(1)

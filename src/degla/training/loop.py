@@ -41,7 +41,7 @@ from degla.model.trained_along import decoder_digest
 from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.remote import display_path
-from degla.stopping import Interruption
+from degla.stopping import SIGNALS, Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
@@ -316,7 +316,7 @@ class StopRequest(Interruption):
             return self.name or ""
         if step % _STEPS_BETWEEN_QUESTIONS:
             return ""
-        names = ("SIGTERM", "SIGINT")
+        names = [number.name for number in SIGNALS]
         received = processes.total(torch.tensor([float(self.name == name) for name in names])).tolist()
         return next((name for name, count in zip(names, received, strict=True) if count), "")
 
