@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from degla.cli import exit_status_of, main, parser
 from degla.config.fields import flags
@@ -114,6 +115,27 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
             getattr(started, name).close()
             assert started.communicate(b"\n") == (b"", b"") and started.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                      "tried to allocate 4194304 bytes. Error code 12 (Cannot allocate memory)"), ", 4194304 bytes "),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ..."), ", 20.00 MiB could"),
+        (MemoryError("Unable to allocate 7.11 PiB for an array with shape (1,)"), ", 7.11 PiB could not be allocated."),
+        (MemoryError(), "ran out. Use smaller parts"),
+    ],
+)  # fmt: skip
+def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def run_out() -> None:
+        raise error
+
+    assert exit_status_of(run_out) == 1
+    message = capfd.readouterr().err
+    assert message.startswith("degla: memory ran out") and shown in message and message.count("\n") == 1
+    with pytest.raises(RuntimeError, match="size"):  # Any other keeps its traceback.
+        exit_status_of(lambda: int(torch.zeros(2) @ torch.zeros(3)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from degla.errors import DeglaError, InputError, error_of_system
+from degla.errors import DeglaError, InputError, error_of_memory, error_of_system
 from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.pages.words import printable
 from degla.parse import with_short_words
@@ -137,6 +137,11 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
         return 0
     except OSError as error:
         _tell(str(error_of_system(error)))
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if (converted := error_of_memory(error)) is None:
+            raise
+        _tell(str(converted))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("degla: stopped.\n")

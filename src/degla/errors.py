@@ -1,5 +1,7 @@
 """Errors that a user can cause; each ends a command with a one-line message and an exit status."""
 
+import re
+
 
 class DeglaError(Exception):
     """A failure whose message says what to do next. Exit status 1.
@@ -19,6 +21,19 @@ class InputError(DeglaError):
     """
 
     exit_status = 2
+
+
+def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
+    """Convert an error of Python, NumPy or PyTorch about memory that ran out; None for any other error."""
+    # By the text: PyTorch has no class of its own for a CPU's memory, and must not be imported here.
+    text = str(error)
+    if not isinstance(error, MemoryError) and "out of memory" not in text and "allocate memory" not in text:
+        return None
+    size = re.search(r"allocate ([\d.]+ \w+)", text)
+    return DeglaError(
+        f"memory ran out{f', {size[1]} could not be allocated' if size else ''}. Use smaller parts: for training "
+        "--train.chunk-size, elsewhere --images-per-batch and --texts-per-batch; or a smaller model."
+    )
 
 
 def error_of_system(error: OSError) -> DeglaError:
