@@ -115,6 +115,20 @@ def test_adapters_stand_in_trained_blocks_alone(tiny_pairs: Pairs, tmp_path: Pat
     assert sum("lora_" in name for name, _ in encoder.clip.named_parameters()) == len(trained)
 
 
+@pytest.mark.parametrize("frozen", [{"freeze_image_blocks": 1}, {"train_image_tower": False}])
+def test_adapters_of_the_text_tower_stand_in_no_frozen_image_block(
+    frozen: dict[str, Any], tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """The names of CLIP's text blocks end those of its image blocks, which got adapters too, and were trained."""
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, **frozen)
+    encoder = load_encoder(str(tiny_model))
+    choose_trainable(encoder, replace(config, adapter=AdapterConfig(rank=2)))
+    blocks = {name.partition("resblocks.")[0] + name.split("resblocks.")[1][0]
+              for name, _ in encoder.clip.named_parameters() if "lora_" in name}  # fmt: skip
+    image = {"visual.transformer.1"} if "freeze_image_blocks" in frozen else set()
+    assert blocks == {"transformer.0", "transformer.1"} | image
+
+
 def test_adapters_are_those_of_the_seed(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     """Whatever was drawn before, because models are loaded in several ways."""
     adapters = []

@@ -6,6 +6,7 @@ projection.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Literal, cast
@@ -68,7 +69,9 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
     own = {name: clip.get_submodule(f"{name}.attn") for name in blocks}
     for name, attention in own.items():
         clip.get_submodule(name).attn = _as_multihead(attention)
-    targets = [f"{block}.{part}" for block in blocks for part in _PARTS[config.parts]]
+    # A pattern, which must match the whole name: a listed "transformer.resblocks.0.attn" (of CLIP's text tower) would
+    # also match "visual.transformer.resblocks.0.attn".
+    targets = "|".join(re.escape(f"{block}.{part}") for block in blocks for part in _PARTS[config.parts])
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(lora, clip)
     for name, attention in own.items():
