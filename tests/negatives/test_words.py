@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from random import Random
 
 import pytest
@@ -32,6 +33,13 @@ def test_repair_articles_changes_nothing_else() -> None:
 @given(TEXTS)
 def test_split_keeps_every_character_but_spaces(text: str) -> None:
     assert "".join(piece for piece, _ in words.split(text)) == "".join(text.split())
+
+
+def test_accents_in_characters_of_their_own_do_not_split_a_word() -> None:
+    text = "A Müller bag can't lie on a café's tête-à-tête"
+    composed, apart = (words.split(unicodedata.normalize(form, text)) for form in ("NFC", "NFD"))
+    assert [unicodedata.normalize("NFC", piece) for piece, _ in apart] == [piece for piece, _ in composed]
+    assert [spaced for _, spaced in apart] == [spaced for _, spaced in composed]
 
 
 @given(TEXTS)

@@ -24,8 +24,11 @@ from typing import Final
 from degla.negatives.grammar.lexicon import lexicon
 from degla.tagger import inflections
 
+_WORD: Final = r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*)*"
+"""Letters and digits with their accents, which are characters of their own in Unicode's form NFD."""
 _PIECE: Final = re.compile(
-    r"\bcan(?=not\b)|[^\W_]+?(?=n['’]t\b)|n['’]t\b|[^\W_]+(?:[-&/.][^\W_]+)*|['’](?:s|re|ve|ll|d|m)\b|\S", re.IGNORECASE
+    rf"\bcan(?=not\b)|[^\W_]+?(?=n['’]t\b)|n['’]t\b|{_WORD}(?:[-&/.]{_WORD})*|['’](?:s|re|ve|ll|d|m)\b|\S",
+    re.IGNORECASE,
 )
 _AN: Final = re.compile(r"(?:[aeiou]|hour|honest|honou?r|heir|x-ray\b|[fhlmnrsx]\b|8|11\b|18\b)", re.IGNORECASE)
 _NOT_AN: Final = re.compile(
