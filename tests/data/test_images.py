@@ -119,6 +119,14 @@ def test_a_name_that_differs_in_its_encoding_alone_is_reported(
         look_for(unicodedata.normalize(other, "café.jpg"), folder=tmp_path, caption_id="1")
 
 
+def test_a_path_with_backslashes_to_an_image_is_reported(tmp_path: Path) -> None:
+    """As where captions were written on Windows."""
+    (tmp_path / "sub").mkdir()
+    photograph(32, 24).save(tmp_path / "sub" / "a.jpg")
+    with pytest.raises(ImageError, match=r"sub/a\.jpg exists: separate folders by /, not by \\\."):
+        look_for("sub\\a.jpg", folder=tmp_path, caption_id="1")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.data.images._AT_A_TIME", 3)

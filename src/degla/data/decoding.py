@@ -94,7 +94,7 @@ def is_file(path: Path) -> bool:
 def _like(path: Path) -> str:
     """Return a sentence that names the file meant on a system that ignores case in names, if it exists; else "".
 
-    Likewise for one that ignores how letters with accents are encoded.
+    Likewise for one that ignores how letters with accents are encoded, or separates folders by backslashes.
     """
     names = (
         path.with_suffix(path.suffix.swapcase()),
@@ -103,6 +103,8 @@ def _like(path: Path) -> str:
     )
     if other := next(filter(is_file, names), None):
         return f" {other.name} exists: here, case matters in file names."
+    if is_file(other := Path(str(path).replace("\\", "/"))):
+        return f" {shown(str(other))} exists: separate folders by /, not by \\."
     for form in ("NFC", "NFD"):
         if is_file(path.with_name(unicodedata.normalize(form, path.name))):
             return (
