@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,11 +43,13 @@ from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_floor, load_model
 from degla.evaluation.overlap import training_images
+from degla.evaluation.processes import EvaluationProcesses
 from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
+from degla.training import loop
 from degla.training import pairs as training_pairs
 from degla.training.loop import train
 from degla.training.rows import read_pairs
@@ -382,6 +384,43 @@ def test_a_run_whose_address_cannot_be_written_does_not_begin(
                 RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0)
     with RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0):
         assert not memory.find("/runs")
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
+    ahead: int, memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """They would go on with different weights and steps, and the run would end without a word."""
+
+    class Both(EvaluationProcesses):
+        """Does the work of two processes, each on a machine of its own."""
+
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            results = []
+            for rank in range(self.count):
+                monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(rank)))
+                results.append(work())
+            monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "0"))
+            return results
+
+        def from_first(self, work: Callable[[], Any]) -> Any:
+            return work()
+
+    out, both = Path("memory://runs/one"), Both(count=2)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=out, steps=2)
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(ahead)))
+    train(replace(config, checkpoint=replace(config.checkpoint, every_steps=1)))
+    memory.rm("/runs/one/step-2", recursive=True)
+    remote.forget()
+    both.together(lambda: bring_here(out))
+    with RunMirror(out, active=True, resume=True, keep=0) as mirror:
+        if ahead:
+            with pytest.raises(InputError, match=r"of process 0 is step-1, that of process 1 is step-2\. If --out is"):
+                loop._require_same_checkpoint(out, mirror, both)
+            return
+        loop._require_same_checkpoint(out, mirror, both)
+    assert both.together(lambda: [folder.name for folder in checkpoints(folder_of_run(out))][-1]) == ["step-2"] * 2
 
 
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(

@@ -72,7 +72,7 @@ def cut_off(config: TrainConfig, *, at: int) -> None:
             later.unlink()
 
 
-_TRAIN = """
+TRAIN = """
 import json, sys
 from degla.config.fields import from_plain
 from degla.training.loop import train
@@ -82,5 +82,5 @@ train(from_plain(json.loads(sys.argv[1]), where="test"), resume=len(sys.argv) > 
 
 def train_in(processes: int, config: TrainConfig, *, resume: bool = False) -> str:
     """Run `train` in new processes, which have no flags to read; return what they wrote to stderr."""
-    words = ["-c", _TRAIN, json.dumps(to_plain(config)), *(["resume"] if resume else [])]
+    words = ["-c", TRAIN, json.dumps(to_plain(config)), *(["resume"] if resume else [])]
     return run_together(words, count=processes)

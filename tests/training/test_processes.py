@@ -19,7 +19,7 @@ from degla.losses import RawDistillation, losses_by_name
 from degla.training.loop import train
 from tests.launch import run, run_together
 from tests.tiny import write_classes
-from tests.training.configs import cut_off, needs_slices, tiny_config, train_in
+from tests.training.configs import TRAIN, cut_off, needs_slices, tiny_config, train_in
 
 Pairs = dict[str, Path]
 WEIGHTS = ("open_clip_model.safetensors", "teacher.safetensors")
@@ -159,6 +159,29 @@ def test_trained_weights_that_a_stream_does_not_read_are_refused(
         config = replace(config, replay=replace(config.replay, objective=images))
     with pytest.raises(AssertionError, match=r"InputError: several processes cannot train weights that .* not read"):
         train_in(2, config)
+
+
+_ON_A_MACHINE = (
+    """
+import os, sys
+os.chdir(os.path.join(sys.argv.pop(1), os.environ["RANK"]))
+os.environ["DEGLA_CACHE"] = os.getcwd()
+"""
+    + TRAIN
+)
+
+
+def test_machines_whose_data_differ_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Each takes its part of a batch from its own rows, so they would train on another batch without a word."""
+    for machine in "01":
+        shutil.copytree(tiny_pairs["captions"].parent, tmp_path / machine)
+    captions = tmp_path / "1" / "captions.jsonl"
+    captions.write_text("".join(reversed(captions.read_text().splitlines(keepends=True))))
+    here = {name: Path(path.name) for name, path in tiny_pairs.items()}
+    config = tiny_config("negclip", model=tiny_model, pairs=here, out=tmp_path / "run")
+    words = ["-c", _ON_A_MACHINE, str(tmp_path), json.dumps(to_plain(config))]
+    with pytest.raises(AssertionError, match=r"data of process 1 differ from those of process 0 in captions, .*ids.* "):
+        run_together(words, count=2)
 
 
 _WAITING = """

@@ -148,6 +148,12 @@ class TrainConfig(Checked, section=""):
         return StreamConfig(replay.data, replay.objective, size, "--replay.batch-size") if replay.active else None
 
     @property
+    def data_files(self) -> list[Path]:
+        """Files of captions, negatives and classes of all streams."""
+        files = [(each.data.captions, each.data.negatives, each.data.classes) for each in self.streams]
+        return [file for group in files for file in group if file is not None]
+
+    @property
     def own_parts(self) -> dict[str, str]:
         """Digests of the user's own files that the run depends on, by name; see `degla.shelf`."""
         digests = BENCHMARKS.digests(self.validation.benchmarks)

@@ -27,10 +27,9 @@ from degla.data.decoding import Box
 from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import ReadBytes, read_bytes, read_image, read_part
-from degla.data.neighbours import Neighbours
 from degla.data.plan import RowKey
 from degla.data.randomness import stream
-from degla.data.table import PairTable
+from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.prefixes import Tokenize
 
@@ -290,14 +289,16 @@ class PairDataset(Dataset[Pair]):
         return [texts[number] for number in chosen], [rules[number] for number in chosen]
 
 
-def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> dict[str, str]:
+def data_digests(*files: ColumnFile | None) -> dict[str, str]:
     """Return a digest of each column of the rows as read, joined and checked; no image is read.
+
+    Args:
+        files: the rows, their additional columns and their neighbours.
 
     Returns:
         Maps the column's name (ids, images, captions, negatives, rules, ...) to the first 32 hexadecimal digits of its
         sha256. Columns that the run does not read are not included.
     """
-    files = [dataset.rows, dataset.extras.file, None if neighbours is None else neighbours.file]
     digests = {name: value for file in files if file is not None for name, value in file.digests.items()}
     return dict(sorted(digests.items()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -40,12 +40,12 @@ from degla.model.runs import (
 from degla.model.trained_along import decoder_digest
 from degla.pages.words import counted
 from degla.passwords import without_passwords
-from degla.remote import display_path
+from degla.remote import address_of, display_path, forget
 from degla.stopping import SIGNALS, Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.rows import image_sizes, read_pairs
+from degla.training.rows import PairSource, extra_data, image_sizes, read_pairs
 from degla.training.runstate import Position, RunState, own_state, seed_everything
 from degla.training.validation import Validation
 
@@ -112,6 +112,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         open_run(run, out=config.out, resume=resume, processes=processes),
         RunMirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
+        if resume:
+            _require_same_checkpoint(config.out, mirror, processes)
         try:
             return _train(config, run, accelerator, resume=resume, mirror=mirror)
         except RuntimeError as error:
@@ -129,7 +131,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     processes, seed = Processes.current(), config.train.seed
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
-    group = evaluation.EvaluationProcesses(processes.rank, processes.count)
+    group, data = evaluation.EvaluationProcesses(processes.rank, processes.count), _digests(config, sources)
+    _require_same_data(config, group.together(lambda: data))
     validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
     newest = latest_checkpoint(run) if resume else None
     recorded = None if newest is None else Trainings.read(newest)
@@ -153,7 +156,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
     )
-    watch, data, counts = FiniteWatch(), _digests(config, pairs, *replays), data_counts(pairs.dataset)
+    watch, counts = FiniteWatch(), data_counts(pairs.dataset)
     state = RunState(
         run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
         image_sizes=sizes, counts=counts,
@@ -258,18 +261,78 @@ def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start:
     )  # fmt: skip
 
 
-def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:
+def _digests(config: TrainConfig, sources: Sequence[PairSource]) -> dict[str, str]:
     """Return digests of all columns and classes trained on ("replay " before replayed ones), of a decoder, and of the
     user's own files."""
     digests = config.own_parts
-    for stream, each in (("", pairs), *(("replay ", replay) for replay in replays)):
-        own = data_digests(each.dataset, each.neighbours)
-        if classes := each.dataset.extras.wanted.classes:
+    for prefix, stream, source in zip(("", "replay "), config.streams, sources, strict=False):
+        near = source.neighbours
+        own = data_digests(source.rows, source.extras, None if near is None else near.file)
+        if classes := extra_data(stream.data, stream.reads).classes:
             own["classes"] = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:32]
-        digests |= {f"{stream}{name}": value for name, value in own.items()}
+        digests |= {f"{prefix}{name}": value for name, value in own.items()}
     if "reconstruction" in config.pairs.reads and config.data.decoder is not None:
         digests["decoder"] = decoder_digest(config.data.decoder)
     return digests
+
+
+def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: evaluation.EvaluationProcesses) -> None:
+    """Refuse to resume from different checkpoints: a kill may leave the newest on one machine, not yet at the address.
+
+    If it is on that of the first process, it is copied to the address, and the others fetch it.
+
+    Args:
+        out: the run as the user named it.
+        mirror: copies checkpoints of the first process.
+        processes: processes of the run.
+
+    Raises:
+        InputError: the processes have different newest checkpoints.
+    """
+
+    def newest() -> str:
+        folder = latest_checkpoint(folder_of_run(out))
+        return "none" if folder is None else folder.name
+
+    def copy() -> None:
+        mirror.copy()
+        mirror.wait()
+
+    def bring() -> None:
+        forget()
+        bring_here(out)
+
+    names = processes.together(newest)
+    if len(set(names)) > 1 and address_of(out) is not None:
+        processes.from_first(copy)
+        processes.together(bring)
+        names = processes.together(newest)
+    for rank, name in enumerate(names):
+        if name != names[0]:
+            raise InputError(
+                f"{display_path(out)}: the newest checkpoint of process 0 is {names[0]}, that of process {rank} is "
+                f"{name}. If --out is an address, make the machine with the newest one the first (--node-rank 0); it "
+                "copies it there. A folder must be on a disk that all machines share."
+            )
+
+
+def _require_same_data(config: TrainConfig, data: Sequence[Mapping[str, str]]) -> None:
+    """Refuse data that differ between processes, as files on separate machines may: the parts of a batch would not fit.
+
+    Args:
+        config: configuration of the run.
+        data: digests of each process; see `_digests`.
+
+    Raises:
+        InputError: names the process, what differs and the files.
+    """
+    first = data[0]
+    for rank, other in enumerate(data):
+        if differing := [name for name in sorted(first.keys() | other.keys()) if first.get(name) != other.get(name)]:
+            raise InputError(
+                f"the training data of process {rank} differ from those of process 0 in {', '.join(differing)}. Copy "
+                f"the same files to every machine: {', '.join(map(str, config.data_files))}, images and own parts."
+            )
 
 
 def _tell_end(

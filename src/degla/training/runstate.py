@@ -255,11 +255,9 @@ class RunState:
                 f"or start a new run from this checkpoint with --model {folder}."
             )
         if changed:
-            configs = [stream.data for stream in self.config.streams]
-            paths = [(data.captions, data.negatives, data.classes) for data in configs]
-            files = [path for group in paths for path in group if path is not None]
+            files = " and ".join(map(str, self.config.data_files))
             raise InputError(
-                f"{folder}: the training data have changed since this checkpoint in {' and '.join(map(str, files))}; "
+                f"{folder}: the training data have changed since this checkpoint in {files}; "
                 f"changed: {', '.join(changed)}. Restore the old files, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
