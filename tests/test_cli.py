@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -494,6 +495,17 @@ def test_threads_that_wait_spin_for_a_moment_where_the_user_says_nothing(
         monkeypatch.setenv(name, value)
     main(["ls", "rules"])
     assert tuple(map(os.environ.get, names)) == wanted
+
+
+def test_of_the_processes_of_one_job_the_first_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("degla")
+    before = logger.level
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, warns in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["ls", "losses"]) == 0
+        assert logger.isEnabledFor(logging.WARNING) is warns
+    logger.setLevel(before)
 
 
 def test_a_terminal_does_not_obey_what_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

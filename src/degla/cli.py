@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = logging.StreamHandler()
     lines.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
-    logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.WARNING)
+    # All processes of a job would warn of the same.
+    logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.ERROR)
     return exit_status_of(lambda: _run(words))
 
 
