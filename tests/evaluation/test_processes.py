@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from degla.evaluation.processes import EvaluationProcesses, joined_processes
 from degla.evaluation.results import load_result
 from degla.world.draw import draw_benchmark
 from tests.launch import Program, start, start_together
+from tests.tiny import write_classes
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,18 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
     both = [start(["-c", code, str(rank), str(tmp_path / "meet"), str(small_root)]) for rank in (0, 1)]
     assert [one.wait() for one in both] == [0, 0], both[0].stderr
     assert both[0].stdout.splitlines()[-1] == "2"  # gloo of PyTorch 2.8 prints lines of its own before
+
+
+def test_machines_with_other_weights_under_one_name_are_refused(tmp_path: Path) -> None:
+    from degla.evaluation.run import Evaluation
+
+    class Two(processes.EvaluationProcesses):
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            return [work(), "of another machine"]
+
+    root = write_classes(tmp_path, images=1)
+    with pytest.raises(InputError, match=r"^random: its weights in process 1 differ from those in process 0\."):
+        Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
 
 
 def test_an_error_of_all_processes_is_reported_by_the_first_and_that_of_one_by_itself(

@@ -18,7 +18,7 @@ from degla.config.sections import ValidationConfig
 from degla.losses import RawDistillation, losses_by_name
 from degla.training.loop import train
 from tests.launch import run, run_together
-from tests.tiny import write_classes
+from tests.tiny import write_classes, write_model
 from tests.training.configs import TRAIN, cut_off, needs_slices, tiny_config, train_in
 
 Pairs = dict[str, Path]
@@ -171,16 +171,25 @@ os.environ["DEGLA_CACHE"] = os.getcwd()
 )
 
 
-def test_machines_whose_data_differ_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    """Each takes its part of a batch from its own rows, so they would train on another batch without a word."""
+@pytest.mark.parametrize(
+    ("differing", "message"),
+    [("data", "data of process 1 differ from those of process 0 in captions, .*ids.* "),
+     ("model", "model: its weights in process 1 differ from those in process 0")],
+)  # fmt: skip
+def test_machines_whose_data_or_models_differ_are_refused(
+    differing: str, message: str, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Each takes its part of a batch from its own rows, and its teacher from its own model, without a word."""
     for machine in "01":
         shutil.copytree(tiny_pairs["captions"].parent, tmp_path / machine)
-    captions = tmp_path / "1" / "captions.jsonl"
-    captions.write_text("".join(reversed(captions.read_text().splitlines(keepends=True))))
+        write_model(tmp_path / machine / "model", seed=int(machine) if differing == "model" else 0)
+    if differing == "data":
+        captions = tmp_path / "1" / "captions.jsonl"
+        captions.write_text("".join(reversed(captions.read_text().splitlines(keepends=True))))
     here = {name: Path(path.name) for name, path in tiny_pairs.items()}
-    config = tiny_config("negclip", model=tiny_model, pairs=here, out=tmp_path / "run")
+    config = tiny_config("negclip", model=Path("model"), pairs=here, out=tmp_path / "run")
     words = ["-c", _ON_A_MACHINE, str(tmp_path), json.dumps(to_plain(config))]
-    with pytest.raises(AssertionError, match=r"data of process 1 differ from those of process 0 in captions, .*ids.* "):
+    with pytest.raises(AssertionError, match=message):
         run_together(words, count=2)
 
 

@@ -78,6 +78,20 @@ class EvaluationProcesses:
         """
         return self.together(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
 
+    def require_same_model(self, fingerprint: str, *, name: str) -> None:
+        """Refuse processes with different weights, as under one name on machines with separate disks.
+
+        Raises:
+            InputError: in all processes.
+        """
+        prints = self.together(lambda: fingerprint)
+        other = next((rank for rank, each in enumerate(prints) if each != prints[0]), None)
+        if other is not None:
+            raise InputError(
+                f"{name}: its weights in process {other} differ from those in process 0. Copy the same model to every "
+                "machine."
+            )
+
 
 @contextlib.contextmanager
 def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[EvaluationProcesses]:

@@ -139,6 +139,8 @@ class Evaluation:
         name = model if isinstance(model, str) else model.name
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
+        if isinstance(model, str) and self.processes.count > 1:
+            self.processes.require_same_model(encoder.fingerprint, name=model)
         seed, images = training_seed_of(name, known), training_images(name, known)
         last = known.last
         base = {"base": without_passwords(last.model), "base_fingerprint": last.base or ""} if last else {}

@@ -150,6 +150,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     start = copy_of_start(config, encoder)
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
+    group.require_same_model(base or "", name=config.model)
     earlier = recorded or group.from_first(lambda: trainings_of(config.model))
     sizes = {} if newest else group.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
