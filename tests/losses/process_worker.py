@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from term_cases import (
@@ -26,6 +27,7 @@ from term_cases import (
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from degla.errors import InputError
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.contrastive import Contrastive
 from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
@@ -242,6 +244,8 @@ def _shared_gradient(processes: Processes) -> Outcome:
     ((processes.gather(gathered) + older) * weights).sum().backward()
     start = 2 * processes.rank
     assert gathered.grad is not None and everyone.grad is not None
+    with pytest.raises(InputError, match="no second derivatives"):
+        torch.autograd.grad(processes.gather(gathered).pow(2).sum(), gathered, create_graph=True)
     return {
         "beside": everyone.grad - weights,
         "gathered": gathered.grad - processes.count * weights[start : start + 2],

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from degla.losses.core.partition import refuse_second_derivative
+
 
 class _Gather(torch.autograd.Function):
     """All-gather along the first axis; the backward pass sums the gradients of all processes."""
@@ -23,6 +25,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        refuse_second_derivative()  # Autograd does not record the sum over processes.
         (gradient,) = gradients
         gradient = gradient.contiguous().clone()  # Autograd may hand the same tensor to others.
         dist.all_reduce(gradient)
