@@ -17,8 +17,8 @@ from degla.config.run import ReplayConfig, TrainConfig
 from degla.config.sections import ValidationConfig
 from degla.losses import RawDistillation, losses_by_name
 from degla.training.loop import train
-from tests.launch import run, run_together
-from tests.tiny import write_classes, write_model
+from tests.launch import run, run_together, start_together
+from tests.tiny import write_classes, write_model, write_nan_model
 from tests.training.configs import TRAIN, cut_off, needs_slices, tiny_config, train_in
 
 Pairs = dict[str, Path]
@@ -191,6 +191,36 @@ def test_machines_whose_data_or_models_differ_are_refused(
     words = ["-c", _ON_A_MACHINE, str(tmp_path), json.dumps(to_plain(config))]
     with pytest.raises(AssertionError, match=message):
         run_together(words, count=2)
+
+
+_OTHER_SETTINGS = (
+    """
+import json, os, sys
+plain, other = json.loads(sys.argv[1]), os.environ["RANK"] == "1"
+if other:
+    plain["model"], plain["data"]["images"], plain["data"]["workers"] = "here", "here", 1
+plain["optim"]["lr"] = 2e-3 if other else 1e-3
+sys.argv[1] = json.dumps(plain)
+"""
+    + TRAIN
+)
+
+
+def test_settings_that_differ_are_refused_but_for_paths_and_workers(config: TrainConfig, tmp_path: Path) -> None:
+    words = ["-c", _OTHER_SETTINGS, json.dumps(to_plain(replace(config, out=tmp_path / "run")))]
+    with pytest.raises(AssertionError, match=r"optim\.lr is 0\.001 in process 0, but 0\.002 in process 1\."):
+        run_together(words, count=2)
+
+
+def test_a_loss_that_is_not_finite_is_reported_once_with_the_whole_batch(config: TrainConfig, tmp_path: Path) -> None:
+    broken = replace(config, model=str(write_nan_model(tmp_path / "nan", Path(config.model))), out=tmp_path / "run")
+    (tmp_path / "config.json").write_text(json.dumps(to_plain(broken)))
+    words = ["-m", "degla", "train", "--config", str(tmp_path / "config.json")]
+    programs = start_together(words, count=2)
+    assert [program.wait() for program in programs] == [1, 1]
+    assert sum(program.stderr.count("step 1: the loss is nan") for program in programs) == 1
+    (note,) = (tmp_path / "run").glob("nonfinite*")
+    assert len(set(json.loads(note.read_text())["caption_ids"])) == 8
 
 
 _WAITING = """

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from degla.config.fields import flat, to_plain, to_record
+from degla.config.fields import flat, path_fields, to_plain, to_record
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
@@ -129,9 +129,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: RunMirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
+    group = evaluation.EvaluationProcesses(processes.rank, processes.count)
+    _require_same_settings(config, group)
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
-    group, data = evaluation.EvaluationProcesses(processes.rank, processes.count), _digests(config, sources)
+    data = _digests(config, sources)
     _require_same_data(config, group.together(lambda: data))
     validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
     newest = latest_checkpoint(run) if resume else None
@@ -170,7 +172,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
-        explain_nonfinite(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
+        explain_nonfinite(run, processes=group, steps_per_epoch=len(pairs.plan)),
         StopRequest(notice=_STOPPING if accelerator.is_main_process else "") as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
         _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
@@ -315,6 +317,24 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: evaluation
                 f"{name}. If --out is an address, make the machine with the newest one the first (--node-rank 0); it "
                 "copies it there. A folder must be on a disk that all machines share."
             )
+
+
+def _require_same_settings(config: TrainConfig, processes: evaluation.EvaluationProcesses) -> None:
+    """Refuse settings that differ between processes; paths, the model's name and workers may, machine by machine.
+
+    Raises:
+        InputError: names the first such flag, its values and processes.
+    """
+    free = {*path_fields(), "model", "data.workers", "replay.data.workers"}
+    fields = {name: value for name, value in flat(to_plain(config)).items() if name not in free}
+    first, *others = processes.together(lambda: fields)
+    for rank, other in enumerate(others, start=1):
+        for name in sorted(first.keys() | other.keys()):
+            if first.get(name) != other.get(name):
+                raise InputError(
+                    f"{name.replace('_', '-')} is {first.get(name)!r} in process 0, but {other.get(name)!r} in process "
+                    f"{rank}. Start every process with the same flags."
+                )
 
 
 def _require_same_data(config: TrainConfig, data: Sequence[Mapping[str, str]]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from degla.errors import DeglaError, InputError
+from degla.evaluation.processes import EvaluationProcesses
 from degla.files import LineFile, whole_file, write_json
 from degla.model.runs import latest_checkpoint
 from degla.pages.words import rate
@@ -178,17 +180,28 @@ class FiniteWatch:
 
 
 @contextmanager
-def explain_nonfinite(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
-    """Report a loss that was not finite: write the ids of its batch to a file, and say what to do."""
+def explain_nonfinite(run: Path, *, processes: EvaluationProcesses, steps_per_epoch: int) -> Iterator[None]:
+    """Report a loss that was not finite: write the ids of its batch to a file, and say what to do.
+
+    Args:
+        run: folder of the run.
+        processes: processes of the run; a loss is the mean over all, so all enter this together.
+        steps_per_epoch: steps of one epoch.
+    """
     try:
         yield
     except NonFiniteLossError as error:
-        note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
-        batch = {"step": error.step, "epoch": (error.step - 1) // steps_per_epoch, "caption_ids": list(error.ids)}
-        write_json(note, batch)
-        newest = latest_checkpoint(run)
-        raise DeglaError(
-            f"{error}. No checkpoint was changed. {note} lists the captions of the batch. "
-            + (f"The last checkpoint is {newest}. " if newest else "")
-            + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
-        ) from None
+        step, message, own = error.step, str(error), error.ids
+        ids = list(chain.from_iterable(processes.together(lambda: own)))
+
+        def report() -> None:
+            note = run / "nonfinite.json"
+            write_json(note, {"step": step, "epoch": (step - 1) // steps_per_epoch, "caption_ids": ids})
+            newest = latest_checkpoint(run)
+            raise DeglaError(
+                f"{message}. No checkpoint was changed. {note} lists the captions of the batch. "
+                + (f"The last checkpoint is {newest}. " if newest else "")
+                + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+            ) from None
+
+        processes.from_first(report)
