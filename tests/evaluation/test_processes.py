@@ -144,6 +144,26 @@ def test_machines_with_other_weights_under_one_name_are_refused(tmp_path: Path) 
         Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
 
 
+def test_machines_with_other_flags_are_refused_but_for_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The embeddings of one machine would have another precision, without a word."""
+
+    class Two(processes.EvaluationProcesses):
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            own = work()
+            if not isinstance(own, dict):
+                return [own, own]
+            assert {"image_reading", "benchmarks", "seed"} < own.keys() == own.keys() - {"root", "out", "models"}
+            return [own, own | {"precision": "bf16"}]
+
+    monkeypatch.setattr(processes, "joined_processes", lambda: contextlib.nullcontext(Two(count=2)))
+    root = write_classes(tmp_path, images=1)
+    words = ["evaluate", "random", "--benchmarks", "zeroshot", "--root", str(root), "--out", str(tmp_path / "a.json")]
+    assert main(words) == 2
+    assert "--precision is 'fp32' in process 0, but 'bf16' in process 1. Start every" in capsys.readouterr().err
+
+
 def test_an_error_of_all_processes_is_reported_by_the_first_and_that_of_one_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

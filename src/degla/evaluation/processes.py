@@ -92,6 +92,24 @@ class EvaluationProcesses:
                 "machine."
             )
 
+    def require_same_settings(self, fields: Mapping[str, Any]) -> None:
+        """Refuse processes with different flags, as of two commands on two machines.
+
+        Args:
+            fields: values of all flags that must be the same, by name.
+
+        Raises:
+            InputError: in all processes; names the first such flag, its values and process.
+        """
+        first, *others = self.together(lambda: fields)
+        for rank, other in enumerate(others, start=1):
+            for name in sorted(first.keys() | other.keys()):
+                if first.get(name) != other.get(name):
+                    raise InputError(
+                        f"--{name.replace('_', '-')} is {first.get(name)!r} in process 0, but {other.get(name)!r} in "
+                        f"process {rank}. Start every process with the same flags."
+                    )
+
 
 @contextlib.contextmanager
 def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[EvaluationProcesses]:

@@ -320,21 +320,10 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: evaluation
 
 
 def _require_same_settings(config: TrainConfig, processes: evaluation.EvaluationProcesses) -> None:
-    """Refuse settings that differ between processes; paths, the model's name and workers may, machine by machine.
-
-    Raises:
-        InputError: names the first such flag, its values and processes.
-    """
+    """Refuse settings that differ between processes; paths, the model's name and workers may, machine by machine."""
     free = {*path_fields(), "model", "data.workers", "replay.data.workers"}
-    fields = {name: value for name, value in flat(to_plain(config)).items() if name not in free}
-    first, *others = processes.together(lambda: fields)
-    for rank, other in enumerate(others, start=1):
-        for name in sorted(first.keys() | other.keys()):
-            if first.get(name) != other.get(name):
-                raise InputError(
-                    f"{name.replace('_', '-')} is {first.get(name)!r} in process 0, but {other.get(name)!r} in process "
-                    f"{rank}. Start every process with the same flags."
-                )
+    fields = flat(to_plain(config)).items()
+    processes.require_same_settings({name: value for name, value in fields if name not in free})
 
 
 def _require_same_data(config: TrainConfig, data: Sequence[Mapping[str, str]]) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from degla.evaluation.results import TracedResult
     from degla.study.workers import Ended
 
+_FREE = {"models", "label", "root", "out", "cache", "no_cache", "compare_verdicts", "json", "device", "workers"}
+"""Arguments that may differ between machines: paths, what only the first process reads, and its devices."""
+
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla evaluate`."""
@@ -87,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     labels = arguments.label or [None] * len(arguments.models)
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
+        processes.require_same_settings({name: each for name, each in vars(arguments).items() if name not in _FREE})
         evaluator = replace(plain, regions=regions)
 
         def finish(number: int, result: TracedResult) -> None:
