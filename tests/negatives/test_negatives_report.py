@@ -224,6 +224,27 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert len(ids) == len(set(ids))
 
 
+def test_on_a_page_of_many_files_no_two_marks_are_equal(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nor does a file's name reverse the sentences that it is in."""
+    negatives, captions = files
+    copies = [tmp_path / f"{number}.jsonl" for number in range(10)]
+    for copy in copies:
+        copy.write_bytes(negatives.read_bytes())
+    labels = ["ملف", "a\u202eb", *map(str, range(8))]
+    words = ["negatives", "report", *copies, "--label", *labels, "--captions", captions, "--out", tmp_path / "a.html"]
+    assert main([*map(str, words)]) == 0
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    dots = re.findall(r'<span class="dot" style="([^"]+)"></span>', page.split("<h2>Rules")[0])
+    assert len(dots) == len(set(dots)) == 10
+    squares = [
+        re.search(r'<path id="[^"]+" d="M -[\d.]+ [\d.]+ \nL [\d.]+ [\d.]+ \n', plot) for plot in page.split("<svg")[1:]
+    ]
+    assert len(squares) >= 4 and all(squares), "files whose colours repeat have a shape in every plot"
+    text = page.partition("</style>")[2]
+    assert "\u202e" not in text and "<li>a\\u202eb: no manifest" in text
+    assert "<li><bdi>ملف</bdi>: no manifest" in text and "</span><bdi>ملف</bdi></span>" in text
+
+
 def test_a_sheet_without_a_key_has_its_misses_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "own.tsv"
     lines = ["id caption negative different plausible note", "1 dogs cats y y ", "2 dogs hounds n n synonym"]
@@ -256,6 +277,18 @@ def test_a_narrow_terminal_drops_neither_names_nor_digits() -> None:
     console.print(table)
     printed = console.export_text()
     assert all(word in printed for word in ("negat", "5,768", "100.0", "5.00", "59", "[57-61]")), printed
+
+
+def test_intervals_stay_whole_on_a_narrow_terminal() -> None:
+    table = new_table("By rule [x]", "rule", ["accepted", "accepted %", "captions %", "blind %"], last="why")
+    add_row(table, "replace_adjectives", "12,345", "100.0", "23.4", "56 [48-63]", "too few of them " * 4)
+    for width in range(30, 100):
+        console = Console(width=width, force_terminal=False)
+        with console.capture() as capture:
+            console.print(table)
+        output = capture.get()
+        assert max(map(len, output.splitlines())) <= width and output.startswith("By rule [x]\n")
+        assert all(f" {number} " in output for number in ("12,345", "100.0", "23.4", "[48-63]")), width
 
 
 def test_negatives_of_another_version_of_the_captions_are_reported_as_in_training(

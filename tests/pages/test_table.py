@@ -8,7 +8,7 @@ from rich.console import Console
 
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Section
 from degla.pages.plot import Mark, marks_of
-from degla.pages.table import Column, Table, TableCell, TableRow, html_mark, markdown_line
+from degla.pages.table import Column, Table, TableCell, TableRow, breakable, html_mark, markdown_line
 from degla.pages.words import counted, duration, interval, p_value, percent, points, rate
 
 _TABLE = Table(
@@ -43,6 +43,23 @@ def test_html() -> None:
     assert '<small class="up">+1.2 [+0.4, +2.0]</small><small class="doubt">few images</small>' in html
     assert '<tr data-row="row">' in html and '<tr class="floor">' in html and 'data-head="score"' in html
     assert ">P<" not in html and '<td class="text" data-head="why">' in html
+
+
+def test_a_name_written_from_right_to_left_leaves_the_rest_of_a_sentence_in_order() -> None:
+    parts = ["**ملف أ-2/ب** 3: 768", Section("ملف 5", []), Fold("ملف 6", []), Facts({"a": "ملف 7"}, title="\u202eb")]
+    html = Page("t", parts).html()
+    assert "<b><bdi>ملف أ-2/ب</bdi></b> 3: 768" in html and "<h2><bdi>ملف</bdi> 5</h2>" in html
+    assert "<bdi>ملف</bdi> 6</summary>" in html and "<dd><bdi>ملف</bdi> 7</dd>" in html
+    assert "<h3>\\u202eb</h3>" in html and breakable("a/ملف_ب<") == "a/<wbr><bdi>ملف_<wbr>ب</bdi>&lt;"
+
+
+@pytest.mark.parametrize(("columns", "broad"), [(16, False), (17, True)])
+def test_a_table_of_more_columns_than_a_printed_page_has_room_for_is_printed_in_blocks(
+    columns: int, broad: bool
+) -> None:
+    table = Table([str(number) for number in range(columns)], [["1"] * columns])
+    assert ('<table class="broad">' in table.__html__()) is broad
+    assert "  .broad tr { display:grid;" in Page("t", [table]).html().partition("@media print")[2]
 
 
 def test_markdown() -> None:

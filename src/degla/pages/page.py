@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from degla.files import write_text
 from degla.pages import open_templates
 from degla.pages.plot import PAGE, PHONE, Mark
-from degla.pages.table import html_mark
+from degla.pages.table import html_mark, isolated
 from degla.version import __version__
 
 
@@ -61,7 +61,7 @@ class Section:
     parts: Parts
 
     def __html__(self) -> str:
-        return Markup("<h2>{}</h2>\n{}").format(self.title, _html(self.parts))
+        return Markup("<h2>{}</h2>\n{}").format(isolated(self.title), _html(self.parts))
 
     def markdown(self) -> str:
         """Return the parts under a second-level heading; "" if none of them has Markdown."""
@@ -79,7 +79,7 @@ class Fold:
 
     def __html__(self) -> str:
         return Markup("<details{}><summary>{}{}</summary>\n{}</details>").format(
-            Markup(" open") if self.open else "", html_mark(self.mark), self.title, _html(self.parts)
+            Markup(" open") if self.open else "", html_mark(self.mark), isolated(self.title), _html(self.parts)
         )
 
     def markdown(self) -> str:
@@ -156,7 +156,7 @@ class Facts:
         return list(self.facts.items()) if isinstance(self.facts, Mapping) else list(self.facts)
 
     def __html__(self) -> str:
-        head = Markup("<h3>{}{}</h3>").format(html_mark(self.mark), self.title) if self.title else ""
+        head = Markup("<h3>{}{}</h3>").format(html_mark(self.mark), isolated(self.title)) if self.title else ""
         lines = (Markup("<dt>{}</dt><dd>{}</dd>").format(name, _inline(text)) for name, text in self._pairs())
         return Markup('<div class="card">{}<dl>{}</dl></div>').format(head, Markup("\n").join(lines))
 
@@ -274,5 +274,5 @@ def _joined(texts: Iterable[str]) -> str:
 
 def _inline(text: str) -> Markup:
     """Escape the text, and convert `code` and **bold** to HTML."""
-    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(isolated(text)))
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", marked))

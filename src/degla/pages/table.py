@@ -1,7 +1,7 @@
 """One table, rendered as HTML, as Markdown or on a terminal.
 
 The first cell of a row names it and stays visible when a wide table is scrolled. On a phone a `stacked` table becomes
-one block per row, with the column's title before each cell.
+one block per row, with the column's title before each cell; so does, on paper, one of too many columns for a page.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Tone = Literal["", "up", "down"]
 Rendering = Literal["page", "text"]
 """HTML, or Markdown and terminal."""
+_LETTER = "[\\u0590-\\u08ff\\ufb1d-\\ufdff\\ufe70-\\ufefc]"
+_RIGHT_TO_LEFT = re.compile(rf"{_LETTER}+(?:[\s\d_./-]+{_LETTER}+)*")
+"""Words of scripts such as Hebrew and Arabic."""
 _TERMINAL_TONES = {"": "", "up": "green", "down": "red"}
 
 
@@ -219,10 +222,15 @@ def _latex_line(cells: Iterable[str], bold: Iterable[bool] = repeat(False)) -> s
     return " & ".join(marked) + r" \\"
 
 
+def isolated(text: str) -> Markup:
+    """Escape a text, so that names in it that are written from right to left leave the rest in order."""
+    return Markup(_RIGHT_TO_LEFT.sub(r"<bdi>\g<0></bdi>", str(escape(printable(text)))))
+
+
 def breakable(name: str) -> Markup:
     """Make a name breakable at the ends of its words, but not inside numbers."""
-    text = re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", str(escape(name)))
-    return Markup(re.sub(r"([/_.])(?=[^\W\d])", r"\1<wbr>", text))
+    text = re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", str(isolated(name)))
+    return Markup(re.sub(r"(?<!<)([/_.])(?=(?:<bdi>)?[^\W\d])", r"\1<wbr>", text))
 
 
 def html_mark(mark: Mark | None) -> Markup:

@@ -6,14 +6,10 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import takewhile
-from typing import Final
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
-
-_FRAME: Final = 3
-"""Width of a column's padding and left border; the table's right border is one more."""
 
 
 class ContinuedTable(Table):
@@ -31,9 +27,11 @@ class ContinuedTable(Table):
         yield from filter(None, (self.caption,))
 
     def _parts(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = options.max_width - 1
-        widths = [_FRAME + _longest([column.header, *column.cells], "\n") for column in self.columns]
-        least = [_FRAME + _least(column, max(10, options.max_width // 8)) for column in self.columns]
+        # A column's padding and left border, and the table's right border.
+        frame, right = (2, 0) if self.collapse_padding else (3, 1)
+        room = options.max_width - right
+        widths = [frame + _longest([column.header, *column.cells], "\n") for column in self.columns]
+        least = [frame + _least(column, max(10, options.max_width // 8)) for column in self.columns]
         names = len(list(takewhile(lambda column: column.justify == "left", self.columns)))
         if sum(widths) <= room or names == len(self.columns):
             yield from super().__rich_console__(console, options)
@@ -47,7 +45,7 @@ class ContinuedTable(Table):
             table = copy(self)
             shown = _shrink([widths[each] for each in part], [least[each] for each in part], room)
             table.columns = [
-                replace(self.columns[each], width=width - _FRAME, _index=at)
+                replace(self.columns[each], width=width - frame, _index=at)
                 for at, (each, width) in enumerate(zip(part, shown, strict=True))
             ]
             yield from super(ContinuedTable, table).__rich_console__(console, options)

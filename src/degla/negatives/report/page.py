@@ -25,8 +25,8 @@ from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.negatives.report.terminal import has_inserted_words, share_percent, with_interval
 from degla.pages import open_templates
 from degla.pages.page import Page, Raw
-from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg
-from degla.pages.table import breakable
+from degla.pages.plot import FONT, SOFT, Mark, dress, marks_of, new_figure, styled, to_svg
+from degla.pages.table import breakable, html_mark, isolated
 from degla.pages.words import UNKNOWN, counted, printable
 from degla.statistics.proportions import Proportion, wilson
 
@@ -43,14 +43,16 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
     """
     environment = open_templates("degla.negatives.report")
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
-    environment.filters.update(breakable=breakable, whole_flags=_whole_flags, counted=counted)
+    environment.filters.update(
+        breakable=breakable, dot=html_mark, isolated=isolated, whole_flags=_whole_flags, counted=counted
+    )
     rules = all_rules(files)
     body = environment.get_template(_TEMPLATE).render(
         files=files,
         unknown=UNKNOWN,
         rules=rules,
         inserted=has_inserted_words(files),
-        colours=_colours(files),
+        marks=_marks(files),
         drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
         wilson=wilson,
         frequent=frequent,
@@ -180,9 +182,14 @@ _WIDTH: Final = 4.7
 """Inches; at this width, letters are as large as the page's text on a phone."""
 
 
-def _colours(files: Sequence[Examination]) -> dict[str, str]:
-    """Map each file's label to its colour, the same everywhere on the page."""
-    return {file.label: PALETTE[place % len(PALETTE)] for place, file in enumerate(files)}
+def _marks(files: Sequence[Examination]) -> dict[str, Mark]:
+    """Map each file's label to its mark, the same everywhere on the page."""
+    return marks_of((file.label for file in files), baseline=None)
+
+
+def _on_line(mark: Mark) -> dict[str, Any]:
+    """Return matplotlib's options of a line or bar's end: a shape is drawn only where colours repeat."""
+    return {"color": mark.colour, "marker": "" if mark.shape == "circle" else mark.marker, "markersize": 4}
 
 
 @styled
@@ -190,10 +197,11 @@ def _draw_coverage(files: Sequence[Examination]) -> str:
     """One bar a rule and file: captions that have an accepted negative of the rule, percent."""
     names = all_rules(files)
     figure, axes = _new_rows(names, files)
-    for file, name, at, colour in _rows(names, files):
+    for file, name, at, mark in _rows(names, files):
         if rule := file.counts.rules.get(name):
             share = 100 * rule.covered / file.counts.captions
-            axes.barh(at, share, height=0.9 * 0.8 / len(files), color=colour, zorder=2)
+            axes.barh(at, share, height=0.9 * 0.8 / len(files), color=mark.colour, zorder=2)
+            axes.plot(share, at, **_on_line(mark))
             axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=FONT)
     axes.set_xlim(0, 108)
     axes.set_xlabel("captions with an accepted negative (%)")
@@ -203,7 +211,7 @@ def _draw_coverage(files: Sequence[Examination]) -> str:
 @styled
 def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
     """Share of captions by the number of different rules that they have a negative of."""
-    palette = _colours(files)
+    marks = _marks(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     most = max(max(file.counts.rules_a_caption) for file in files)
     width = 0.84 / len(files)
@@ -211,7 +219,8 @@ def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
         counts = file.counts.rules_a_caption
         heights = [100 * counts[number] / file.counts.captions for number in range(most + 1)]
         middles = [number - 0.42 + width * (place + 0.5) for number in range(most + 1)]
-        axes.bar(middles, heights, width=0.9 * width, color=palette[file.label], zorder=2)
+        axes.bar(middles, heights, width=0.9 * width, color=marks[file.label].colour, zorder=2)
+        axes.plot(middles, heights, linestyle="", **_on_line(marks[file.label]))
     axes.set_xticks(range(most + 1))
     axes.set_xlabel("different rules per caption")
     axes.set_ylabel("captions (%)")
@@ -221,11 +230,11 @@ def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
 @styled
 def _draw_lengths(files: Sequence[Examination]) -> str:
     """Draw the lengths in words of captions (grey, first file) and their negatives, as shares of pairs."""
-    palette = _colours(files)
+    marks = _marks(files)
     figure, axes = new_figure(_WIDTH, 2.7)
-    _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=SOFT, filled=True)
+    _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), Mark(SOFT), filled=True)
     for file in files:
-        _distribution(axes, _summed(file, lambda rule: rule.lengths), colour=palette[file.label])
+        _distribution(axes, _summed(file, lambda rule: rule.lengths), marks[file.label])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("words")
     axes.set_ylabel("accepted pairs (%)")
@@ -237,12 +246,12 @@ def _draw_distances(files: Sequence[Examination]) -> str:
     """Draw the words changed between caption and negative: mean, and the range of the middle 80 % of pairs."""
     names = all_rules(files)
     figure, axes = _new_rows(names, files)
-    for file, name, at, colour in _rows(names, files):
+    for file, name, at, mark in _rows(names, files):
         rule = file.counts.rules.get(name)
         if rule is not None and rule.accepted:
             ends = quantile(rule.distances, 0.1), quantile(rule.distances, 0.9)
-            axes.plot(ends, (at, at), color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-            axes.plot(mean(rule.distances), at, "o", color=colour, markersize=6, zorder=4)
+            axes.plot(ends, (at, at), color=mark.colour, linewidth=3, alpha=0.45, solid_capstyle="round")
+            axes.plot(mean(rule.distances), at, mark.marker, color=mark.colour, markersize=6, zorder=4)
     axes.set_xlim(left=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("words inserted, deleted or replaced")
@@ -263,10 +272,10 @@ def _draw_shares(
     """
     names = [rule for rule in all_rules(files) if any(rule in by_rule for by_rule in shares.values())]
     figure, axes = _new_rows(names, files)
-    for file, rule, at, colour in _rows(names, files):
+    for file, rule, at, mark in _rows(names, files):
         if share := shares[file.label].get(rule):
-            axes.plot((100 * share.low, 100 * share.high), (at, at), color=colour, linewidth=1.8, alpha=0.7)
-            axes.plot(100 * share.share, at, "o", color=colour, markersize=6.5, zorder=4)
+            axes.plot((100 * share.low, 100 * share.high), (at, at), color=mark.colour, linewidth=1.8, alpha=0.7)
+            axes.plot(100 * share.share, at, mark.marker, color=mark.colour, markersize=6.5, zorder=4)
     axes.axvline(100 * CHANCE, color=SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
     low = min([100 * share.low for by_rule in shares.values() for share in by_rule.values()] + [44.0])
     axes.set_xlim(max(0.0, low - 3), 101)
@@ -285,16 +294,16 @@ def _summed(file: Examination, part: Callable[[RuleCounts], Counter[int]]) -> Co
     return sum((part(rule) for rule in file.rules), Counter())
 
 
-def _distribution(axes: Any, counts: Counter[int], *, colour: str, filled: bool = False) -> None:
+def _distribution(axes: Any, counts: Counter[int], mark: Mark, *, filled: bool = False) -> None:
     total = sum(counts.values())
     if not total:
         return
     values = range(max(min(counts) - 1, 0), quantile(counts, 0.995) + 2)
     heights = [100 * counts[value] / total for value in values]
     if filled:
-        axes.fill_between(values, heights, step="mid", color=colour, alpha=0.28, linewidth=0)
+        axes.fill_between(values, heights, step="mid", color=mark.colour, alpha=0.28, linewidth=0)
     else:
-        axes.step(values, heights, where="mid", color=colour, linewidth=1.8)
+        axes.step(values, heights, where="mid", linewidth=1.8, **_on_line(mark))
 
 
 def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, Any]:
@@ -306,11 +315,11 @@ def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, 
     return figure, axes
 
 
-def _rows(names: Sequence[str], files: Sequence[Examination]) -> Iterator[tuple[Examination, str, float, str]]:
-    """Yield every file and rule with its vertical position and the file's colour."""
-    for place, (file, colour) in enumerate(zip(files, _colours(files).values(), strict=True)):
+def _rows(names: Sequence[str], files: Sequence[Examination]) -> Iterator[tuple[Examination, str, float, Mark]]:
+    """Yield every file and rule with its vertical position and the file's mark."""
+    for place, (file, mark) in enumerate(zip(files, _marks(files).values(), strict=True)):
         for row, name in enumerate(names):
-            yield file, name, row - 0.4 + 0.8 / len(files) * (place + 0.5), colour
+            yield file, name, row - 0.4 + 0.8 / len(files) * (place + 0.5), mark
 
 
 def _finish(figure: Any, axes: Any, name: str, *, grid: str) -> str:

@@ -8,11 +8,11 @@ from typing import Final
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from degla.negatives.report.counts import RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
+from degla.pages.terminal import ContinuedTable
 from degla.pages.words import counted
 from degla.statistics.proportions import Proportion, wilson
 
@@ -41,7 +41,7 @@ _narrow: Final = partial(with_interval, digits=0, to="-")
 
 def render_tables(files: Sequence[Examination]) -> Group:
     """Return all tables of the report."""
-    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED)]
+    parts: list[ContinuedTable | Text] = [_files(files), _rules(files), Text(_EXPLAINED)]
     if has_inserted_words(files):
         parts.append(_words(files))
     if any(file.giveaways for file in files):
@@ -66,9 +66,10 @@ def has_inserted_words(files: Sequence[Examination]) -> bool:
     return any(rule.put_in for file in files for rule in file.rules)
 
 
-def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | None = None) -> Table:
+def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | None = None) -> ContinuedTable:
     """Create a table with number columns between a first and an optional last text column."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = ContinuedTable(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.title = Text(title, style="table.title")
     table.add_column(first, overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", overflow="fold")
@@ -77,12 +78,12 @@ def new_table(title: str, first: str, numbers: Sequence[str], *, last: str | Non
     return table
 
 
-def add_row(table: Table, *cells: str) -> None:
+def add_row(table: ContinuedTable, *cells: str) -> None:
     """Add a row of plain texts; square brackets are not parsed as markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
-def _files(files: Sequence[Examination]) -> Table:
+def _files(files: Sequence[Examination]) -> ContinuedTable:
     table = new_table("Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "blind %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
@@ -98,7 +99,7 @@ def _files(files: Sequence[Examination]) -> Table:
     return table
 
 
-def _rules(files: Sequence[Examination]) -> Table:
+def _rules(files: Sequence[Examination]) -> ContinuedTable:
     judged = any(file.likelier for file in files)
     numbers = ["accepted", "accepted %", "captions %", "changed", "blind %", *(["likelier %"] if judged else [])]
 
@@ -116,7 +117,7 @@ def _rules(files: Sequence[Examination]) -> Table:
     return _by_rule(new_table("By rule", "rule", numbers), files, cells)
 
 
-def _words(files: Sequence[Examination]) -> Table:
+def _words(files: Sequence[Examination]) -> ContinuedTable:
     headings = ["words", "different", "entropy, bits"]
 
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
@@ -132,7 +133,7 @@ def _words(files: Sequence[Examination]) -> Table:
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.put_in))
 
 
-def _giveaways(files: Sequence[Examination]) -> Table:
+def _giveaways(files: Sequence[Examination]) -> ContinuedTable:
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         return [" ".join(file.giveaways[rule.name].sentences) if rule.name in file.giveaways else "-"]
 
@@ -140,7 +141,7 @@ def _giveaways(files: Sequence[Examination]) -> Table:
     return _by_rule(table, files, cells, where=lambda rule: rule.accepted > 0)
 
 
-def _reasons(files: Sequence[Examination]) -> Table:
+def _reasons(files: Sequence[Examination]) -> ContinuedTable:
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
         return [", ".join(f"{reason} {times:,}" for reason, times in rule.reasons.most_common())]
 
@@ -148,7 +149,7 @@ def _reasons(files: Sequence[Examination]) -> Table:
     return _by_rule(table, files, cells, where=lambda rule: bool(rule.reasons))
 
 
-def _answers(files: Sequence[Examination]) -> Table:
+def _answers(files: Sequence[Examination]) -> ContinuedTable:
     table = new_table("Answers of the language model", "file", ["requests", "sent", "repaired"], last="by outcome")
     for file in files:
         if file.outcomes is not None:
@@ -165,12 +166,12 @@ def _answers(files: Sequence[Examination]) -> Table:
 
 
 def _by_rule(
-    table: Table,
+    table: ContinuedTable,
     files: Sequence[Examination],
     cells: Callable[[Examination, RuleCounts], list[str]],
     *,
     where: Callable[[RuleCounts], bool] = lambda rule: True,
-) -> Table:
+) -> ContinuedTable:
     """Fill the table with one line per rule; with several files, one line per file below the rule's name."""
     for name in all_rules(files):
         rows = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
