@@ -188,7 +188,7 @@ def describe_model(verb: argparse.ArgumentParser) -> None:
     describe_server(group, whose="openai: ", concurrency=64, timeout=60)
     group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
     group.add_argument(
-        "--max-tokens", type=int, default=160, metavar="N", help="openai: limit of an answer (%(default)s)"
+        "--max-tokens", type=int, default=160, metavar="N", help="openai: longest answer, in tokens (%(default)s)"
     )
     group.add_argument("--threads", type=int, default=1, metavar="N", help="embedded: CPU threads (1)")
     group.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
@@ -292,7 +292,7 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     verb.add_argument("--out", type=Path, required=True, help="output folder; finished work in it is kept")
     verb.add_argument("--processes", type=int, metavar="N", help=f"parallel {runs}, one thread each (one per CPU)")
     verb.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help=f"ray: do the {runs} on a cluster (RAY_ADDRESS)"
+        "--engine", choices=("local", "ray"), default="local", help=f"ray: {runs} on a cluster (RAY_ADDRESS)"
     )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
     verb.add_argument("--json", action="store_true", help=f"print {result}")
