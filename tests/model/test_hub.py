@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from degla import cli
 from degla.errors import InputError
@@ -163,10 +165,31 @@ def test_no_network_is_reported_at_once(
     # No tower is built: files to fetch are looked up before, or right after.
     if "SigLIP" in name:
         monkeypatch.setattr("open_clip.create_model_and_transforms", lambda *_, **__: (None, None, None))
-    with pytest.raises(InputError, match=rf"^{name}: is not on this machine.* \(no connection to huggingface\.co: "
-                       r"No route to host\)"):  # fmt: skip
+    parts = "its text tower or tokenizer " if name.endswith(":random") else ""
+    with pytest.raises(InputError, match=rf"^{name}: {parts}is not on this machine.* \(no connection to "
+                       r"huggingface\.co: No route to host\)"):  # fmt: skip
         load_encoder(name)
     assert len(online) == 1, "the hub was asked again, although there is no connection to it"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("logit_scale"), "the weights do not match this architecture: they lack logit_scale"),
+        (OSError("no tokenizer"), "its text tower or tokenizer is not on this machine"),
+    ],
+)
+def test_a_file_of_weights_that_do_not_match_is_no_matter_of_the_network(
+    error: Exception, message: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    weights = tmp_path / "weights.pt"
+    torch.save({"visual.proj": torch.zeros(2, 2)}, weights)
+    monkeypatch.setattr("open_clip.create_model_and_transforms", fail)
+    with pytest.raises(InputError, match=f"^ViT-B-16-SigLIP:{re.escape(str(weights))}: {message}"):
+        load_encoder(f"ViT-B-16-SigLIP:{weights}")
 
 
 def test_a_name_that_is_never_found_is_given_up(monkeypatch: pytest.MonkeyPatch, online: list[Any]) -> None:

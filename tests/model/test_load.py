@@ -262,6 +262,13 @@ def _spoiled(folder: Path, how: str) -> None:
         save_file({name: value for name, value in state.items() if name.startswith("visual")}, file)
     elif how == "classifier":
         save_file(state | {"classifier.weight": torch.zeros(3, 16)}, file)
+    elif how == "bias":
+        save_file(state | {"logit_bias": torch.tensor(-10.0)}, file)
+    elif how == "no scale":
+        save_file({name: value for name, value in state.items() if name != "logit_scale"}, file)
+        content = json.loads(config.read_text())
+        content["model_cfg"]["init_logit_bias"] = -10
+        config.write_text(json.dumps(content))
     else:
         content = json.loads(config.read_text())
         content["model_cfg"]["vision_cfg"] = {"timm_model_name": how, "image_size": 32}
@@ -277,6 +284,8 @@ def _spoiled(folder: Path, how: str) -> None:
         ("another activation", r"/open_clip_pytorch_model\.safetensors: .* trained with GELU, .* or set quick_gelu"),
         ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both towers are needed\."),
         ("classifier", r": they have classifier\.weight\. This is a classifier with its own classes"),
+        ("bias", r": the weights do not match this architecture: they have logit_bias\. Use weights and"),
+        ("no scale", r": the weights do not match this architecture: they lack logit_scale\. Use weights and"),
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
     ],
 )

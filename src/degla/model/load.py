@@ -330,15 +330,20 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
         return load_from_transformers(folder, name=name)
     if why is None:
         return _with_fetched_weights(source, _from_open_clip(source, pretrained=pretrained, name=name))
+    parts = not tag and not source.startswith("hf-hub:")  # Only text tower or tokenizer may be at the hub.
     with offline():
         try:
             if tag and not tag.get("hf_hub") and not (_FETCHED / Path(tag.get("url", "")).name).is_file():
                 raise InputError(f"{_FETCHED} does not contain its weights")
             encoder = _from_open_clip(source, pretrained=pretrained, name=name)
-        except InputError:
+        except InputError as error:
+            # What a user's own file of weights has wrong is no matter of the network.
+            if parts and pretrained and not isinstance(error.__context__, OSError):
+                raise
             raise InputError(
-                f"{name}: is not on this machine, and the Hugging Face hub cannot be reached ({why}). Connect to the "
-                "network, or use a local model: a folder, ARCHITECTURE:FILE, world or photo."
+                f"{name}: {'its text tower or tokenizer ' if parts else ''}is not on this machine, and the Hugging "
+                f"Face hub cannot be reached ({why}). Connect to the network, or use a local model: a folder, "
+                f"{'' if parts else 'ARCHITECTURE:FILE, '}world or photo."
             ) from None
     return _with_fetched_weights(source, encoder)
 
@@ -383,7 +388,7 @@ def _from_open_clip(
         raise InputError(f"{name}: {error}. Use the architecture whose activation matches the weights.") from None
     except ImportError as error:
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
-    except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, AttributeError, AssertionError, pickle.UnpicklingError) as error:
         config = model_config or (open_clip.get_model_config(source) if source in open_clip.list_models() else {})
         raise InputError(f"{name}: {what_does_not_fit(error, weights or Path(pretrained or ''), config)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types

@@ -175,6 +175,11 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
         [name for line in lines if line.startswith(word) for name in _QUOTED.findall(line)]
         for word in ("Missing key", "Unexpected key")
     )
+    # open_clip reads scale and bias before PyTorch compares the names.
+    if isinstance(error, KeyError) and error.args == ("logit_scale",):
+        lacking = ["logit_scale"]
+    if isinstance(error, AttributeError) and text.endswith("has no attribute 'ndim'"):
+        more = ["logit_bias"]
     differences = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
     differences += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
     if "pos_embed width changed" in text:  # open_clip asserts this before PyTorch compares the others.
@@ -182,7 +187,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
     if re.search(r"not implemented for '(Half|BFloat16)'", text):
         differences = ["they are for another number of patches, and open_clip resizes only float32 weights"]
     if not differences:
-        return first_lines(text) or type(error).__name__
+        start = "cannot be loaded: " if isinstance(error, KeyError | AttributeError) else ""
+        return start + (first_lines(text) or type(error).__name__)
     remedy = _remedy(lacking, more, weights, config)
     return f"the weights do not match this architecture: {'; '.join(differences)}. {remedy}"
 
@@ -228,7 +234,7 @@ def _common_prefix(lacking: list[str], more: list[str]) -> str:
 
 
 def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[str, Any]) -> str:
-    tower = {name.startswith("visual.") for name in lacking}
+    tower = {name.startswith("visual.") for name in lacking if name != "logit_scale"}
     if not more and len(tower) == 1:
         return "A single tower is not enough; both towers are needed."
     if prefix := _common_prefix(lacking, more):
