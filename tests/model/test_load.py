@@ -264,8 +264,10 @@ def _spoiled(folder: Path, how: str) -> None:
         save_file(state | {"classifier.weight": torch.zeros(3, 16)}, file)
     elif how == "bias":
         save_file(state | {"logit_bias": torch.tensor(-10.0)}, file)
-    elif how == "no scale":
-        save_file({name: value for name, value in state.items() if name != "logit_scale"}, file)
+    elif how in ("no scale", "no bias"):
+        if how == "no scale":
+            del state["logit_scale"]
+        save_file(state, file)
         content = json.loads(config.read_text())
         content["model_cfg"]["init_logit_bias"] = -10
         config.write_text(json.dumps(content))
@@ -286,6 +288,7 @@ def _spoiled(folder: Path, how: str) -> None:
         ("classifier", r": they have classifier\.weight\. This is a classifier with its own classes"),
         ("bias", r": the weights do not match this architecture: they have logit_bias\. Use weights and"),
         ("no scale", r": the weights do not match this architecture: they lack logit_scale\. Use weights and"),
+        ("no bias", r": the weights do not match this architecture: they lack logit_bias\. Use weights and"),
         ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
     ],
 )

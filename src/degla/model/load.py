@@ -380,6 +380,9 @@ def _from_open_clip(
                 source, pretrained=pretrained, require_pretrained=folder, pretrained_text=False
             )
         require_floats(weights or Path(pretrained or ""), clip)
+        bias = getattr(clip, "logit_bias", None)
+        if (folder or pretrained) and bias is not None and not bias.any():
+            raise KeyError("logit_bias")  # open_clip fills in 0 where the weights have none.
         config = model_config or dict(open_clip.get_model_config(source))
         tokenize = open_tokenizer(source, config, files)
     except InputError:

@@ -176,8 +176,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
         for word in ("Missing key", "Unexpected key")
     )
     # open_clip reads scale and bias before PyTorch compares the names.
-    if isinstance(error, KeyError) and error.args == ("logit_scale",):
-        lacking = ["logit_scale"]
+    if isinstance(error, KeyError) and text.startswith("'logit_"):
+        lacking = [text.strip("'")]
     if isinstance(error, AttributeError) and text.endswith("has no attribute 'ndim'"):
         more = ["logit_bias"]
     differences = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("have", more)) if names]
@@ -234,7 +234,7 @@ def _common_prefix(lacking: list[str], more: list[str]) -> str:
 
 
 def _remedy(lacking: list[str], more: list[str], weights: Path, config: Mapping[str, Any]) -> str:
-    tower = {name.startswith("visual.") for name in lacking if name != "logit_scale"}
+    tower = {name.startswith("visual.") for name in lacking if not name.startswith("logit_")}
     if not more and len(tower) == 1:
         return "A single tower is not enough; both towers are needed."
     if prefix := _common_prefix(lacking, more):
