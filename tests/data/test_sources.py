@@ -260,10 +260,12 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path, capsys: pytest.CaptureF
     )
     every = list(read_captions(path, columns=Columns(split=("all",))))
     assert [(row.id, row.image, row.image_id, row.text) for row in every] == [
-        ("40", "val2014/b.jpg", "7", "A dog."), ("41", "val2014/b.jpg", "7", "A cat."), ("0", "b.jpg", "0", "A cow."),
-        ("2-0", "c.jpg", "c.jpg", "A sow."), ("2-1", "c.jpg", "c.jpg", "A pig."),
+        ("40", "val2014/b.jpg", "7", "A dog."), ("41", "val2014/b.jpg", "7", "A cat."),
+        ("0", "b.jpg", "b.jpg", "A cow."), ("2-0", "c.jpg", "c.jpg", "A sow."),
+        ("2-1", "c.jpg", "c.jpg", "A pig."),
     ]  # fmt: skip
-    assert list(read_captions(path, columns=Columns(split=("test", "all")))) == every
+    with pytest.raises(InputError, match=r"'all' reads all splits\. Name it alone, or .* Its splits"):
+        list(read_captions(path, columns=Columns(split=("all", "test"))))
     some = read_captions(path, columns=Columns(split=("train", "restval")))
     assert list(some) == [row for row in every if row.id != "0"], "without the test images"
     command = ["prepare", "split", str(path), "--out", str(tmp_path / "halves"), "--split", "restval", "test"]
@@ -272,6 +274,26 @@ def test_karpathys_json_is_read_by_split(tmp_path: Path, capsys: pytest.CaptureF
     for split, message in (((), "name the splits to read"), (("dev",), "has no split 'dev'")):
         with pytest.raises(InputError, match=rf"dataset_coco\.json: {message}.*{sizes}"):
             list(read_captions(path, columns=Columns(split=split)))
+
+
+def test_karpathys_images_have_one_kind_of_number_in_a_file(tmp_path: Path) -> None:
+    """`imgid` counts images from 0, and COCO's ids may be as small."""
+    path, sentences = tmp_path / "k.json", [{"raw": "A dog."}]
+    for numbers, names in (
+        (({"cocoid": 1, "imgid": 0}, {"imgid": 1}), ["1", "1.jpg"]),
+        (({"imgid": 0}, {"imgid": 1}), ["0", "1"]),
+        (({"imgid": 0}, {"cocoid": 0}), ["0.jpg", "0"]),
+    ):
+        images = [{**each, "filename": f"{n}.jpg", "sentences": sentences} for n, each in enumerate(numbers)]
+        path.write_text(karpathy(*images))
+        assert [row.image_id for row in read_captions(path, columns=Columns(split=("test",)))] == names
+
+
+def test_karpathys_json_is_known_by_a_first_image_of_many_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "k.json"
+    sentences = [{"tokens": ["a", "dog"], "raw": f"A dog of {n}."} for n in range(3_000)]
+    path.write_text(json.dumps({"images": [{"sentences": sentences, "split": "test", "filename": "b.jpg"}]}))
+    assert len(list(read_captions(path, columns=Columns(split=("test",))))) == 3_000
 
 
 @pytest.mark.parametrize(

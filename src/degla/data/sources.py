@@ -18,7 +18,7 @@ from degla.records import CaptionRecord, NegativeRecord
 from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf
 
-VERSION = 2
+VERSION = 3
 """Changes when the same file gives other records, which invalidates cached rows."""
 
 FORMATS = Shelf("degla.data.formats", "file format")

@@ -16,7 +16,7 @@ from degla.parse import describe_json, in_one_line, open_file
 from degla.records import validate
 
 ENDINGS = (".json",)
-_HEAD = 65_536  # Bytes that hold the keys of the first image.
+_HEAD = 65_536  # Bytes that hold the first keys of the first image.
 _ALL = "all"
 _EXAMPLE = (
     'Needed: {"images": [{"filepath": "val2014", "filename": "COCO_val2014_000000000042.jpg", "cocoid": 42, '
@@ -40,18 +40,19 @@ class _Image(BaseModel):
 
 
 def claims(path: Path) -> bool:
-    """Claim a file that starts with an object whose first image has a file name and sentences."""
+    """Claim a file that starts with an object whose first image has sentences and a file name, which may be behind
+    more sentences than are read."""
     if first_character(path) != "{":
         return False
     with open_file(path) as stream:
         head = stream.read(_HEAD)
-    return b'"filename"' in head and b'"sentences"' in head
+    return b'"sentences"' in head and (b'"filename"' in head or b'"raw"' in head)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """Yield the sentences of the images of some splits, with their `sentid` (else "IMAGE-N", both from 0) as id.
 
-    `image_id` is `cocoid`, else `imgid`, else the path.
+    `image_id` is `cocoid`, in a file without any `imgid`; the path of an image that has none.
 
     Raises:
         InputError: the file has another structure, an image has an invalid field, no split or an absent one is named,
@@ -61,6 +62,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     rows = _rows(path)
     sizes = Counter(row["split"] for row in rows if isinstance(row.get("split"), str))
     _check(columns.split, sizes, path=path)
+    # A file with both counts by each from 0: two images could have one id.
+    numbered_by = "cocoid" if any(row.get("cocoid") is not None for row in rows) else "imgid"
     others = set[object]() if _ALL in columns.split else sizes.keys() - {*columns.split}
     for number, row in enumerate(rows):
         if isinstance(row.get("split"), str) and row["split"] in others:
@@ -68,7 +71,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         where = _place(path, number)
         image = validate(_Image, row, where=where)
         file = f"{image.filepath}/{image.filename}" if image.filepath else image.filename
-        name = next((str(each) for each in (image.cocoid, image.imgid) if each is not None), file)
+        own_number = getattr(image, numbered_by)
+        name = file if own_number is None else str(own_number)
         for position, sentence in enumerate(image.sentences):
             own = f"{number}-{position}" if sentence.sentid is None else str(sentence.sentid)
             fields = {"id": own, "image": file, "text": sentence.raw, "image_id": name}
@@ -84,6 +88,8 @@ def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
     if not wanted:
         # Test images must not get into training because nobody thought of them.
         raise InputError(f"{path}: name the splits to read, for example --split train restval. {remedy}")
+    if _ALL in wanted and len(wanted) > 1:
+        raise InputError(f"{path}: {_ALL!r} reads all splits. Name it alone, or name only the splits to read. {remedy}")
     if odd := next((split for split in wanted if split != _ALL and split not in sizes), None):
         raise InputError(f"{path}: has no split {odd!r}. {remedy}")
 
