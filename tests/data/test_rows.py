@@ -23,7 +23,7 @@ import torch
 from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
-from degla.data import images, joining, prepared, sources, table
+from degla.data import columns, images, joining, prepared, table
 from degla.data.dataset import data_counts, data_digests
 from degla.data.pairs import PairRow, normalized_words
 from degla.errors import DeglaError, InputError
@@ -206,7 +206,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
 
     with monkeypatch.context() as watched:
         watched.setattr(images, "look_for", refuse)
-        watched.setattr(sources, "captions_of_row", refuse)
+        watched.setattr(columns, "captions_of_row", refuse)
         watched.setattr("degla.data.formats.jsonl.captions_of_rows", refuse)
         second = read(config)
         fewer = read_rows(replace(config.data, negatives_per_caption=2))
