@@ -209,6 +209,8 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
     rows = degla.read_captions(tmp_path / "dataset.json", split=["restval", "train"])
     assert [row.text for row in rows] == [texts[0], texts[2]]
+    assert degla.write_negatives(tmp_path / "dataset.json", tmp_path / "k.jsonl", split=["train"]).captions == 1
+    assert degla.write_negatives(own, tmp_path / "o.jsonl", format="jsonl", **columns).captions == 1
     summary = degla.write_negatives(table, tmp_path / "negatives.jsonl")
     negatives = degla.generate_negatives(texts)
     assert summary.captions == 3 and len(negatives) == 3 and negatives[2] == []

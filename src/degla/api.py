@@ -210,17 +210,24 @@ def write_negatives(
     per_rule: int = 1,
     seed: int = 0,
     workers: int = 1,
+    format: str = "auto",
+    split: Sequence[str] = (),
+    id_column: str = "id",
+    image_column: str = "image",
+    text_column: str = "text",
+    image_id_column: str = "image_id",
 ) -> Summary:
     """Generate hard negatives of a captions file, as `degla negatives`; repeat an interrupted call to resume it.
 
     Args:
-        captions: COCO json, JSONL, Parquet, CSV, TSV or a datasets folder.
+        captions: COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder.
         out: JSONL file to write.
         rules: rule names (`degla ls rules`); by default those of `degla negatives`. Those of `degla ls positives` make
             altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's id, the rule's name and the captions' word use.
         workers: number of processes.
+        format, split, id_column, image_column, text_column, image_id_column: of the captions, as in `read_captions`.
 
     Returns:
         Counts for the whole file; `plain()` returns them as JSON values.
@@ -228,6 +235,7 @@ def write_negatives(
     Raises:
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
     """
+    from degla.data.columns import Columns
     from degla.data.formats.jsonl import ENDINGS
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
@@ -239,7 +247,9 @@ def write_negatives(
     _whole(workers, "write_negatives: workers")
     if target.suffix.lower() not in ENDINGS and not target.is_dir():
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
-    read = partial(read_captions, source)
+    splits = tuple(_listed(split, "write_negatives: split", str))
+    columns = Columns(id_column, image_column, text_column, image_id_column, split=splits)
+    read = partial(read_captions, source, format=format, columns=columns)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
     return generate(read, settings, out=target, workers=workers)
 
