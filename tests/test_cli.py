@@ -520,3 +520,17 @@ def test_a_terminal_does_not_obey_what_files_say(tmp_path: Path, capsys: pytest.
     wrong = capsys.readouterr()
     assert "\\x1b]0;title" in output.out and "\\x1b]0;title" in wrong.err
     assert not {"\x1b", "\x07", "\u202e"} & {*output.out, *output.err, *wrong.err}
+
+
+def test_a_home_folder_behind_an_equals_sign_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Shells leave --out=~/n.jsonl as it is."""
+    (tmp_path / "captions.csv").write_text("id,image,text\n0,0.jpg,a dog chases a cat\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    command = ["negatives", "captions.csv", "--rules", "negation"]
+    assert main([*command, "--out=~/n.jsonl"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "home" / "n.jsonl").is_file() and not (tmp_path / "~").exists()
+    assert main([*command, "--out=~n.jsonl"]) == 0 and (tmp_path / "~n.jsonl").is_file(), "a name of a file"

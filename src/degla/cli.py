@@ -6,6 +6,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import select
 import sys
 import warnings
@@ -78,6 +79,9 @@ def _run(words: list[str]) -> int:
     odd = next((word for word in words if word.encode(errors="replace").decode() != word), None)
     if odd is not None:
         raise InputError(f"{odd}: not UTF-8, so no result could name it. Rename the file, or use a UTF-8 locale.")
+    # A shell replaces "~" only where a word begins with it: --out=~/runs made a folder of that name.
+    home = os.path.expanduser("~")  # noqa: PTH111 no error without a home
+    words = [re.sub(r"^(--[^=]+=)~(?=/|$)", lambda match: match[1] + home, word) for word in words]
     for word in words:
         check_address(word.partition("=")[2] if word.startswith("--") else word)
     if not words or words[0].startswith("-"):
