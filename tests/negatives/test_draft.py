@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,10 @@ def test_captions_are_drawn_at_random_among_those_that_the_rule_can_change() -> 
 
 
 def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_is_drawn(tmp_path: Path) -> None:
-    """ "A man and a woman." has two nouns, and no exchange of them makes it false."""
-    texts = ["A man and a woman."] * 30 + ["A dog sits behind a cat."] * 10
+    """ "A dog and a cat." has two nouns, and no exchange of them makes it false."""
+    animals = ("dog", "cat", "horse", "cow", "sheep", "goat", "bird", "duck", "pig")
+    texts = [f"A {one} and a {other}." for one, other in combinations(animals, 2)][:30]
+    texts += [f"A man sits behind a {one}." for one in (*animals, "woman")]
     captions = [
         CaptionRecord(id=str(number), image="a.jpg", text=text, image_id="a") for number, text in enumerate(texts)
     ]
@@ -91,6 +94,13 @@ def test_without_a_model_that_writes_the_grammar_can_change_every_caption_that_i
     assert draft_examples(captions, settings, model=None, **chosen)[0] == 8  # type: ignore[arg-type]
     written = draw_captions(captions, rule="swap_nouns", count=40, seed=0)
     assert len(written) == 40, "a model that writes may see more than the grammar"
+
+
+def test_equal_captions_are_drawn_once(tmp_path: Path) -> None:
+    texts = ["A dog sits behind a cat."] * 9 + ["A man rides a horse."]
+    captions = [CaptionRecord(id=str(n), image="a.jpg", text=text, image_id="a") for n, text in enumerate(texts)]
+    chosen = {"out": tmp_path / "drafts.jsonl", "count": 8, "progress": False}
+    assert draft_examples(captions, SETTINGS, model=None, **chosen)[0] == 2  # type: ignore[arg-type]
 
 
 def test_a_rule_that_changes_few_captions_finds_one() -> None:

@@ -125,7 +125,9 @@ def draft_examples(
 def draw_captions(
     captions: Iterable[CaptionRecord], *, rule: str, count: int, seed: int, writes: bool = True
 ) -> list[CaptionRecord]:
-    """Draw at most `count` captions that a rule can change, in random order; keeps 100 times as many and 1,000 more.
+    """Draw at most `count` captions of different texts that a rule can change, in random order.
+
+    Holds 100 times as many captions and 1,000 more.
 
     Args:
         captions: captions to draw from.
@@ -135,7 +137,7 @@ def draw_captions(
         writes: whether a model writes the change; otherwise the grammar must have a candidate.
     """
     member = load_rule(rule)
-    usable: list[CaptionRecord] = []
+    usable: dict[str, CaptionRecord] = {}  # By text: drafts of equal captions are often equal.
 
     def lot(record: CaptionRecord) -> bytes:
         return hashlib.sha256(f"{seed}\n{record.id}".encode()).digest()
@@ -144,13 +146,12 @@ def draw_captions(
     while len(usable) < count and (batch := list(islice(candidates, 64))):
         english = [record for record in batch if check_caption(record.text).accepted]
         tagged = parse([record.text for record in english])
-        usable += [
-            record
-            for record, caption in zip(english, tagged, strict=True)
-            if member.ask(caption, ()) is not None
-            and (writes or any(judge(member, caption, text).accepted for text in member.read(caption, None, Random(0))))
-        ]
-    return usable[:count]
+        for record, caption in zip(english, tagged, strict=True):
+            if member.ask(caption, ()) is not None and (
+                writes or any(judge(member, caption, text).accepted for text in member.read(caption, None, Random(0)))
+            ):
+                usable.setdefault(record.text, record)
+    return list(usable.values())[:count]
 
 
 class Decision(Record):
