@@ -6,6 +6,7 @@ still true for the image (`still_true`). Rows that are already rejected stay rej
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import YES_OR_NO, ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
@@ -22,10 +24,12 @@ from degla.negatives.run.stream import hash_text
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
+    from degla.evaluation.embed import EmbeddedItems
     from degla.evaluation.models import EmbeddingModel
     from degla.negatives.llm.likelihood import Likelihood
     from degla.negatives.run.output import Journal
 
+_log = logging.getLogger(__name__)
 _ROWS: Final = 256
 """Rows screened at a time, so that memory does not grow with the file."""
 
@@ -230,23 +234,21 @@ class ImageScreen:
         return f"image by {self.encoder.name}"
 
     def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
-        """Judge each row; None if the image is missing.
+        """Judge each row; None if the image is missing or, with a warning, cannot be read.
 
         Raises:
-            InputError: an image cannot be read.
             DeglaError: an embedding is not finite.
         """
-        from degla.evaluation.embed import Embedder
         from degla.evaluation.image_files import has_image
 
         there = [row for row in rows if has_image(self.images, row.caption.image)]
-        if not there:
-            return [None] * len(rows)
-        embedder = Embedder(self.encoder, self.images)
-        embeddings = embedder.embed(
-            (ItemImage(path=row.caption.image) for row in there),
-            (text for row in there for text in (row.caption.text, row.text)),
-        )
+        try:
+            embeddings = self._embed(there)
+        except InputError:
+            bad = {path for path in dict.fromkeys(row.caption.image for row in there) if not self._is_readable(path)}
+            if not bad:
+                raise
+            embeddings = self._embed([row for row in there if row.caption.image not in bad])
         verdicts: list[Verdict | None] = []
         for row in rows:
             number = embeddings.image_row.get(ItemImage(path=row.caption.image))
@@ -259,3 +261,21 @@ class ImageScreen:
             )
             verdicts.append(refused("still_true") if negative >= caption - self.margin else ACCEPTED)
         return verdicts
+
+    def _embed(self, rows: Sequence[Screened]) -> EmbeddedItems:
+        from degla.evaluation.embed import Embedder
+
+        return Embedder(self.encoder, self.images).embed(
+            (ItemImage(path=row.caption.image) for row in rows),
+            (text for row in rows for text in (row.caption.text, row.text)),
+        )
+
+    def _is_readable(self, path: str) -> bool:
+        from degla.evaluation.image_files import decode_image, read_image_file
+
+        try:
+            decode_image(read_image_file(self.images, path), self.images, path)
+        except InputError as error:
+            _log.warning("%s Its negatives are not judged.", error)
+            return False
+        return True

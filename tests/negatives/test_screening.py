@@ -235,6 +235,22 @@ def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
     assert ImageScreen(encoder, pictures, middle)(rows) == [*expected, None], "the third has no image"
 
 
+def test_rows_of_an_image_that_cannot_be_read_stay_undecided(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = spread_row(b"x", 8)
+    alike = FakeEncoder(lambda image: row, lambda tokens: row)
+    with CaptionIndex(RECORDS) as index:
+        rows = [Screened(each, caption) for each in ROWS if (caption := index.find(each.caption_id)) is not None]
+    whole = ImageScreen(alike, pictures)(rows)
+    bad = RECORDS[0].image
+    (pictures / bad).write_bytes(b"no image")
+    some = ImageScreen(alike, pictures)(rows)
+    assert some == [None if row.caption.image == bad else verdict for row, verdict in zip(rows, whole, strict=True)]
+    assert whole != some and set(some) == {None, refused("still_true")}
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert bad in message and message.endswith("Its negatives are not judged.")
+    assert ImageScreen(alike, pictures)(rows[:1]) == [None], "the only image"
+
+
 def test_a_model_that_overflows_refuses_nothing_silently(pictures: Path) -> None:
     """NaN compares below no margin, so every negative would pass."""
     row = spread_row(b"x", 8)
