@@ -224,3 +224,7 @@ def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:
     text = card(CardFacts(title="x", form="checkpoint", origin="x", checkpoint=tmp_path))
     assert "`base`, fine-tuned by degla" in text and "/home/me" not in text
     assert "configuration is from another version" in text
+    for model in ("ViT-B-32:/home/me/w.pt", "local-dir:/home/me/w.pt", "ViT-B-32:../home/me/w.pt", "~/home/me/w.pt"):
+        (tmp_path / "config.json").write_text(json.dumps({"recipe": "degla", "model": model}))
+        text = card(CardFacts(title="x", form="checkpoint", origin=model, checkpoint=tmp_path))
+        assert "w.pt" in text and "home" not in text, "a card is published"

@@ -102,5 +102,8 @@ def command(config: TrainConfig) -> list[str]:
 
 
 def bare_name(model: str) -> str:
-    """Return a model's name without local folders."""
-    return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model
+    """Return a model's name without local folders, which FOLDER and ARCHITECTURE:FILE may have."""
+    kind, colon, path = model.partition(":")
+    if not colon or path.startswith("//"):  # A folder, or an address.
+        kind, colon, path = "", "", model
+    return kind + colon + (Path(path).name if Path(path).is_absolute() or path.startswith((".", "~")) else path)
