@@ -89,6 +89,26 @@ def test_what_changed_after_the_training_is_named(tiny_model: Path, pairs: Pairs
     assert _changed(run) == ("the images of again.jsonl",)
 
 
+def test_images_that_are_elsewhere_are_said_to_be(
+    tiny_model: Path, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Absolute captions and relative images: from another folder, no image is there."""
+    monkeypatch.chdir(pairs["images"].parent)
+    run = train(_config(tiny_model, pairs | {"images": Path(pairs["images"].name)}, tmp_path / "run")).folder
+    assert _changed(run) == () and "is there" not in caplog.text
+    monkeypatch.chdir(tmp_path)
+    assert _changed(run) == ("the images of captions.jsonl",)
+    assert "images: none of the images of captions.jsonl is there. A run's relative paths are relative" in caplog.text
+
+
+def test_second_images_that_no_training_read_may_lack_a_text(tiny_model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    rows = [json.loads(line) | {"distractor_image": "003.png"} for line in pairs["captions"].read_text().splitlines()]
+    pairs["captions"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = train(tiny_config("clip", model=tiny_model, pairs=pairs, out=tmp_path / "run")).folder
+    images = training_images(str(run))
+    assert images is not None and images.files == {pairs["images"] / row["image"] for row in rows}
+
+
 def test_each_size_is_read_once(
     tiny_model: Path, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,10 +118,12 @@ def test_each_size_is_read_once(
     again.mkdir()
     images = training_images(str(run))
     assert images is not None and images.sizes[first] == first.stat().st_size
-    assert images.files - images.sizes.keys() == {again}
+    unsized = {again, pairs["images"] / "second.png"}
+    assert images.files - images.sizes.keys() == unsized
     asked, state_of = [], overlap._state_of
     monkeypatch.setattr(overlap, "_state_of", lambda file: asked.append(file) or state_of(file))
-    assert find_leakage(images, [], root=tmp_path).images == len(images.files) and asked == [again]
+    assert find_leakage(images, [], root=tmp_path).images == len(images.files)
+    assert len(asked) == 2 and {*asked} == unsized
     shutil.copy(first, tmp_path / "renamed.png")
     (leak,) = find_leakage(images, [("own", ["renamed.png"])], root=tmp_path).overlaps
     assert leak.by_content == 1
@@ -187,12 +209,12 @@ def test_results_and_reports_say_so(
     assert not result.leakage.is_sure
     save_result(result, tmp_path / "tuned.json")
     sentence = (
-        "tuned: the images of captions.jsonl changed after the training: benchmark images that were trained on may be "
-        "missed, and others counted."
+        "tuned: the images of captions.jsonl changed or moved after the training: benchmark images that were trained "
+        "on may be missed, and others counted."
     )
     comparison = compare([tmp_path / "tuned.json"])
     assert sentence in comparison.warnings
-    assert "changed since: the images of captions.jsonl" in str(provenance(comparison.methods[0]))
+    assert "changed or moved since: the images of captions.jsonl" in str(provenance(comparison.methods[0]))
     images = training_images(str(run))
     assert images is not None
     assert list(of_training("tuned", find_leakage(images, [], root=tmp_path), {})) == [sentence]

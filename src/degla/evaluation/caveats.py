@@ -52,8 +52,8 @@ def trained_unknown(label: str, leakage: Leakage | None) -> Iterator[str]:
         yield f"{label}: was fine-tuned from {name}, which is not found: what that was trained on is not counted."
     for name in leakage.changed if leakage else ():
         yield (
-            f"{label}: {name} changed after the training: benchmark images that were trained on may be missed, and "
-            "others counted."
+            f"{label}: {name} changed or moved after the training: benchmark images that were trained on may be "
+            "missed, and others counted."
         )
 
 

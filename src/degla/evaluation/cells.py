@@ -136,7 +136,7 @@ def _training_data(result: TracedResult) -> str:
         return "not known"
     shared = [f"{overlap.shared} of {overlap.images} of {overlap.benchmark}" for overlap in leakage.overlaps]
     earlier = f"; that of {', '.join(leakage.unknown)} is not known" if leakage.unknown else ""
-    earlier += f"; changed since: {', '.join(leakage.changed)}" if leakage.changed else ""
+    earlier += f"; changed or moved since: {', '.join(leakage.changed)}" if leakage.changed else ""
     return (
         f"{', '.join(leakage.captions)}: {counted(leakage.images, 'image')}, among them {', '.join(shared) or 'none'}"
         f"{earlier}"

@@ -102,6 +102,7 @@ class TrainingImages:
 
 _SECOND: Final = ("distractor_image", "distractor_text")
 """Fields with a second image of a caption, used by only some recipes."""
+_RELATIVE: Final = "A run's relative paths are relative to the folder in which its training was started."
 
 
 def training_images(name: str, known: Trainings | None = None) -> TrainingImages | None:
@@ -122,12 +123,7 @@ def training_images(name: str, known: Trainings | None = None) -> TrainingImages
         trainings = [images for training in found.data for images in trained_by(training)]
     except InputError as error:
         # Unlike the record, the data may well be elsewhere by now.
-        logger.warning(
-            "%s: cannot check whether benchmark images were trained on: %s "
-            "(A run's relative paths are relative to the folder in which its training was started.)",
-            name,
-            error,
-        )
+        logger.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, _RELATIVE)
         return None
     return replace(joined_images(trainings), unknown=found.unknown) if trainings else None
 
@@ -185,21 +181,13 @@ def trained_images(pairs: TrainedPairs, names: Iterable[str] | None = None) -> T
 def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tuple[str, ...]]:
     """Names of the images in the captions, each with its size if that is compared, and what of these has changed since
     its digest was recorded."""
-    import pyarrow as arrow
+    from degla.data.table import digest
 
-    from degla.data.columns import Columns
-    from degla.data.sources import read_captions
-    from degla.data.table import ROWS, digest
-
-    columns = Columns.of(pairs, optional=_SECOND)
-    records = iter(read_captions(Path(pairs.captions), format=pairs.format, columns=columns))
-    first, second = set[str](), set[str]()
-    read: dict[str, list[Any]] = {"images": [], "captions": []}
-    while rows := list(islice(records, ROWS)):
-        first.update(row.image for row in rows)
-        second.update(row.distractor_image for row in rows if row.distractor_image)
-        read["images"].append(arrow.array([row.image for row in rows], arrow.large_string()))
-        read["captions"].append(arrow.array([row.text for row in rows], arrow.large_string()))
+    try:
+        first, second, read = _read(pairs, optional=_SECOND)
+    except InputError:
+        # Training that reads second images refuses an incomplete one; any other did not read them.
+        first, second, read = _read(pairs, optional=())
     before = pairs.digests
     name = Path(pairs.captions).name
     names = dict.fromkeys(first | second)
@@ -208,7 +196,35 @@ def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tu
     if "image sizes" not in before:
         return names, ()
     sizes = sizes_of(folder, first)
-    return names | sizes, () if before["image sizes"] == digest_of_sizes(sizes) else (f"the images of {name}",)
+    if before["image sizes"] == digest_of_sizes(sizes):
+        return names | sizes, ()
+    if not any(sizes.values()):
+        logger.warning("%s: none of the images of %s is there. %s", folder, name, _RELATIVE)
+    return names | sizes, (f"the images of {name}",)
+
+
+def _read(pairs: TrainedPairs, *, optional: tuple[str, ...]) -> tuple[set[str], set[str], dict[str, list[Any]]]:
+    """Names of the first and second images in the captions, and the columns of which digests are recorded, in chunks.
+
+    Raises:
+        InputError: the captions cannot be read.
+    """
+    import pyarrow as arrow
+
+    from degla.data.columns import Columns
+    from degla.data.sources import read_captions
+    from degla.data.table import ROWS
+
+    columns = Columns.of(pairs, optional=optional)
+    records = iter(read_captions(Path(pairs.captions), format=pairs.format, columns=columns))
+    first, second = set[str](), set[str]()
+    read: dict[str, list[Any]] = {"images": [], "captions": []}
+    while rows := list(islice(records, ROWS)):
+        first.update(row.image for row in rows)
+        second.update(row.distractor_image for row in rows if row.distractor_image)
+        read["images"].append(arrow.array([row.image for row in rows], arrow.large_string()))
+        read["captions"].append(arrow.array([row.text for row in rows], arrow.large_string()))
+    return first, second, read
 
 
 def sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int | None]:
