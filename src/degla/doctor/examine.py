@@ -47,7 +47,8 @@ _BATCH = 16
 
 
 def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
-    """Yield findings in the order in which training would meet the problems; stop at the first error.
+    """Yield findings in the order in which training would meet the problems; stop at the first error, unless it is of
+    disk or memory, as speed is measured with small batches.
 
     Args:
         config: as for `degla train`; `out` may be None.
