@@ -20,7 +20,7 @@ from degla.evaluation.comparison import compare
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import TracedResult, save_result
 from degla.export.card import CardFacts, card
-from degla.export.recipe_card import command
+from degla.export.recipe_card import bare_name, command
 from degla.shelf import BENCHMARKS
 from degla.training.loop import train
 from degla.verbs._training import configure
@@ -206,6 +206,10 @@ def test_a_card_tells_the_training_and_its_data(tmp_path: Path) -> None:
     assert "| teacher | None, decay None |" in told(plain, {}, "teacher")
     lines = told(plain | {"model": "sftp://me:secret@host/runs/a"}, {}, None)
     assert "| started from | sftp://host/runs/a |" in lines and "secret" not in "\n".join(lines), "a card is published"
+
+
+def test_an_address_is_no_local_folder() -> None:
+    assert bare_name("s3://bucket/runs/a") == "s3://bucket/runs/a"
 
 
 def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:
