@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["runs/plus", "results/plus.json", "train.jsonl"])
+@pytest.mark.parametrize("name", ["runs/plus", "results/plus.json", "train.jsonl", "report.md"])
 def test_files_that_are_not_of_a_demo_stay(tmp_path: Path, name: str) -> None:
     methods.clear(tmp_path)
     methods.clear(tmp_path)  # Stopped before anything was drawn.

@@ -154,7 +154,8 @@ def run_jobs(jobs: list[Job], folder_lock: Lock) -> list[Path]:
     return sorted((path for value in reversed(results) for path in value.paths), key=_seed_of)
 
 
-_MADE: Final = ("runs", "results", "own", "retrieval", "train.jsonl", "negatives.jsonl", "base.html", "report.html")
+_PAGES: Final = ("base.html", "report.html", "report.md")
+_MADE: Final = ("runs", "results", "own", "retrieval", "train.jsonl", "negatives.jsonl", *_PAGES)
 
 
 def clear(out: Path) -> None:
@@ -170,7 +171,7 @@ def clear(out: Path) -> None:
         for name in ("runs", "results"):
             if (out / name).exists():
                 shutil.rmtree(out / name)
-        for name in ("base.html", "report.html", "report.md"):  # They would pass for this demo's until its end.
+        for name in _PAGES:  # They would pass for this demo's until its end.
             (out / name).unlink(missing_ok=True)
         (out / "results").mkdir()
     except OSError as error:
