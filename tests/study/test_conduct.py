@@ -226,9 +226,49 @@ def test_results_of_models_that_a_plan_no_longer_has_are_moved_away_and_back(
     of_images(clip, negclip)
     assert names("results") == before and not names("removed")
     assert (tmp_path / "out" / "results" / "negclip-0.json").stat().st_mtime_ns == at, "not measured again"
+    own = tmp_path / "out" / "results" / "own.json"
+    own.write_text("{}")
+    of_images(clip)
+    assert own.is_file() and not (tmp_path / "out" / "removed" / "own.json").exists(), "no result"
+    own.unlink()
+    shutil.move(tmp_path / "data", tmp_path / "away")
+    of_images(clip, negclip)
+    assert names("results") == before, "nothing is left to measure"
+    shutil.move(tmp_path / "away", tmp_path / "data")
     of_images(clip)
     of_images(clip, {**negclip, "train.steps": 1})
     assert names("results") == before and not names("removed"), "those of the other model are gone"
+
+
+def test_a_damaged_record_repeats_its_run_only(
+    tmp_path: Path, of_images: Callable[..., Study], caplog: pytest.LogCaptureFixture
+) -> None:
+    arms = {"recipe": "clip"}, {"recipe": "negclip"}
+    of_images(*arms)
+    out = tmp_path / "out"
+    (out / "removed").mkdir()
+    file = out / "runs" / "clip-0" / "record.json"
+    record = json.loads(file.read_text())
+    caplog.set_level(logging.INFO, "degla.study")
+    for damaged, note in (
+        ({"measured": [1]}, f"retrained: {file} was damaged"),
+        ({"measured": {"clip": "x"}, "cost": {"seconds": 1}}, f"retrained: {file} was damaged"),
+        ({"made_from": {**record["made_from"], "inputs": [1]}}, "retrained: inputs.captions was None"),
+    ):
+        caplog.clear()
+        file.write_text(json.dumps({**record, **damaged}))
+        assert not of_images(*arms).record.failures
+        assert note in caplog.text and "negclip, seed 0: already done" in caplog.text
+
+
+def test_a_copied_result_of_another_model_is_measured_again(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    arms = {"recipe": "clip"}, {"recipe": "negclip"}
+    first = of_images(*arms)
+    results = tmp_path / "out" / "results"
+    for end in (".json", ".items.jsonl"):
+        shutil.copy(results / f"negclip-0{end}", results / f"clip-0{end}")
+    assert of_images(*arms).record.models == first.record.models
+    assert load_result(results / "clip-0.json").model.label == "clip"
 
 
 def test_negatives_that_an_earlier_version_finished_stay(
@@ -759,7 +799,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
 
     names = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
     new = set(names) - set(before)
-    assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(before) == 4
+    assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(before) == 5
     assert sum(name.endswith("-seed-1") for name in new) == 1 and sum(name.endswith("-seed-2") for name in new) == 1
     first, _, negatives, other, _ = jobs
     assert (

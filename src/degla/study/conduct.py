@@ -117,10 +117,10 @@ def start_from(jobs: Sequence[Job], *, out: Path) -> None:
     Raises:
         InputError: results are missing, and so is the folder of the benchmarks' data.
     """
+    sort_results(jobs, out=out)
     for job in jobs:
         if not job.has_results:
             job.questions.require()
-    sort_results(jobs, out=out)
 
 
 def run_chains(

@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from degla.config.fields import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
-from degla.evaluation.results import items_name
+from degla.evaluation.results import items_name, load_result
 from degla.files import cache_folder, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
@@ -78,7 +80,7 @@ def tune(job: Job) -> JobResult:
         note = _train(job, folder, record, identity, notes)
         if note:
             return JobResult((), notes=(*notes, note))
-        record = _Record(identity, finished=True, cost=asdict(_cost(job.config)))
+        record = _Record(identity, finished=True, cost=_cost(job.config))
         if job.resume:
             record.write(folder)
     if job.resume:
@@ -118,18 +120,27 @@ def sort_results(jobs: Iterable[Job], *, out: Path) -> None:
             if current and earlier.path.is_file() and not measure.path.is_file():
                 _move_result(earlier.path, measure.path)
             earlier.forget()
-    others = [path for path in sorted(results.rglob("*.json")) if path.name != _RECORD and path not in own]
+    others = [path for path in sorted(results.rglob("*.json")) if path not in own and _is_result(path)]
     for path in others:
         _move_result(path, removed / path.relative_to(results))
     if others:
         log.info("%s not of this plan moved to %s", counted(len(others), "result"), removed)
 
 
+def _is_result(path: Path) -> bool:
+    """Whether a file is a result, and no other file that the user keeps beside the study's."""
+    try:
+        load_result(path)
+    except InputError:
+        return False
+    return True
+
+
 def _move_result(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for each, place in ((items_name(path), items_name(target)), (path, target)):
         with suppress(FileNotFoundError):  # Moved by a call that was killed in between.
-            each.replace(place)
+            shutil.move(each, place)  # Also to another disk, if `results` is a link to one.
 
 
 def _folder(job: Job) -> Path:
@@ -142,15 +153,15 @@ def _folder(job: Job) -> Path:
 class _Record:
     made_from: dict[str, Any] | None = None
     finished: bool = False
-    cost: dict[str, Any] | None = None
-    measured: dict[str, Any] | None = None
+    cost: Cost | None = None
+    measured: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> _Record:
         try:
-            return cls(**read_json_object(folder / _RECORD))
-        except (InputError, TypeError):
-            return cls()  # None yet, or incomplete: everything is done again.
+            return TypeAdapter(cls).validate_python(read_json_object(folder / _RECORD))
+        except (InputError, ValidationError):
+            return cls()  # None yet, or damaged: everything is done again.
 
     def write(self, folder: Path) -> None:
         write_json(folder / _RECORD, asdict(self), indent=1)
@@ -173,7 +184,9 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _with_new_fields(made_from: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with fields added since, at their defaults, which keep the old behaviour."""
-    made_from = {**made_from, "inputs": _if_known(made_from.get("inputs", {}), identity["inputs"], "base")}
+    inputs = made_from.get("inputs")
+    inputs = inputs if isinstance(inputs, dict) else {}
+    made_from = {**made_from, "inputs": _if_known(inputs, identity["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))
@@ -220,8 +233,10 @@ def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], no
         raise InputError(f"{folder}: is not of this study, which would replace it. Choose another --out.")
     elif folder.exists():
         changes = differences(record.made_from, identity) if record.made_from else []
-        if changes:
-            text = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changes)
+        text = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changes)
+        if not record.made_from and job.resume and (folder / _RECORD).is_file():
+            text = f"{folder / _RECORD} was damaged"
+        if text:
             notes.append(f"retrained: {text}")
             job.forget_results()  # Of the earlier model: if this training fails, nothing else replaces them.
         _clear(folder)
@@ -244,7 +259,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     import torch
 
     from degla.evaluation.cache import DiskCache
-    from degla.evaluation.results import load_result, save_result
+    from degla.evaluation.results import save_result
     from degla.evaluation.run import ask_all, evaluate
     from degla.model.checkpoint import average_weights
     from degla.model.load import load_encoder
@@ -258,7 +273,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         if job.resume and _is_current(origins.get(measure.label), job) and measure.path.is_file():
             try:
                 old_result = load_result(measure.path, items=True)
-                if _answers(old_result, job):
+                if _answers(old_result, job, label=measure.label):
                     if job.items is not None and old_result.leakage != job.leakage:
                         save_result(old_result.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
@@ -288,8 +303,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         if job.resume:
             record = replace(record, measured=origins)
             record.write(folder)
-    cost = Cost(**record.cost) if record.cost else None
-    return JobResult(tuple(measure.path for measure in job.measures), cost, measured=count)
+    return JobResult(tuple(measure.path for measure in job.measures), record.cost, measured=count)
 
 
 def _origin(job: Job) -> dict[str, Any]:
@@ -304,8 +318,11 @@ def _is_current(recorded: dict[str, Any] | None, job: Job) -> bool:
     return recorded is not None and _if_known(_if_known(recorded, origin, "weights"), origin, "questions") == origin
 
 
-def _answers(result: TracedResult, job: Job) -> bool:
-    """Whether a result covers the current questions: images or classes may be new that no annotation file lists."""
+def _answers(result: TracedResult, job: Job, *, label: str) -> bool:
+    """Whether a result is of that model, and not another's that was copied there; and covers the current questions:
+    images or classes may be new that no annotation file lists."""
+    if (result.model.label, result.training_seed) != (label, job.seed):
+        return False
     return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in result.benchmarks} == job.items
 
 
