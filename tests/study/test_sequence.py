@@ -355,6 +355,11 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
 
     again = tune_all(job)
     assert not any(done.trained or done.measured for done in again)
+    weights = runs[0] / "step-2" / "open_clip_model.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[: len(intact) // 2])  # Damaged once all is there: no result is deleted.
+    assert not any(done.trained or done.measured for done in tune_all(job))
+    weights.write_bytes(intact)
     # Neither the folder nor the names of replayed pairs matter.
     out = out.rename(tmp_path / "moved")
     (tmp_path / "other name").symlink_to(drawn / "again")

@@ -182,7 +182,7 @@ def _negatives(
     path = folder / f"negatives-{short_digest(*words)}.jsonl"
     # What is complete stays, even if an earlier version made it: all runs would be repeated on other negatives.
     complete = path.with_suffix(".sha256")
-    recorded = complete.read_text(encoding="ascii") if path.is_file() and complete.is_file() else ""
+    recorded = complete.read_text(encoding="ascii", errors="replace") if path.is_file() and complete.is_file() else ""
     if not recorded or recorded != digest_of(path, digests):
         digests.pop(path, None)
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
     """Captions of the images that are similar for the base, as many per caption as in NegCLIP."""
     path = folder / f"neighbours-{short_digest(f'{digest} {base}', *_read_as(data))}.jsonl"
     seen_by = path.with_suffix(".base")
-    old_weights = seen_by.read_text(encoding="ascii") if seen_by.is_file() else None
+    old_weights = seen_by.read_text(encoding="ascii", errors="replace") if seen_by.is_file() else None
     if not path.is_file() or (weights and old_weights != weights):
         from degla.model.load import load_encoder
         from degla.training.features import find_neighbours

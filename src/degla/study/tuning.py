@@ -29,7 +29,6 @@ from degla.locks import lock
 from degla.pages.words import counted
 from degla.parse import read_json_object
 from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
-from degla.study.materials import digest_of
 
 if TYPE_CHECKING:
     from degla.evaluation.results import TracedResult
@@ -48,11 +47,13 @@ def tune_all(chain: Chain) -> ChainResult:
     start: Path | None = None
     for job in chain.jobs:
         if job.config is not None and start is not None:
+            from degla.model.integrity import read_state
             from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint
 
             before = chosen_checkpoint(start)
             assert before is not None
-            inputs = job.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})}
+            # As recorded: damage since is no other start, for which finished results would be deleted.
+            inputs = job.inputs | {"start": read_state(before).sha256[WEIGHTS_NAME]}
             job = replace(job, config=replace(job.config, model=str(before)), inputs=inputs)
         results.append(tune(job))
         if not results[-1].paths:
