@@ -77,7 +77,19 @@ class Interruption:
             with suppress(OSError):
                 os.write(2, f"\n{self._notice}\n".encode())  # Not by sys.stderr, which may be in the middle of a line.
         self.name = signal.Signals(number).name
+        if self.name == "SIGHUP":
+            _leave_closed_terminal()
         self._wake()
+
+
+def _leave_closed_terminal() -> None:
+    """Discard further output to a terminal that was closed: each line would raise an error, the last one of a progress
+    bar too."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def end_with_parent() -> None:

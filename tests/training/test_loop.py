@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
+import pty
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -453,3 +456,27 @@ def test_a_refused_run_leaves_no_folder(tiny_model: Path, tiny_pairs: Pairs, tmp
     with pytest.raises(InputError, match="no such image folder"):
         train(replace(config, data=replace(config.data, images=tmp_path / "none")))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_closed_terminal_costs_neither_the_end_nor_the_exit_status() -> None:
+    """The progress bar's last line raised an error, after which trackers were not finished and the status was 1."""
+    code = (
+        "import sys, time\n"
+        "from degla.progress import TaskProgress\n"
+        "from degla.stopping import Interruption, status_of_signal\n"
+        "with Interruption() as stop, TaskProgress(True).task('steps', 9) as advance:\n"
+        "    print('ready', flush=True)\n"
+        "    while stop.name is None:\n"
+        "        time.sleep(0.01)\n"
+        "    advance(1)\n"
+        "sys.stderr.write('stopped\\n')\n"
+        "sys.exit(status_of_signal(stop.name))\n"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-c", code], os.environ | {"TERM": "xterm"})
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
