@@ -13,6 +13,7 @@ import pytest
 import torch
 from term_cases import DENSE, RULES, UNIT, Case, all_settings, describe, evaluate, gradients, make_case
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import degla.losses
 from degla.errors import InputError
@@ -281,6 +282,18 @@ def test_what_is_wrong_is_reported_in_one_line(change: dict[str, Any], message: 
     with pytest.raises(InputError, match=message) as caught:
         ImageGrounded()(**inputs | {"scale": 1.0} | change)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("term", [Contrastive(), SigmoidContrastive()])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_first_derivatives_pass_gradient_checkpointing_and_a_penalty_on_others(term: Any, reentrant: bool) -> None:
+    case = make_case(4, 3, mask="all", seed=81)
+    wanted, image = gradients(called(term, case), case.leaves)["image"], case.leaves["image"]
+    value = checkpoint(lambda rows: called(term, case, image=rows), image, use_reentrant=reentrant)
+    (slope,) = torch.autograd.grad(image.pow(2).sum(), image, create_graph=True)
+    image.grad = None
+    (value + 0 * slope.sum()).backward()
+    torch.testing.assert_close(image.grad, wanted)
 
 
 @pytest.mark.parametrize(("result", "message"), [(torch.ones(4), r"a tensor of shape \[4\]"), (0.5, "float")])

@@ -105,7 +105,7 @@ class _FalsePairs(torch.autograd.Function):
         refuse_second_derivative()
         images, texts, scale, bias = ctx.saved_tensors
         visits: _Visits = ctx.visits
-        to_images, to_texts, to_scale, to_bias = (torch.zeros_like(each) for each in ctx.saved_tensors)
+        to_images, to_texts, to_scale, to_bias = map(torch.zeros_like, (images, texts, scale, bias))
         with outside_autocast(images):
             for source, their, weight in visits.texts(texts):
                 to_their = torch.zeros_like(their)
