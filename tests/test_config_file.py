@@ -215,6 +215,7 @@ def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch
     for name in ("base", "world"):
         (folder / name).mkdir(parents=True)
     (folder / "weights.pt").touch()
+    (folder / "random").touch()
 
     def model_of(name: str) -> str:
         file = _write(folder / "config.yaml", f"recipe: clip\nmodel: {name}\n")
@@ -226,7 +227,7 @@ def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch
         "ViT-B-32:weights.pt": f"ViT-B-32:{folder}/weights.pt",
     }
     assert {name: model_of(name) for name in paths} == paths
-    for name in ("world", "ViT-B-32:openai", "hf-hub:a/base", "s3://a/base", "gone", "''", "a" * 300):
+    for name in ("world", "ViT-B-32:random", "ViT-B-32:openai", "hf-hub:a/base", "s3://a/b", "gone", "''", "a" * 300):
         assert model_of(name) == name.strip("'")
     monkeypatch.chdir(folder)
     assert "\nmodel: gone\n" in to_yaml(replace(_recipe("clip"), model="gone"))

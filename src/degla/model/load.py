@@ -120,10 +120,11 @@ def model_from(folder: Path, name: str) -> str:
 
     Args:
         folder: what a relative path is relative to.
-        name: of the model; if there is no such folder or file, or it is a shipped model, it is returned unchanged.
+        name: of the model; if there is no such folder or file, or it is a shipped model or has random weights, it is
+            returned unchanged.
     """
     kind, _, file = name.partition(":")
-    if name in ("", *SHIPPED) or address_of(name) is not None:
+    if name in ("", *SHIPPED) or file == "random" or address_of(name) is not None:
         return name
     path = folder / name.removeprefix("local-dir:")
     if os.path.isdir(path):  # noqa: PTH112 no error for any text
