@@ -358,6 +358,8 @@ def test_checkpoints_of_an_earlier_run_are_not_copied_to_its_address(
     }
     # An equal one stays.
     shutil.copytree(run / "step-4", run / "step-2")
+    (run / "metrics.jsonl").write_bytes(b"before a kill\n")
+    memory.pipe("/runs/one/metrics.jsonl", b"after it\n")
     for name in ("state.json", "open_clip_model.safetensors"):
         (run / "step-2" / name).write_bytes(b"new 2")
         memory.pipe(f"/runs/one/step-6/{name}", b"new 6")
@@ -384,6 +386,24 @@ def test_a_run_whose_address_cannot_be_written_does_not_begin(
                 RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0)
     with RunMirror(Path("memory://runs/x"), active=True, resume=False, keep=0):
         assert not memory.find("/runs")
+
+
+def test_a_run_that_never_reached_its_address_is_not_deleted_for_another_there(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copies failed; then another machine started a run at the address, which is ahead."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    out = Path("memory://runs/one")
+    run = folder_of_run(out)
+    (run / "step-1").mkdir(parents=True)
+    (run / "metrics.jsonl").write_bytes(b"old\n")
+    memory.pipe("/runs/one/metrics.jsonl", b"new\n")
+    for name in ("state.json", "open_clip_model.safetensors"):
+        (run / "step-1" / name).write_bytes(b"old")
+        memory.pipe(f"/runs/one/step-2/{name}", b"new")
+    with pytest.raises(InputError, match=r"holds another run than its copy here, .*/one-.* delete that folder"):
+        bring_here(out)
+    assert [path.name for path in checkpoints(run)] == ["step-1"]
 
 
 @pytest.mark.parametrize("ahead", [0, 1])

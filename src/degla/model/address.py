@@ -103,10 +103,13 @@ def bring_here(out: Path) -> Path:
             if steps:
                 _refuse_another(run, address)
             return run
-        for folder in checkpoints(run):
-            # Of a run that was deleted there, or of steps repeated elsewhere: a resume would copy it there again.
-            if step_of(folder) not in steps or not _is_copied(folder, address):
-                remove_folder(folder)
+        here = checkpoints(run)
+        # Of a run that was deleted there, or of steps repeated elsewhere: a resume would copy it there again.
+        stale = [each for each in here if step_of(each) not in steps or not _is_copied(each, address)]
+        if here and stale == here:  # Perhaps a run that could never be copied there, and this is all of it.
+            _refuse_another(run, address)
+        for folder in stale:
+            remove_folder(folder)
         for name in _BESIDE:
             with suppress(InputError):  # Missing if the run was killed before its first line.
                 fetch(f"{address}/{name}", run / name)
