@@ -189,6 +189,22 @@ def test_wrong_names_say_what_is_right(name: str, message: str) -> None:
         load_encoder(name)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        pytest.param(
+            "mps",
+            r"device 'mps' cannot be used: .* from the 'MPS' backend\. Use cpu, or",  # and no list of all backends
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a GPU"),
+        ),
+        ("meta", "device 'meta' cannot be used: "),  # There it is, but it computes nothing.
+    ],
+)
+def test_a_device_that_cannot_compute(device: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        load_encoder("world", device=device)
+
+
 def test_weights_of_another_architecture(tiny_model: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", embed_dim=8)
     shutil.copy(other / "open_clip_model.safetensors", tmp_path / "weights.safetensors")

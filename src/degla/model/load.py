@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,9 +90,9 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         DeglaError: an address cannot be read.
     """
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # Computes: PyTorch may know a device that it has no programs for.
     except (AssertionError, RuntimeError) as error:
-        message = str(error).partition("\n")[0].rstrip(".")
+        message = re.split(r"\.\s|\n", str(error))[0].rstrip(".")  # More than the first sentence may fill pages.
         raise InputError(
             f"device {str(device)!r} cannot be used: {message}. Use cpu, or cuda if there is a GPU."
         ) from None
