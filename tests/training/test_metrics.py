@@ -138,3 +138,13 @@ def test_trackers_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
     with pytest.raises(InputError, match="nonsense"):
         train(replace(config, out=tmp_path / "b", tracking=TrackingConfig(trackers=("nonsense",))))
+
+
+@pytest.mark.filterwarnings("error")  # accelerate's, before the message
+def test_a_tracker_that_is_not_installed(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    with pytest.raises(InputError, match=r"wandb is not installed\. Install it: pip install wandb\.$"):
+        train(replace(config, tracking=TrackingConfig(trackers=("wandb",))))

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import filter_trackers
 from accelerate.utils import InitProcessGroupKwargs
 
 from degla.config.run import StreamConfig, TrainConfig
@@ -56,11 +57,15 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     trackers = list(config.tracking.trackers)
     folder = None if config.out is None else folder_of_run(config.out)
     try:
-        accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder)
-        )
+        # Before `Accelerator`, which warns on standard error about those that are not installed.
+        usable = {getattr(tracker, "value", tracker) for tracker in filter_trackers(trackers, str(folder))}
     except ValueError as error:
         raise InputError(f"--tracking.trackers {' '.join(trackers)}: {error}") from None
+    if missing := sorted(set(trackers) - usable):
+        raise InputError(
+            f"--tracking.trackers: {', '.join(missing)} is not installed. Install it: pip install {' '.join(missing)}."
+        )
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder))
     if accelerator.num_processes > Processes.current().count:  # It remembers the group of an earlier run.
         raise DeglaError(
             "the process group of these processes ended with an earlier run and cannot be started again. Call "
@@ -76,11 +81,6 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
             f"accelerate launch was given --gradient_accumulation_steps {accelerator.gradient_accumulation_steps}, but "
             "there is no gradient accumulation. Omit it; --train.chunk-size fits a large batch into memory."
         )
-    missing = set(trackers) - {
-        tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with
-    }
-    if missing:
-        raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed.")
     return accelerator
 
 
