@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -642,3 +643,9 @@ def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> N
         arrived.wait()
         model.close()
         model.close()
+
+
+def test_a_missing_client_comes_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(InputError, match=r"needs the openai client: pip install 'degla\[llm\]'\.$"):
+        ServerModel(["http://127.0.0.1:9/v1"], "model")

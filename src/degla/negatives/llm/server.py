@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.asker import KEY_VARIABLES, Asker
 from degla.negatives.llm.dialect import Dialect, RequestSettings
@@ -46,8 +46,7 @@ class ServerModel:
             later none answers for 600 times this.
 
     Raises:
-        InputError: a setting is out of range, or a base URL or the key is invalid.
-        DeglaError: the client library is not installed.
+        InputError: a setting is out of range, a base URL or the key is invalid, or the client library is not installed.
     """
 
     base_urls: Sequence[str]
@@ -103,7 +102,7 @@ class ServerModel:
         try:
             import openai
         except ImportError:
-            raise DeglaError('The client for servers is not installed. Run: pip install "degla[llm]"') from None
+            raise InputError("a language-model server needs the openai client: pip install 'degla[llm]'.") from None
         host, most = host_of(url), self.concurrency
         limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
         client = openai.AsyncOpenAI(
