@@ -135,11 +135,11 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", batch_size=24)
     values = _findings(config)["memory"].values
     fixed, pair = int(values["fixed_bytes"]), int(values["bytes_per_pair"])
-    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: int((fixed + 5.5 * pair) / 0.9))
+    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device, held: int((fixed + 5.5 * pair) / 0.9))
     finding = _findings(config)["memory"]
     assert finding.state == "error" and "--train.chunk-size 5," in finding.text
     assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "ok"
-    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: fixed)
+    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device, held: fixed)
     finding = _findings(config)["memory"]
     assert finding.state == "error" and "Train adapters (--adapter.rank 16) or freeze a tower." in finding.text
 
@@ -351,14 +351,18 @@ def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch:
 
 
 def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("degla.doctor.step.main_memory", lambda: 4096)
-    assert available_memory(torch.device("cpu")) == 4096
+    # 3000 bytes are in memory, 2000 of them weights, which the estimate counts as needed.
+    monkeypatch.setattr("psutil.Process.memory_info", lambda process: SimpleNamespace(rss=3000))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5000))
+    for most, expected in ((4096, 3096), (9000, 7000), (0, 7000)):
+        monkeypatch.setattr("degla.doctor.step.main_memory", lambda most=most: most)
+        assert available_memory(torch.device("cpu"), held=2000) == expected
 
 
 def test_what_a_process_holds_of_a_gpu_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1000, 4096))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 200)
-    assert available_memory(torch.device("cuda")) == 1200
+    assert available_memory(torch.device("cuda"), held=150) == 1200
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

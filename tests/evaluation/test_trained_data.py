@@ -19,7 +19,7 @@ from degla.evaluation import overlap
 from degla.evaluation.caveats import of_training
 from degla.evaluation.cells import provenance
 from degla.evaluation.comparison import compare
-from degla.evaluation.overlap import digest_of_sizes, find_leakage, training_images
+from degla.evaluation.overlap import digest_of_sizes, find_leakage, sizes_of, training_images
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.trainings import training_of
@@ -154,7 +154,7 @@ def test_sizes_are_recorded_of_local_images_that_are_not_too_many(
 ) -> None:
     (tmp_path / "a b").write_bytes(b"abc")
     expected = hashlib.sha256(b"a b 3\ngone None\nnull\0 None\n").hexdigest()
-    assert digest_of_sizes(tmp_path, ["null\0", "gone", "a b", "gone"]) == expected, "as in older checkpoints"
+    assert digest_of_sizes(sizes_of(tmp_path, ["null\0", "gone", "a b", "gone"])) == expected, "as in older checkpoints"
     config = _config(tiny_model, pairs, tmp_path / "run")
     tables = [read_rows(stream.data) for stream in config.streams]
     sizes = image_sizes(config, tables)

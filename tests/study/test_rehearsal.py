@@ -21,9 +21,10 @@ from degla.errors import InputError
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.in_print import published_tables
 from degla.evaluation.questions import ask
-from degla.evaluation.results import items_name
+from degla.evaluation.results import ModelProvenance, Result, items_name, save_result
 from degla.model.load import load_encoder
 from degla.records import PairItem
+from degla.results import BenchmarkResult, PartResult, Score
 from degla.shelf import BENCHMARKS
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
@@ -226,8 +227,16 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
     rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
     results = [tmp_path / "results" / f"clip-{number}.json" for number in range(3)]
     results[0].parent.mkdir()
-    for path in (*results, *map(items_name, results)):
-        path.touch()
+    model = ModelProvenance(name="clip", label="clip", fingerprint="0", activation="gelu", precision="fp32")
+    score = Score(name="all", metric="accuracy", value=0.0, n=1, ties=0)
+    benchmark = BenchmarkResult(
+        name="own", title="", paper="", licence="", annotation_sha256={}, items_sha256="", told={},
+        parts=(PartResult(name="all", scores=(score,), family="", tie="strict"),), averages=(), headline={},
+    )  # fmt: skip
+    result = Result(model=model, date="", versions={}, benchmarks=(benchmark,), image_reading="upright")
+    for path in results:
+        save_result(result, path)
+        items_name(path).touch()
     questions = StudyQuestions(("retrieval",), tmp_path, "")
     base, job = (Job("clip", "world", None, {}, (Measure("clip", 1.0, results[at]),), questions) for at in (2, 0))
     monkeypatch.setattr("degla.study.conduct.prepare", lambda *_, **__: [])

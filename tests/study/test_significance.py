@@ -296,7 +296,10 @@ def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, 
 
 @pytest.mark.parametrize(
     ("field", "name", "sentence"),
-    [("unknown", "runs/first", "was fine-tuned from runs/first"), ("changed", "c.jsonl", "c.jsonl changed after the")],
+    [
+        ("unknown", "runs/first", "was fine-tuned from runs/first"),
+        ("changed", "c.jsonl", "c.jsonl changed or moved after the"),
+    ],
 )
 def test_what_is_not_known_of_a_training_is_of_the_models_from_it(
     results: dict[str, dict[int | None, Path]], tmp_path: Path, field: str, name: str, sentence: str

@@ -474,6 +474,7 @@ def test_a_closed_terminal_costs_neither_the_end_nor_the_exit_status() -> None:
     )
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests may run under nohup.
         os.execve(sys.executable, [sys.executable, "-c", code], os.environ | {"TERM": "xterm"})
     shown = b""
     while b"ready" not in shown:

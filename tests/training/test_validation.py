@@ -143,8 +143,8 @@ def test_questions_about_trained_images_are_reported(
         )
         return caplog.messages
 
-    names = {str(run / "captions.jsonl"): {"earlier.png"}}
-    monkeypatch.setattr("degla.evaluation.overlap._names", lambda pairs, _: (names[pairs.captions], ()))
+    names = {str(run / "captions.jsonl"): {"earlier.png": None}}
+    monkeypatch.setattr("degla.evaluation.overlap._sizes", lambda pairs, _: (names[pairs.captions], ()))
     assert told("other.png", "earlier.png") == []
     (warning,) = told("other.png", "earlier.png", model=str(run))
     assert "1 of 2 benchmark images are in the training data" in warning and "earlier.png" in warning

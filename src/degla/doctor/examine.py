@@ -18,7 +18,7 @@ from degla.data.images import check_images
 from degla.data.loader import choose_workers
 from degla.data.shards import reader_of
 from degla.doctor import Finding
-from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
+from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed, weights_of
 from degla.errors import DeglaError, InputError
 from degla.evaluation.processes import EvaluationProcesses, started_processes
 from degla.files import cache_folder
@@ -255,7 +255,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     often = f", plus one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
         f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, {checkpoint / 1e9:.2f} GB each; "
-        f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
+        f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are available"
     )
     cache = f" The cache {cache_folder('')} takes {cached / 1e9:.1f} GB."
     if free < most * checkpoint:
@@ -290,7 +290,8 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
         again, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
         streams = (fixed, pair, part_size), (again, other, _part_size(config, config.replayed.batch_size))
         fixed, pair, part_size = max(streams, key=lambda stream: stream[0] + stream[1] * stream[2])
-    need, free = fixed + pair * part_size, available_memory(device)
+    need = fixed + pair * part_size
+    free = available_memory(device, held=4 * sum(weights_of(trainer).values()))
     values = {
         "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": part_size, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
@@ -298,7 +299,7 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
         f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser"
         f"{' and for the texts of classes' if config.data.classes else ''}, and "
         f"{pair / 1e6:.1f} MB for each of {counted(part_size, 'pair')} with "
-        f"{counted(config.data.negatives_per_caption, 'negative')}; {free / 1e9:.1f} GB are free"
+        f"{counted(config.data.negatives_per_caption, 'negative')}; {free / 1e9:.1f} GB are available"
     )
     if need <= 0.9 * free:
         return Finding("memory", "ok", text + ".", values)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -38,6 +37,12 @@ def count_parameters(encoder: Encoder) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
 
 
+def weights_of(trainer: Trainer) -> dict[int, int]:
+    """Return the number of values of each tensor of student and teacher, which may share some, by its address."""
+    models = [trainer.encoder, *([] if trainer.teacher is None else [trainer.teacher.encoder])]
+    return {value.data_ptr(): value.numel() for model in models for value in model.parameters()}
+
+
 def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int, int]:
     """Return the bytes that any batch needs, and the bytes per pair that is embedded with a graph.
 
@@ -47,9 +52,7 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
     half of it has as well.
     """
     count, trained = count_parameters(trainer.encoder)
-    weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
-    if trainer.teacher is not None:
-        weights |= {value.data_ptr(): value.numel() for value in trainer.teacher.encoder.parameters()}
+    weights = weights_of(trainer)
     copies = trained if trainer.l2_sp is not None else 0
     if trainer.config.train.average not in (None, 1) and trainer.encoder.device.type == "cpu":
         copies += count
@@ -85,17 +88,20 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
     return fixed, (kept - kept_of(first)) // (len(batch) - half)
 
 
-def available_memory(device: torch.device) -> int:
-    """Return the bytes that this process can have on the GPU, or the free ones in main memory, within the limit of a
-    container or job."""
-    if device.type == "cuda":  # It already holds the weights, which `estimate_memory` counts.
+def available_memory(device: torch.device, *, held: int) -> int:
+    """Return the bytes that weights and steps can have on the GPU or in main memory, within the limit of a container.
+
+    Args:
+        device: where the weights are.
+        held: bytes of the weights, which `estimate_memory` counts: they are in memory already.
+    """
+    if device.type == "cuda":  # What is reserved includes the weights.
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
-    most = main_memory()
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return min(most, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration):
-        return most
+    import psutil  # comes with accelerate
+
+    libraries = psutil.Process().memory_info().rss - held
+    free, most = psutil.virtual_memory().available + held, main_memory()
+    return min(free, most - libraries) if most else free
 
 
 def examine_speed(
