@@ -99,8 +99,8 @@ def available_memory(device: torch.device, *, held: int) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
     import psutil  # comes with accelerate
 
-    libraries = psutil.Process().memory_info().rss - held
-    free, most = psutil.virtual_memory().available + held, main_memory()
+    libraries = int(psutil.Process().memory_info().rss) - held
+    free, most = int(psutil.virtual_memory().available) + held, main_memory()
     return min(free, most - libraries) if most else free
 
 
