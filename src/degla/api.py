@@ -7,7 +7,7 @@ negatives can be generated without torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -193,13 +193,9 @@ def read_captions(
         InputError: the file is missing or has an unknown format; or, during iteration, a record is invalid or an id
             occurs twice.
     """
-    from degla.data.columns import Columns
-    from degla.data.sources import read_captions
-
     forget()
-    splits = tuple(_listed(split, "read_captions: split", str))
-    columns = Columns(id_column, image_column, text_column, image_id_column, split=splits)
-    return read_captions(_path(path, "read_captions"), format=format, columns=columns)
+    names = (id_column, image_column, text_column, image_id_column)
+    return _reader("read_captions", _path(path, "read_captions"), format=format, split=split, names=names)()
 
 
 def write_negatives(
@@ -235,9 +231,7 @@ def write_negatives(
     Raises:
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
     """
-    from degla.data.columns import Columns
     from degla.data.formats.jsonl import ENDINGS
-    from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
 
     forget()
@@ -247,9 +241,8 @@ def write_negatives(
     _whole(workers, "write_negatives: workers")
     if target.suffix.lower() not in ENDINGS and not target.is_dir():
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
-    splits = tuple(_listed(split, "write_negatives: split", str))
-    columns = Columns(id_column, image_column, text_column, image_id_column, split=splits)
-    read = partial(read_captions, source, format=format, columns=columns)
+    names = (id_column, image_column, text_column, image_id_column)
+    read = _reader("write_negatives", source, format=format, split=split, names=names)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
     return generate(read, settings, out=target, workers=workers)
 
@@ -370,6 +363,17 @@ def _named(model: str | Path) -> str:
     if not isinstance(model, str | Path):
         raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
     return display_path(model) if isinstance(model, Path) else model
+
+
+def _reader(
+    function: str, path: Path, *, format: str, split: Sequence[str], names: tuple[str, str, str, str]
+) -> Callable[[], Iterator[CaptionRecord]]:
+    """Return what reads a captions file from its beginning, for a public function; `names` are those of the columns."""
+    from degla.data.columns import Columns
+    from degla.data.sources import read_captions
+
+    columns = Columns(*names, split=tuple(_listed(split, f"{function}: split", str)))
+    return partial(read_captions, path, format=format, columns=columns)
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:

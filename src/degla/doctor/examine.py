@@ -255,7 +255,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     often = f", plus one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
     text = (
         f"{counted(written, 'checkpoint is', 'checkpoints are')} written{often}, {checkpoint / 1e9:.2f} GB each; "
-        f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are available"
+        f"up to {most} exist at a time, {most * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
     cache = f" The cache {cache_folder('')} takes {cached / 1e9:.1f} GB."
     if free < most * checkpoint:

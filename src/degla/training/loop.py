@@ -141,6 +141,9 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     validation.read(trained=config, rows=[source.rows for source in sources], earlier=recorded)
     _settle_linear_layers(newest, accelerator, processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
+    # Before anything is added to the model.
+    base = encoder.fingerprint if newest is None or config.reads_base else None
+    group.require_same_model(base or "", name=config.model)
     fast_paths.tell(encoder, training=True)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
@@ -150,9 +153,6 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     validation.warn_if_never_due(steps)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
-    # Before anything is added to the model.
-    base = encoder.fingerprint if newest is None or config.reads_base else None
-    group.require_same_model(base or "", name=config.model)
     earlier = recorded or group.from_first(lambda: trainings_of(config.model))
     sizes = {} if newest else group.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
