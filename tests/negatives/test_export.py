@@ -147,7 +147,7 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
     assert summary["left_out"] == {
         "captions with fewer than 4 negatives": 1,
         "captions without a negative": 1,
-        "captions whose image_id is not a whole number": 1,
+        "captions whose image_id is not an integer without leading zeros": 1,
         "negatives of captions that are left out": 7,
         "negatives of captions that are not in the captions file": 5,
         "negatives not accepted by the checks": 5,

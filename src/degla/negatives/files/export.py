@@ -134,7 +134,7 @@ def _arrange(texts: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
 def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None) -> str:
     """Return why a caption cannot be exported; "" if it can."""
     if number is None:
-        return "captions whose image_id is not a whole number"
+        return "captions whose image_id is not an integer without leading zeros"
     if not row.texts:
         return "captions without a negative"
     return f"captions with fewer than {READ} negatives" if len(texts) < READ else ""
