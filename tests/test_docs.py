@@ -139,7 +139,9 @@ def _refusal(words: list[str]) -> str:
         return str(error)
     except SystemExit as stopped:
         return "" if stopped.code == 0 else output.getvalue()
-    for shelf, names in ((BENCHMARKS, getattr(options, "benchmarks", None)), (RULES, getattr(options, "rules", None))):
+    rules = getattr(options, "rules", None)
+    named = ((BENCHMARKS, getattr(options, "benchmarks", None)), (RULES, None if rules == ["all"] else rules))
+    for shelf, names in named:
         for name in names or ():
             if name not in shelf.names():
                 return f"no {shelf.noun} {name!r}"
@@ -154,6 +156,7 @@ def test_there_are_commands_to_check() -> None:
     assert sum(1 for page in COMMAND_PAGES for _ in _mentions(page)) > 20
     assert _refusal(["train", "degla", "--optim.leraning-rate", "1"])
     assert _refusal(["train", "dgla"])
+    assert _refusal(["negatives", "captions.json", "--rules", "swap_noun", "--out", "x.jsonl"])
     assert _refusal(["evaluate", "world", "--benchmarks", "sugarcrap", "--root", "data", "--out", "x.json"])
     assert _refusal(["negatives", "captions.json", "--outt", "x.jsonl"])
 
