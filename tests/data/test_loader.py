@@ -42,6 +42,20 @@ def test_workers_leave_the_signals_of_the_terminal_to_the_training() -> None:
     assert not ignored >> signal.SIGTERM - 1 & 1
 
 
+def test_workers_leave_the_first_sigterm_to_the_training() -> None:
+    """`timeout` sends it to all processes: without its workers a training ended in an error and lost its steps."""
+    here, there = FORKS.Pipe()
+    worker = FORKS.Process(target=decode, args=(there,))
+    worker.start()
+    here.recv()
+    worker.terminate()
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGTERM
+
+
 def test_a_killed_training_leaves_no_process_behind() -> None:
     here, there = FORKS.Pipe()
     parent = FORKS.Process(target=train, args=(there,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice, repeat
@@ -152,5 +153,12 @@ def make_loader(
 
 def _start_worker(number: int) -> None:
     leave_signals()  # A forked worker has the handlers of training, which would print and stop there, too.
+    signal.signal(signal.SIGTERM, _ignore_once)
     # One thread each: workers with more threads would only compete for the cores.
     torch.set_num_threads(1)
+
+
+def _ignore_once(number: int, frame: object) -> None:
+    """Leave to the training a SIGTERM that all processes receive, as from `timeout`, systemd or a shutdown: it needs
+    the batches of its last step. The next one is from torch or multiprocessing, for a worker that does not end."""
+    signal.signal(number, signal.SIG_DFL)
