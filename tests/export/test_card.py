@@ -212,6 +212,10 @@ def test_an_address_is_no_local_folder() -> None:
     assert bare_name("s3://bucket/runs/a") == "s3://bucket/runs/a"
 
 
+def test_a_card_names_no_local_folder_with_a_colon() -> None:
+    assert [bare_name(f"{start}/me/lr:1e-5/step-5") for start in ("/home", ".", "~")] == ["step-5"] * 3
+
+
 def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:
     text = card(CardFacts("x", "open_clip", "photo"))
     assert _front(text)["license"] == "apache-2.0"

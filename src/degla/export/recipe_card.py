@@ -103,7 +103,11 @@ def command(config: TrainConfig) -> list[str]:
 
 def bare_name(model: str) -> str:
     """Return a model's name without local folders, which FOLDER and ARCHITECTURE:FILE may have."""
-    kind, colon, path = model.partition(":")
-    if not colon or path.startswith("//"):  # A folder, or an address.
-        kind, colon, path = "", "", model
-    return kind + colon + (Path(path).name if Path(path).is_absolute() or path.startswith((".", "~")) else path)
+    kind, _, path = model.partition(":")
+    if _is_local(model):
+        return Path(model).name
+    return f"{kind}:{Path(path).name}" if _is_local(path) and not path.startswith("//") else model  # "//": an address
+
+
+def _is_local(path: str) -> bool:
+    return Path(path).is_absolute() or path.startswith((".", "~"))
