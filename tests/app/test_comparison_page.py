@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 
 import degla
+from degla.app import comparison_page
 from degla.app.comparison_html import gallery_html, short_names
-from degla.app.comparison_page import ComparisonPage, build
+from degla.app.comparison_page import ComparisonPage, build, serve
 from degla.app.serving import open_port
 from degla.cli import main
 from degla.errors import InputError
@@ -24,6 +27,7 @@ from degla.look import GIVEN, look
 from degla.model.load import load_encoder
 from degla.pages.words import minus
 from degla.search import ImageFolder, ImageSearch
+from degla.stopping import SIGNALS
 from tests.app.visitor import Visitor, served_here
 from tests.tiny import CAPTIONS, write_model
 
@@ -301,3 +305,29 @@ def test_a_port_that_is_in_use() -> None:
 def test_names_are_short_where_they_still_differ() -> None:
     assert short_names(["world", "runs/first/"]) == ["world", "first"]
     assert short_names(["a/run", "b/run"]) == ["a/run", "b/run"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_uploads_are_deleted_however_the_page_is_stopped(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed terminal left the visitors' pictures on the disk."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    uploads: list[Path] = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        uploads.append(Path(os.environ["GRADIO_TEMP_DIR"]))
+        assert uploads[0].is_dir()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(comparison_page, "build", lambda page: None)
+    monkeypatch.setattr(comparison_page, "serve_at", stop)
+    before = {each: signal.signal(each, signal.default_int_handler) for each in SIGNALS}
+    try:
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as ended:
+            serve(None, port=0)  # type: ignore[arg-type]  # `build` reads no page
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert number == signal.SIGINT or ended.value.code == 128 + number  # type: ignore[union-attr]
+    assert not uploads[0].exists()

@@ -32,6 +32,7 @@ from degla.negatives.review import LONGEST
 from degla.pages.words import counted
 from degla.records import ItemImage
 from degla.search import ImageSearch
+from degla.stopping import SIGNALS
 
 UPLOAD_BYTES: Final = 32 << 20
 """Largest image that can be uploaded."""
@@ -156,8 +157,10 @@ def serve(page: ComparisonPage, *, port: int = 7861) -> None:
     Raises:
         InputError: gradio is not installed, or the port cannot be used.
     """
-    # On SIGTERM, too, the block below is left normally, so that uploads are deleted.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # On SIGTERM and a closed terminal, too, the block below is left normally, so that uploads are deleted.
+    for each in SIGNALS:
+        if each != signal.SIGINT and signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, lambda number, _: sys.exit(128 + number))
     with open_port(port) as listener, tempfile.TemporaryDirectory(prefix="degla-app-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # read when the page is built
         serve_at(listener, build(page), title="Model comparison", note="stop with Ctrl-C")
