@@ -261,6 +261,15 @@ def test_a_bias_of_null_is_none(tiny_model: Path, tmp_path: Path) -> None:
         assert folder_has_bias(folder) == (bias is not None)
 
 
+def test_a_bias_of_zero_is_no_missing_one(tiny_model: Path, tmp_path: Path) -> None:
+    """open_clip gives 0 to a model whose weights have none, which is refused."""
+    model = load_encoder(str(tiny_model))
+    model.add_bias(0.0, scale=10.0)
+    save_encoder(model, tmp_path / "model")
+    bias = load_encoder(str(tmp_path / "model")).bias
+    assert bias is not None and bias.item() == 0
+
+
 def _spoiled(folder: Path, how: str) -> None:
     file, config = folder / "open_clip_model.safetensors", folder / "open_clip_config.json"
     state = load_file(file)

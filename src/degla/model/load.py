@@ -37,6 +37,7 @@ from degla.model.transformers_map import LAYOUTS, three_channels
 from degla.model.weights_file import (
     Undrawn,
     first_lines,
+    has_bias,
     require_floats,
     require_weights,
     what_does_not_fit,
@@ -371,6 +372,7 @@ def _from_open_clip(
 ) -> Encoder:
     import open_clip
 
+    file = weights or Path(pretrained or "")
     try:
         tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
         if tower.endswith("_tanh"):
@@ -381,10 +383,11 @@ def _from_open_clip(
             clip, _, transform = open_clip.create_model_and_transforms(
                 source, pretrained=pretrained, require_pretrained=folder, pretrained_text=False
             )
-        require_floats(weights or Path(pretrained or ""), clip)
+        require_floats(file, clip)
         bias = getattr(clip, "logit_bias", None)
-        if (folder or pretrained) and bias is not None and not bias.any():
-            raise KeyError("logit_bias")  # open_clip fills in 0 where the weights have none.
+        # open_clip fills in 0 where the weights have none.
+        if (folder or pretrained) and bias is not None and not bias.any() and not has_bias(file):
+            raise KeyError("logit_bias")
         config = model_config or dict(open_clip.get_model_config(source))
         tokenize = open_tokenizer(source, config, files)
     except InputError:
@@ -395,7 +398,7 @@ def _from_open_clip(
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
     except (RuntimeError, KeyError, AttributeError, AssertionError, pickle.UnpicklingError) as error:
         config = model_config or (open_clip.get_model_config(source) if source in open_clip.list_models() else {})
-        raise InputError(f"{name}: {what_does_not_fit(error, weights or Path(pretrained or ''), config)}") from None
+        raise InputError(f"{name}: {what_does_not_fit(error, file, config)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
     # As resolved by open_clip: the size is the network's own, whatever else a configuration says.

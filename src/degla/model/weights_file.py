@@ -142,6 +142,13 @@ def stored_types(path: Path) -> dict[str, str]:
         return {name: str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
 
 
+def has_bias(path: Path) -> bool:
+    """Whether a file of weights has a bias of the sigmoid loss; False if there is no such file."""
+    import open_clip
+
+    return path.is_file() and "logit_bias" in open_clip.factory.load_state_dict(str(path))
+
+
 def wrong_type(path: Path, name: str, kind: str) -> InputError:
     """Return the error for a tensor whose dtype is not in `FLOATS`."""
     return InputError(
