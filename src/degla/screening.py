@@ -246,8 +246,6 @@ class ImageScreen:
             embeddings = self._embed(there)
         except InputError:
             bad = {path for path in dict.fromkeys(row.caption.image for row in there) if not self._is_readable(path)}
-            if not bad:
-                raise
             embeddings = self._embed([row for row in there if row.caption.image not in bad])
         verdicts: list[Verdict | None] = []
         for row in rows:
