@@ -271,6 +271,29 @@ def test_a_copied_result_of_another_model_is_measured_again(tmp_path: Path, of_i
     assert load_result(results / "clip-0.json").model.label == "clip"
 
 
+@pytest.mark.parametrize("asked", ["now", "before"])
+def test_a_removed_result_comes_back_only_if_the_same_is_asked(tmp_path: Path, asked: str) -> None:
+    """One that stayed in removed/ would come back later, beside results of other questions."""
+    results, removed = tmp_path / "results", tmp_path / "removed"
+    measure, questions = Measure("base", 1.0, results / "base-0.json"), StudyQuestions(("world",), tmp_path, asked)
+    job = Job("base", "world", None, {}, (measure,), questions)
+    for folder in (removed, results / "base-0"):
+        folder.mkdir(parents=True)
+    for end in (".json", ".items.jsonl"):
+        (removed / f"base-0{end}").write_text("{}")
+    (results / "base-0" / "record.json").write_text(json.dumps({"measured": {"base": tuning._origin(job)}}))
+    tuning.sort_results([replace(job, questions=replace(questions, digest="now"))], out=tmp_path)
+    assert measure.path.exists() == (results / "base-0.items.jsonl").exists() == (asked == "now")
+    assert not list(removed.iterdir())
+
+
+def test_a_result_of_another_model_or_seed_is_no_answer(tmp_path: Path) -> None:
+    job = Job("base", "world", None, {}, (), StudyQuestions(("world",), tmp_path, ""))
+    for label, seed in (("base", None), ("base", 1), ("clip", None)):
+        result: Any = SimpleNamespace(model=SimpleNamespace(label=label), training_seed=seed)
+        assert tuning._answers(result, job, label="base") == ((label, seed) == ("base", None))
+
+
 def test_negatives_that_an_earlier_version_finished_stay(
     tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
