@@ -139,7 +139,12 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
     finding = _findings(config)["memory"]
     assert finding.state == "error" and "--train.chunk-size 5," in finding.text
     assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "ok"
-    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device, held: fixed)
+
+    def enough_for_weights(device: torch.device, *, held: int) -> int:
+        assert 5 * held == 2 * fixed, "student and teacher, and the gradient and moments of one"
+        return fixed
+
+    monkeypatch.setattr("degla.doctor.examine.available_memory", enough_for_weights)
     finding = _findings(config)["memory"]
     assert finding.state == "error" and "Train adapters (--adapter.rank 16) or freeze a tower." in finding.text
 
