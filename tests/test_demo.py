@@ -31,7 +31,7 @@ def test_the_whole_pipeline(
 ) -> None:
     small = room.Size(scenes=64, steps=1, items_per_part=2, images_per_class=1, retrieval_images=2)
     monkeypatch.setattr(room, "QUICK", small)
-    monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
+    monkeypatch.setattr("degla.study.workers.WORKERS", FORKS)
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)

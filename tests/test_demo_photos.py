@@ -41,7 +41,7 @@ def test_pictures_of_ones_own(
 ) -> None:
     monkeypatch.setattr(photos, "QUICK_STEPS", 2)
     monkeypatch.setattr(photos, "METHODS", {"degla": None, "clip": None})
-    monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
+    monkeypatch.setattr("degla.study.workers.WORKERS", FORKS)
     out = tmp_path / "demo"
     captions = str(tmp_path / "captions.jsonl")
     (out / "own").mkdir(parents=True)

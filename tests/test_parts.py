@@ -43,7 +43,7 @@ for each in vars(fields).values():  # Before the parts were known, others have l
     getattr(each, "cache_clear", int)()
 for words in json.loads(sys.argv[1]):
     if words[0] == "fork":
-        degla.study.workers.get_context = lambda _: multiprocessing.get_context("fork")
+        degla.study.workers.WORKERS = multiprocessing.get_context("fork")
         continue
     if words[0] == "write":
         pathlib.Path(words[1]).write_text(words[2])

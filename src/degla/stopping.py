@@ -1,4 +1,4 @@
-"""Ending of processes: stop requests are handled where nothing is lost, and a child ends with its parent.
+"""Processes: stop requests are handled where nothing is lost; workers run no script again and end with their parent.
 
 A command that a signal stopped ends with the status that shells give to a process that a signal ended, 128 plus the
 signal's number, so that a shell or batch system can distinguish "stopped" from "done".
@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
-from types import FrameType
-from typing import Any, Self
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import FrameType, ModuleType
+from typing import Any, Final, Self
 
 from degla.errors import DeglaError
 
@@ -90,6 +91,27 @@ def _leave_closed_terminal() -> None:
             os.write(stream, b"")
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+class _Worker(SpawnProcess):
+    """A process that does not import the caller's script, which would run again there without `if __name__ ==
+    "__main__"`, and which is no file if it was read from stdin. No worker needs anything of it."""
+
+    def start(self) -> None:
+        """Start the process; `multiprocessing` takes the script to import from the module `__main__`."""
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Workers(SpawnContext):
+    Process = _Worker
+
+
+WORKERS: Final = _Workers()
+"""Starts worker processes as new interpreters, on every system and from every script."""
 
 
 def end_with_parent() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from degla.data.loader import _start_worker, choose_workers
+from degla.data.loader import EpochSampler, _start_worker, choose_workers, make_loader
+from degla.data.plan import BatchPlan
+from degla.stopping import WORKERS
 from tests.launch import FORKS
 
 
@@ -80,3 +82,13 @@ def test_workers_are_chosen_from_the_processors_of_each_process(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
     assert choose_workers("auto", on_gpu=on_gpu, streams=streams) == expected
     assert choose_workers(5, on_gpu=on_gpu, streams=streams) == 5
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_do_not_run_the_callers_script(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS spawns, Linux uses a server from Python 3.14 on; a training script without a guard waited forever."""
+    monkeypatch.setattr("degla.data.loader.get_start_method", lambda: method)
+    sampler = EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0)
+    assert make_loader(range(4), sampler, workers=1).multiprocessing_context is WORKERS  # type: ignore[arg-type]

@@ -286,7 +286,7 @@ def test_a_form_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_processes_that_tag_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("degla.negatives.generate.get_context", lambda _: FORKS)
+    monkeypatch.setattr("degla.negatives.generate.WORKERS", FORKS)
     texts = many(BATCH + 20)
     for workers in (1, 2):
         run(tmp_path / f"{workers}.jsonl", UnsteadyModel(varied), texts, rules=("replace_nouns",), workers=workers)

@@ -9,4 +9,4 @@ from tests.launch import FORKS
 
 @pytest.fixture(autouse=True)
 def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
+    monkeypatch.setattr("degla.study.workers.WORKERS", FORKS)

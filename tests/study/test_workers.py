@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -130,6 +132,21 @@ def test_workers_of_a_killed_process_end_and_only_then_its_folder_is_free(tmp_pa
     with lock(tmp_path):
         assert select.select([worker], [], [], 30)[0], "the worker still runs"
     os.close(worker)
+
+
+@pytest.mark.parametrize("path", ["script.py", "-"])
+def test_workers_do_not_run_the_callers_script(tmp_path: Path, path: str) -> None:
+    """Without `if __name__ == "__main__"` it would start workers of its own; read from stdin, it is no file."""
+    script = """
+from degla.stopping import WORKERS
+print("the script", flush=True)
+worker = WORKERS.Process(target=print, args=("the worker",))
+worker.start()
+worker.join()
+"""
+    (tmp_path / "script.py").write_text(script)
+    ended = subprocess.run([sys.executable, path], cwd=tmp_path, input=script, capture_output=True, text=True)
+    assert (ended.stdout.split("\n"), ended.stderr) == (["the script", "the worker", ""], "")
 
 
 def test_what_the_watcher_raises_ends_it() -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice, repeat
+from multiprocessing import get_start_method
 from typing import Any, Final, Literal
 
 import torch
@@ -17,7 +18,7 @@ from degla.data.batches import Batch, Collate, Pair
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
 from degla.errors import DeglaError, InputError
-from degla.stopping import leave_signals
+from degla.stopping import WORKERS, leave_signals
 
 _PLAIN = Collate()
 
@@ -129,7 +130,7 @@ def make_loader(
         collate: how pairs become a batch.
         workers: processes that decode and transform; 0 uses the current process.
         pin_memory: put batches into pinned memory, for a GPU.
-        start_method: how workers are started; None uses the platform's default.
+        start_method: how workers are started; None forks them where that is the platform's default, else spawns them.
 
     Raises:
         InputError: the plan was made for other rows.
@@ -137,6 +138,7 @@ def make_loader(
     ordered, rows = len(sampler.plan.groups), len(dataset)  # type: ignore[arg-type]  # A data set may have no length.
     if ordered != rows:
         raise InputError(f"the plan orders {ordered} rows, but the dataset has {rows}.")
+    context = start_method or ("fork" if get_start_method() == "fork" else WORKERS)
     loader: DataLoader[Batch] = PairLoader(
         dataset,  # type: ignore[arg-type]  # it holds pairs, which the collate turns into batches
         batch_sampler=sampler,
@@ -144,7 +146,7 @@ def make_loader(
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        multiprocessing_context=start_method if workers else None,
+        multiprocessing_context=context if workers else None,
         # Its own generator: drawing a seed for workers must not advance the global one, which a resumed run restores.
         generator=torch.Generator(),
     )

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +30,7 @@ from degla.pages.table import Table
 from degla.pages.words import UNKNOWN, counted, interval, minus, percent
 from degla.records import PairItem, read_jsonl
 from degla.results import ItemVerdict, Result
-from degla.stopping import end_with_parent
+from degla.stopping import WORKERS, end_with_parent
 from degla.study.materials import digest_of, digest_questions
 from degla.study.tuning import tune
 from degla.world import world_model_folder
@@ -103,7 +102,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         methods.clear(out)
         root = out / methods.DRAWN / f"benchmark-{size.items_per_part}"
         base = methods.base_job("world", ("world",), root=root, out=out)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(1, mp_context=WORKERS, initializer=end_with_parent) as pool:
             with methods.stage("generating the benchmark"):
                 drawing = pool.submit(
                     draw_pairs, out / methods.DRAWN / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=1

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,7 @@ from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.ray import Engine
 from degla.records import POSITIVE
-from degla.stopping import Interruption, leave_signals
+from degla.stopping import WORKERS, Interruption, leave_signals
 
 LOG = logging.getLogger(__name__)
 
@@ -213,7 +212,7 @@ def process_count(workers: int | None, captions: int, *, grammar_only: bool) -> 
 def _open_processes(stack: ExitStack, workers: int) -> ProcessPoolExecutor | None:
     if workers == 1:
         return None
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_signals)
+    pool = ProcessPoolExecutor(workers, mp_context=WORKERS, initializer=leave_signals)
     stack.callback(pool.shutdown, cancel_futures=True)
     return pool
 

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -27,7 +26,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from degla.errors import DeglaError
 from degla.locks import Lock
 from degla.ray import RETRIES, open_ray
-from degla.stopping import Interruption, leave_signals
+from degla.stopping import WORKERS, Interruption, leave_signals
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -185,9 +184,8 @@ class LocalWorker:
     """One process; see `JobWorker`."""
 
     def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None) -> None:
-        context = get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, other, folder_lock), daemon=True)
+        self.connection, other = WORKERS.Pipe()
+        self.process = WORKERS.Process(target=_serve, args=(work, other, folder_lock), daemon=True)
         self.process.start()
         other.close()
         self.number: int | None = None
