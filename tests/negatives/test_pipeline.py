@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.checks import REASONS
 from degla.negatives.examples import ExampleEntry, write_examples
 from degla.negatives.llm import Form, Reply, Request, RequestKey
+from degla.negatives.run.pipeline import map_in_order
 from degla.negatives.run.stream import BATCH
 from degla.records import NegativeRecord
 from tests.launch import FORKS
@@ -291,6 +294,14 @@ def test_processes_that_tag_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     for workers in (1, 2):
         run(tmp_path / f"{workers}.jsonl", UnsteadyModel(varied), texts, rules=("replace_nouns",), workers=workers)
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_line() -> None:
+    with (
+        ProcessPoolExecutor(1, mp_context=FORKS) as pool,
+        pytest.raises(DeglaError, match=r"a worker process was killed.*fewer --workers"),
+    ):
+        list(map_in_order(os._exit, [9], pool=pool, workers=1))
 
 
 def test_a_choice_that_was_not_offered_is_no_negative(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeVar
 
+from degla.errors import DeglaError
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
@@ -76,17 +78,24 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
 def map_in_order(
     work: Callable[[Item], Result], items: Iterable[Item], *, pool: ProcessPoolExecutor | None, workers: int
 ) -> Iterator[Result]:
-    """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued."""
+    """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued.
+
+    Raises:
+        DeglaError: a process of the pool was killed.
+    """
     if pool is None:
         yield from map(work, items)
         return
     waiting: deque[Future[Result]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= workers * _AHEAD:
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DeglaError("a worker process was killed. If memory ran out, use fewer --workers.") from None
 
 
 @dataclass
