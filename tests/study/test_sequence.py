@@ -126,6 +126,13 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     pictures = [draw_sequence(Sequences(plan, some, ()), PHONE) for some in ((arm,), arms)]
     heights = [float(picture.split('viewBox="', 1)[1].split()[3][:-1]) for picture in pictures]
     assert heights[1] == pytest.approx(heights[0] + 72 * 3 * 0.22, abs=1)
+    # A name longer than the picture or its panel is wide goes on below.
+    tasks = tuple(
+        task.model_copy(update={"name": f"{task.name}s in a style with a very long name"}) for task in plan.tasks
+    )
+    named = (replace(arm, arm="an arm that was trained with neither replay nor consolidation, " * 2),)
+    picture = draw_sequence(Sequences(plan.model_copy(update={"tasks": tasks}), named, ()), PHONE)
+    assert "very long" in picture and max(map(len, re.findall(r">([^<>]+)</text>", picture))) <= 44
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,26 +244,28 @@ def draw_sequence(sequences: Sequences, width: float = _FILE_INCHES) -> str:
     down = -(-len(names) // across)
     # As many names side by side as surely fit: about 0.09 inches per letter, plus a line and space for each.
     columns = max(1, min(len(arms), int(width / (0.09 * max(len(arm.arm) for arm in arms) + 0.6))))
-    key = 0.3 + 0.22 * (-(-len(arms) // columns) - 1)
-    height = 2.6 * down + 0.2 + key
+    labels = [fill(arm.arm, int((width - 0.6) / 0.09)) for arm in arms]
+    titles = [fill(name, int((width / across - 0.3) / 0.09)) for name in names]
+    key = 0.3 + 0.22 * (-(-sum(label.count("\n") + 1 for label in labels) // columns) - 1)
+    height = (2.6 + 0.2 * max(title.count("\n") for title in titles)) * down + 0.2 + key
     figure, first = svg.new_figure(width, height)
     first.remove()
     panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     marks = svg.marks_of((arm.arm for arm in arms), baseline=None)
     for number, (name, axes) in enumerate(zip(names, panels, strict=False)):
-        for arm in arms:
+        for arm, label in zip(arms, labels, strict=True):
             colour = marks[arm.arm].colour
             steps = range(len(plan.tasks) + 1)
             values = [arm.cell(row, number) if number < len(plan.tasks) else arm.beside(name, row) for row in steps]
             means = [100 * value.mean for value in values]
-            axes.plot(steps, means, color=colour, marker="o", markersize=4, linewidth=1.6, label=arm.arm)
+            axes.plot(steps, means, color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
             widths = [100 * (value.half_width or 0.0) for value in values]
             low = [max(0.0, mean - width) for mean, width in zip(means, widths, strict=True)]
             high = [min(100.0, mean + width) for mean, width in zip(means, widths, strict=True)]
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         if number < len(plan.tasks):
             axes.axvline(number + 1, color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_title(name, fontsize=svg.FONT)
+        axes.set_title(titles[number], fontsize=svg.FONT)
         axes.set_xticks(range(len(plan.tasks) + 1), ["base", *(str(row + 1) for row in range(len(plan.tasks)))])
         svg.dress(axes)
         if number % across == 0:
@@ -271,7 +274,7 @@ def draw_sequence(sequences: Sequences, width: float = _FILE_INCHES) -> str:
             axes.set_xlabel("tasks learnt")
     for axes in panels[len(names) :]:
         axes.remove()
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, _ = panels[0].get_legend_handles_labels()
     figure.tight_layout(rect=(0, 0, 1, 1 - key / height))
     figure.legend(handles, labels, loc="upper left", ncols=columns, frameon=False, fontsize=svg.FONT)
     return svg.to_svg(figure, "continual")
