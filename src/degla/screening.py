@@ -21,6 +21,7 @@ from degla.negatives.llm import YES_OR_NO, ChatMessage, LanguageModel, ReplyStat
 from degla.negatives.run.asking import replies_to, rule_name
 from degla.negatives.run.output import PASSING
 from degla.negatives.run.stream import hash_text
+from degla.pages.words import counted
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ class Counts:
             "refused": [[rule, reason, count] for (rule, reason), count in sorted(self.refused.items())],
             "undecided": dict(sorted(self.undecided.items())),
         }
+
+
+def require_images(captions: CaptionIndex, folder: Path) -> None:
+    """Raise an error if the folder has no caption's image, so that nothing could be judged by images."""
+    from degla.evaluation.image_files import has_image
+
+    paths = dict.fromkeys(caption.image for _, caption in captions)
+    if paths and not any(has_image(folder, path) for path in paths):
+        raise InputError(
+            f"{folder} has none of the captions' {counted(len(paths), 'image')}, such as {next(iter(paths))}. Give the "
+            "folder that image paths are relative to (--images)."
+        )
 
 
 def screen(rows: Iterable[NegativeRecord], *, captions: CaptionIndex, screens: Sequence[Screen], out: Path) -> Counts:

@@ -326,6 +326,7 @@ def test_requests_without_an_answer_are_sent_again_by_the_same_command(
         (["--plausibility", "--device", "cpu"], "--device requires --clip."),
         (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a finite number"),
         (["--clip", "world", "--images", "captions.jsonl"], "captions.jsonl: no such folder of images (--images)."),
+        (["--clip", "world", "--images", "."], ". has none of the captions' 4 images, such as 0.png."),
     ],
 )
 def test_wrong_use(

@@ -172,18 +172,29 @@ _OF: Final[dict[str, tuple[str, ...]]] = {
 """Flags, and the language models that they apply to."""
 
 
-def describe_model(verb: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a language model and how it is prompted."""
+def describe_model(
+    verb: argparse.ArgumentParser, *, rules: str = "no model, only grammar and word tables", examples: bool = True
+) -> None:
+    """Add the arguments that choose a language model and how it is prompted.
+
+    Args:
+        verb: the command's parser.
+        rules: what `--llm rules` means to it.
+        examples: the model is shown examples; else the command refuses their flags, and the help leaves them out.
+    """
     group = verb.add_argument_group("language model")
+    shown, folder = "in-context examples per request (5)", "folder of your own examples (built in)"
+    if not examples:
+        shown = folder = argparse.SUPPRESS
     group.add_argument(
         "--llm",
         choices=["rules", "embedded", "openai", "scripted"],
         default="rules",
-        help="rules: no model, only grammar and word tables; embedded: a small model in this process; openai: any "
+        help=f"rules: {rules}; embedded: a small model in this process; openai: any "
         "OpenAI-compatible server; scripted: answers from a file, for tests (rules)",
     )
-    group.add_argument("--examples", type=int, default=5, metavar="N", help="in-context examples per request (5)")
-    group.add_argument("--examples-folder", type=Path, metavar="DIR", help="folder of your own examples (built in)")
+    group.add_argument("--examples", type=int, default=5, metavar="N", help=shown)
+    group.add_argument("--examples-folder", type=Path, metavar="DIR", help=folder)
     group.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
     describe_server(group, whose="openai: ", concurrency=64, timeout=60)
     group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")

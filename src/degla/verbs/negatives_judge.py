@@ -48,7 +48,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", help="with --clip: cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the language model (0)")
     describe_columns(verb)
-    describe_model(verb)
+    describe_model(verb, rules="no language model judges", examples=False)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
@@ -56,10 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.records import only_negatives
-    from degla.screening import TruthScreen, screen
+    from degla.screening import TruthScreen, require_images, screen
 
     _check(arguments)
     with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
+        if arguments.images is not None:
+            require_images(index, arguments.images)
         rows = read_negatives(arguments.file)
         if arguments.clip is not None or arguments.llm != "rules":
             remedy = f"--llm and --clip reject what is true: judge {arguments.file} by --plausibility alone."

@@ -67,7 +67,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths are relative to")
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
-    describe_model(verb)
+    describe_model(verb, examples=False)
     verb.set_defaults(max_tokens=512)  # Units with their foils are longer than a negative.
 
 
