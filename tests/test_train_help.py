@@ -20,7 +20,7 @@ def _shown(words: list[str], capsys: Capture) -> tuple[set[str], str]:
         main(words)
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    return set(re.findall(r"^\W{1,4}--(\w[\w.-]+)", text, re.MULTILINE)), text
+    return set(re.findall(r"^\W{0,4}--(\w[\w.-]+)", text, re.MULTILINE)), text
 
 
 def _known(recipe: str) -> set[str]:

@@ -88,7 +88,7 @@ class ReviewPage:
     def _progress(self) -> str:
         state = self.review.state
         total, accepted = len(state.drafts), len(state.accepted)
-        counts = f"{state.decided} of {total} decided: {accepted} accepted, {state.decided - accepted} rejected"
+        counts = f"{state.decided:,} of {total:,} decided: {accepted:,} accepted, {state.decided - accepted:,} rejected"
         done = ""
         if state.is_done:
             files = ", ".join(f"<code>{escape(str(self.review.file(rule)))}</code>" for rule in self.review.rules)

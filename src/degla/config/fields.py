@@ -182,11 +182,18 @@ def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
     return getattr(owner, last), text.partition("\n\n")[0] or documented(kind).get(last, "")
 
 
+def shown_value(value: Any) -> str:
+    """Write a field's value as its flag or a file takes it; texts with blanks in quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = " ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value)
+    return "none" if value == () else f'"{text}"' if isinstance(value, str) and (not text or " " in text) else text
+
+
 def explain_field(name: str, config: TrainConfig | None = None) -> str:
     """Describe a known field: its flag, description, allowed values, and its value in `config` or default."""
     owner, last = _owner(name, config or TrainConfig())
-    value, kind = getattr(owner, last), cast(Any, type(owner))
-    shown = "none" if value in (None, ()) else value
+    shown, kind = shown_value(getattr(owner, last)), cast(Any, type(owner))
     text = textwrap.fill(documented(kind).get(last, "No description."), 100, break_on_hyphens=False)
     ends = f"Default: {shown}; recipes may override it." if config is None else f"Here: {shown}."
     lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}"

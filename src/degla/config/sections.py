@@ -74,8 +74,8 @@ class DataConfig(Checked, section="data"):
     bad_images: Literal["stop", "skip"] = "stop"
     """What to do about a missing or damaged image: stop the run, or skip its rows and report them; "stop" or "skip"."""
     duplicates: Literal["allow", "avoid", "mask"] = "avoid"
-    """Captions of the same image in one batch: allow, avoid by ordering, or mask as negatives; "allow", "avoid",
-    "mask"."""
+    """Captions of the same image in one batch: allow, avoid by ordering, or mask, so that they are not each other's
+    negatives; "allow", "avoid" or "mask"."""
     order: Literal["rows", "shards"] = "rows"
     """Order of an epoch: all rows shuffled; or the shards (tars or Parquet files) shuffled and the rows of eight at a
     time, so that a remote shard is copied once per epoch instead of one request per image; "rows" or "shards"."""

@@ -190,8 +190,8 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         )
     elif single and len(seeds) > 1:
         yield (
-            f"Only one result for {', '.join(single)}: its intervals cover items, not training seeds, and gains "
-            "against it treat it as fixed: their intervals are too narrow if it is one run of several possible ones."
+            f"Only one result for {', '.join(single)}: its intervals cover items, not training seeds, and differences "
+            "from it treat it as fixed: their intervals are too narrow if it is one run of several possible ones."
         )
 
 

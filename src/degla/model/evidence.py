@@ -24,8 +24,8 @@ class EvidenceConfig(Checked, section="evidence"):
     threshold: Share = 0.5
     """Evidence, scaled to 0 to 1 per image, above which a patch belongs to the part (0.5 in arXiv 2111.14271)."""
     by: Literal["attention", "random"] = "attention"
-    """By the gradient of the teacher's similarity in its last attention; or the same number of random patches;
-    "attention" or "random"."""
+    """How the part is chosen: by the gradient of the teacher's similarity with respect to its last attention, or as
+    many patches at random; "attention" or "random"."""
 
 
 def attention_evidence(

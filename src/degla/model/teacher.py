@@ -25,11 +25,13 @@ class TeacherConfig(Checked, section="teacher"):
     """How the teacher follows the student."""
 
     kind: Literal["average", "frozen"] = "average"
-    """Exponential moving average (EMA) of the student, or the initial student; "average" or "frozen"."""
+    """The teacher: an exponential moving average (EMA) of the student, or the initial student; "average" or
+    "frozen"."""
     decay: Share = 0.9996
     """Share of the OLD teacher kept per step, 0 to 1 (0.9996 in arXiv 2504.16801, for about 8,000 steps)."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Constant, or rising from `decay` to 1 at the last step along half a cosine; "constant" or "cosine"."""
+    """Schedule of the decay: constant, or rising from `decay` to 1 at the last step along half a cosine; "constant" or
+    "cosine"."""
 
     def decay_at(self, step: int, *, steps: int) -> float:
         """Return the decay of the update after step `step` (from 0) of a run of `steps` steps."""

@@ -30,7 +30,8 @@ class ViewsConfig(Checked, section="views"):
     """Which patches to drop: preferably those that the teacher's class token attends to, any, or preferably the others;
     "attention", "random" or "low_attention"."""
     temperature: Positive = 0.02
-    """Of the draw by attention, > 0: near 0 the patches with the most attention are dropped; attention sums to 1."""
+    """Temperature of the draw by attention, > 0: near 0 the patches with the most attention are dropped; attention
+    sums to 1."""
     anneal_steps: Count = 0
     """Steps over which the draw turns from random to the one by attention, 0 or more; 1 / temperature grows in
     proportion to the step."""

@@ -18,10 +18,10 @@ def degla_plus() -> TrainConfig:
     else is as in the paper.
 
     Chosen on validation scenes of the embedded world, whose image tower has five blocks; docs/studies/degla_plus
-    records what was tried. It has not been tried on a full-size pre-trained model.
+    records what was tried.
 
     Use when: both composition and recognition matter. In the embedded world, where it was chosen, it was better than
-    `degla` in both; nobody has tried it on a full-size model.
+    `degla` in both; it was not measured on a full-size model.
     """
     base = degla()
     stronger = {name: replace(base.objective[name], weight=2.0) for name in ("image_grounded", "text_grounded")}

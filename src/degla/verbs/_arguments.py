@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) -> None:
     """Add the captions file, and optionally the folder of their images."""
     verb.add_argument(
-        "captions", type=Path, help="COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder"
+        "captions",
+        type=Path,
+        metavar="CAPTIONS",
+        help="COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder",
     )
     if images:
         folder = "folder that image paths are relative to"

@@ -19,6 +19,7 @@ from degla.evaluation.processes import parsed_once
 from degla.passwords import without_passwords
 from degla.shelf import RECIPES, did_you_mean
 from degla.verbs._terminal import tell
+from degla.verbs.explain import ALL
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -258,9 +259,6 @@ def check_flags(words: list[str], *, switches: dict[str, bool], remedy: str) -> 
             raise InputError(f"unknown flag --{name}.{hint} {remedy}")
 
 
-ALL = "all"
-"""The word after --help that requests every flag."""
-
 _WIDTH = 110
 _USUAL = (
     "out", "model", "data.captions", "data.images", "data.negatives", "data.negatives_per_caption", "data.workers",
@@ -282,14 +280,7 @@ def show_help(config: TrainConfig, *, program: str, about: str) -> None:
     Raises:
         InputError: there is no field or section named `about`.
     """
-    if about == ALL:
-        import tyro
-
-        from degla.config.run import TrainConfig
-
-        # tyro exits here, as the caller would.
-        tyro.cli(TrainConfig, args=["--help"], default=config, prog=program)
-    elif about:
+    if about:
         from degla.verbs.explain import explain_fields
 
         sys.stdout.write(explain_fields(about, config=config))
@@ -359,15 +350,14 @@ def _own(config: TrainConfig) -> list[str]:
 
 def _rows(names: Iterable[str], config: TrainConfig) -> list[str]:
     """Format one line per field: flag, value, and the beginning of its description."""
-    from degla.config.fields import field_of
+    from degla.config.fields import field_of, shown_value
 
     rows = []
     for name in names:
         value, meaning = field_of(name, config)
-        shown = "none" if value in (None, ()) else " ".join(value) if isinstance(value, tuple) else str(value)
         flag = f"  --{name.replace('_', '-')}"
         # Without the range and the source, which --help FIELD prints.
         meaning = re.sub(r"(;| \(|, >|, \d|, above \d).*", "", meaning, flags=re.DOTALL).rstrip(".")
-        start = f"{flag:<38} {shown:<9} "
+        start = f"{flag:<38} {shown_value(value):<9} "
         rows.append(start + textwrap.shorten(meaning, max(_WIDTH - len(start), 20), placeholder=" ..."))
     return rows

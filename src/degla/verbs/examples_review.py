@@ -9,7 +9,7 @@ from degla.verbs._arguments import refuse_flags
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("drafts", type=Path, help="file from degla examples draft")
+    verb.add_argument("drafts", type=Path, metavar="DRAFTS", help="file from degla examples draft")
     verb.add_argument("--out", type=Path, required=True, help="folder of RULE.yaml files, or one .yaml file")
     verb.add_argument("--rules", nargs="+", metavar="RULE", help="review only these rules (all)")
     verb.add_argument("--page", action="store_true", help="review in the browser instead of the terminal")

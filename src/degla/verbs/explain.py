@@ -19,6 +19,9 @@ KINDS: dict[str, Shelf] = {
 }  # fmt: skip
 
 
+ALL = "all"
+"""The word after --help that requests every flag."""
+
 _USAGE = (
     "usage: degla explain [KIND] NAME | degla explain FIELD\n\n"
     "Explains a loss, recipe, rule, benchmark, draw, system or configuration field, and when to use it.\n\n"
@@ -62,7 +65,7 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
     """Return the meaning, range and value of a field, or of all fields of a section.
 
     Args:
-        name: of a field or section, dotted or as a flag.
+        name: of a field or section, dotted or as a flag; "all" for every field.
         config: whose values are shown; the defaults if None.
 
     Raises:
@@ -71,7 +74,7 @@ def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
     from degla.config.fields import explain_field, known_fields
 
     prefix = name.removeprefix("--").replace("-", "_")
-    fields = sorted(field for field in known_fields() if field == prefix or field.startswith(f"{prefix}."))
+    fields = sorted(field for field in known_fields() if prefix in (ALL, field) or field.startswith(f"{prefix}."))
     if not fields:
         names = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
         raise InputError(
@@ -91,9 +94,9 @@ def _member(kind: str, name: str) -> str:
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
         users = [recipe for recipe in RECIPES.names() if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))]
-        text = f"{', '.join(users)}, and recipes derived from them" if users else "none"
-        settings = f"Settings: degla explain objective.{name}"
-        paragraphs.append(f"Recipes:  {text}; see degla explain RECIPE for when to use it.\n{settings}")
+        text = f"{', '.join(users)}, and recipes derived from them; see degla explain RECIPE for when to use it"
+        text = text if users else f"none; it is added by --objective.{name.replace('_', '-')}.weight"
+        paragraphs.append(f"Recipes:  {text}.\nSettings: degla explain objective.{name}")
     if kind == "recipe":
         paragraphs.append(
             f"Losses, with their weights: degla train {name} --help\n"

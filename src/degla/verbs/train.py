@@ -10,7 +10,7 @@ from degla.errors import InputError
 from degla.evaluation.processes import first_process
 from degla.remote import address_of
 from degla.shelf import RECIPES
-from degla.verbs._training import ALL, PRINT, configure, help_topic, show_help
+from degla.verbs._training import PRINT, configure, help_topic
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -54,10 +54,6 @@ def run_words(words: list[str]) -> int:
     """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
     if not words or words[0] in ("-h", "--help"):
         help_topic(words[1:])
-        if words[1:] == [ALL]:
-            from degla.config.run import TrainConfig
-
-            show_help(TrainConfig(), program="degla train RECIPE", about=ALL)
         if len(words) == 2:
             from degla.verbs.explain import explain_fields
 

@@ -26,8 +26,7 @@ _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 class SwapAdjectives(ExchangingRule):
     """Swap two adjectives.
 
-    Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and
-    only if the meaning changes.
+    Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and only if the meaning changes.
 
     Use when: the model should learn which property belongs to which thing, and captions have two phrases with
     adjectives.
