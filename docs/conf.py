@@ -26,6 +26,7 @@ html_copy_source = False
 templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["degla.css"]
+html_js_files = [("copy.js", {"defer": "defer"})]
 html_sidebars = {"**": ["navigation"]}
 html_context = {"default_mode": "auto"}
 # Summaries of what a search finds would be fetched, which no browser does for pages opened as files.
@@ -157,7 +158,7 @@ def _keep_columns(app, what, name, thing, options, lines):
         "\n".join(lines),
     )
     if what == "module":
-        text = re.sub(r"\n\n(?=    \S)", "\n\n::\n\n", text)
+        text = re.sub(r"(?m)(^\S.*)\n\n(?=    \S)", r"\1\n\n::\n\n", text)
     lines[:] = text.split("\n")
 
 

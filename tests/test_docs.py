@@ -285,6 +285,15 @@ def test_a_colon_in_an_attributes_sentence_is_no_type() -> None:
     assert lines == ["..", "", "Unit of the average: a token, or a text."]
 
 
+def test_code_of_a_module_is_one_block_and_every_block_can_be_copied() -> None:
+    """An example with a blank line in it was two blocks on the page of Python."""
+    conf = _conf()
+    lines = ["Text.", "", "    import degla", "", "    degla.evaluate()", "", "More."]
+    conf._keep_columns(None, "module", "", None, None, lines)
+    assert lines == ["Text.", "", "::", "", *("    import degla", "", "    degla.evaluate()"), "", "More."]
+    assert [(ROOT / "docs" / "_static" / name).is_file() for name, _ in conf.html_js_files] == [True]
+
+
 def _conf() -> ModuleType:
     spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
     assert spec is not None and spec.loader is not None

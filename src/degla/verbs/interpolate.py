@@ -31,7 +31,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--keep",
         type=float,
-        metavar="POINTS",
+        metavar="PERCENT",
         help="lowest acceptable value of the preserved score, in percent (1 point below the base model's)",
     )
     verb.add_argument("--json", action="store_true", help="print the sweep as JSON")
