@@ -216,7 +216,10 @@ def test_a_photograph_that_came_is_asked_about(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "results").mkdir()
+    with pytest.raises(InputError, match=r"has results that are not rehearsed .* Use another --out\."):
+        rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
+    (tmp_path / "results").rename(tmp_path / "runs")
     with pytest.raises(InputError, match=r"has runs that are not rehearsed .* Use another --out\."):
         rehearsal_plan.rehearse(_plan(tmp_path, {"recipe": "clip"}), out=tmp_path, where="plan")
     (tmp_path / "rehearsal").mkdir()  # The runs are rehearsed.
@@ -248,7 +251,7 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
     assert not list(results[0].parent.iterdir()), "the plan's are to come"
     others = sorted(path.name for path in (results[1], items_name(results[1])))
     assert sorted(path.name for path in (tmp_path / "removed").iterdir()) == others, "of no model of the plan"
-    with pytest.raises(InputError, match="has runs that are not rehearsed"):
+    with pytest.raises(InputError, match="has runs and results that are not rehearsed"):
         rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
 
 

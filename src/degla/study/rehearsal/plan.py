@@ -63,8 +63,8 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
         where: name of the plan file for messages.
 
     Raises:
-        InputError: the plan draws from the embedded world and needs no rehearsal, the folder has runs of the plan
-            itself, or available files are invalid.
+        InputError: the plan draws from the embedded world and needs no rehearsal, the folder has runs or
+            results of the plan itself, or available files are invalid.
     """
     if plan.benchmarks is None:
         raise InputError(
@@ -73,9 +73,11 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
     folder = out / _FOLDER
     if folder.exists() and not _is_laid(folder):
         raise InputError(f"{folder}: was not made by a rehearsal, which would replace it. Use another --out.")
-    if not folder.exists() and (out / "runs").exists():
+    there = [name for name in ("runs", "results") if (out / name).exists()]
+    if not folder.exists() and there:
         raise InputError(
-            f"{out}: has runs that are not rehearsed and that a rehearsal would replace. Use another --out."
+            f"{out}: has {' and '.join(there)} that are not rehearsed and that a rehearsal would replace. Use another "
+            "--out."
         )
     forget_rehearsal(out)
     root = folder / "data"
