@@ -13,10 +13,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -247,6 +249,26 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
             study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
         )
         assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("has", "free", "lacks"),
+    [({"CPU": 2}, {"CPU": 1}, ""), ({"CPU": 2}, {}, "processor"), ({"CPU": 2, "GPU": 1}, {"CPU": 2}, "GPU"),
+     ({"CPU": 2, "GPU": 1}, {"GPU": 1}, "")],
+)  # fmt: skip
+def test_a_cluster_without_room_is_reported(
+    has: dict[str, float],
+    free: dict[str, float],
+    lacks: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Runs would seem to be under way."""
+    cluster = Mock(cluster_resources=lambda: has, available_resources=lambda: free)
+    monkeypatch.setattr("degla.study.workers.open_ray", lambda _: nullcontext(cluster))
+    with open_cluster(study_work, folder=Path(), processes=None) as workers:
+        assert workers.size == has.get("GPU", has["CPU"])
+    assert caplog.messages == ([f"the cluster has no free {lacks} now: the runs wait for one"] if lacks else [])
 
 
 def test_models_are_evaluated_as_they_are_here(

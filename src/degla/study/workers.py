@@ -28,6 +28,7 @@ from degla.locks import Lock
 from degla.ray import RETRIES, open_ray
 from degla.stopping import WORKERS, Interruption, leave_signals
 
+log = logging.getLogger("degla.study")
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 _PATIENCE: Final = 120.0
@@ -328,6 +329,9 @@ def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | N
     with open_ray(processes) as ray:
         has = ray.cluster_resources()
         gpus = int(has.get("GPU", 0))
+        # Ray says this on its own log only, and the runs would seem to be under way.
+        if ray.available_resources().get("GPU" if gpus else "CPU", 0) < 1:
+            log.warning("the cluster has no free %s now: the runs wait for one", "GPU" if gpus else "processor")
         size = processes or gpus or max(1, int(has.get("CPU", 1)))
         yield ClusterWorkers(ray, work, folder=folder, size=size, gpus=min(1, gpus))
 
