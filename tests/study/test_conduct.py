@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -30,7 +31,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.questions import BenchmarkQuestions, ask
-from degla.evaluation.results import load_result
+from degla.evaluation.results import items_name, load_result
 from degla.files import sha256_of
 from degla.locks import lock
 from degla.model.checkpoint import average_weights
@@ -240,6 +241,53 @@ def test_results_of_models_that_a_plan_no_longer_has_are_moved_away_and_back(
     assert names("results") == before and not names("removed"), "those of the other model are gone"
 
 
+def test_damaged_results_and_those_of_the_user_move_away_too(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    clip, negclip = {"recipe": "clip"}, {"recipe": "negclip"}
+    first = of_images(clip, negclip)
+    results, removed = tmp_path / "out" / "results", tmp_path / "out" / "removed"
+    whole = (results / "negclip-0.json").read_bytes()
+    (results / "negclip-0.json").write_bytes(whole[: len(whole) // 2])
+    of_images(clip)
+    assert not list(results.glob("negclip*")) and len(list(removed.glob("negclip*"))) == 2
+    assert of_images(clip, negclip).record.models == first.record.models, "measured again"
+    for model in ("clip", "negclip", "base"):
+        for end in (".json", ".items.jsonl"):
+            shutil.copy(results / f"{model}-0{end}", results / f"own{end}")
+        of_images(clip, negclip)
+    there = {str(path.parent.relative_to(removed)): load_result(path).model.label
+             for path in removed.rglob("own.json") if items_name(path).is_file()}  # fmt: skip
+    assert there == {".": "clip", "again-2": "negclip", "again-3": "base"}, "none replaced another"
+
+
+def test_results_that_cannot_be_moved_or_deleted_are_named(
+    tmp_path: Path, of_images: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_images({"recipe": "clip"}, {"recipe": "negclip"})
+    results = tmp_path / "out" / "results"
+
+    def move(path: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("degla.study.tuning.shutil.move", move)
+    with pytest.raises(InputError, match=r"negclip-0.items.jsonl: cannot be written: Read-only file system\. Choose"):
+        of_images({"recipe": "clip"})
+    with pytest.raises(InputError, match=r"results: cannot be written: .*\. Choose another --out\."):
+        Measure("folder", 1.0, results).forget()
+
+
+def test_results_behind_a_link_are_written_by_one_study_at_a_time(
+    tmp_path: Path, of_images: Callable[..., Study]
+) -> None:
+    shared, out = tmp_path / "shared", tmp_path / "out"
+    shared.mkdir()
+    out.mkdir()
+    (out / "results").symlink_to(shared)
+    with lock(shared), pytest.raises(InputError, match="results: in use by process"):
+        of_images({"recipe": "clip"})
+    of_images({"recipe": "clip"})
+    assert (shared / "clip-0.json").is_file()
+
+
 def test_a_damaged_record_repeats_its_run_only(
     tmp_path: Path, of_images: Callable[..., Study], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +317,21 @@ def test_a_copied_result_of_another_model_is_measured_again(tmp_path: Path, of_i
         shutil.copy(results / f"negclip-0{end}", results / f"clip-0{end}")
     assert of_images(*arms).record.models == first.record.models
     assert load_result(results / "clip-0.json").model.label == "clip"
+    # As of another study, with the same label and seed.
+    shutil.copytree(results, tmp_path / "other")
+    of_images({"recipe": "clip", "train.steps": 1})
+    own = load_result(results / "clip-0.json").model.fingerprint
+    for end in (".json", ".items.jsonl"):
+        shutil.copy(tmp_path / "other" / f"clip-0{end}", results / f"clip-0{end}")
+    of_images({"recipe": "clip", "train.steps": 1})
+    assert load_result(results / "clip-0.json").model.fingerprint == own
+    record = tmp_path / "out" / "runs" / "clip-0" / "record.json"
+    values = json.loads(record.read_text())
+    del values["measured"]["clip"]["fingerprint"]  # As written by an older version.
+    record.write_text(json.dumps(values))
+    at = (results / "clip-0.json").stat().st_mtime_ns
+    of_images({"recipe": "clip", "train.steps": 1})
+    assert (results / "clip-0.json").stat().st_mtime_ns == at
 
 
 @pytest.mark.parametrize("asked", ["now", "before"])

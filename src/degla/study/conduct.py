@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from os import SEEK_END
@@ -17,6 +17,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import require_score
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
+from degla.files import cannot_write
 from degla.locks import Lock, lock
 from degla.model.runs import checkpoints
 from degla.pages.words import counted, duration
@@ -76,7 +77,7 @@ def conduct(
     rehearsal = None
     runs = expand(plan, where=where)
     refuse_other(out)
-    with lock(out) as folder_lock, open_log(out) as handler:
+    with lock(out) as folder_lock, lock_linked(out), open_log(out) as handler:
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
@@ -111,13 +112,27 @@ def conduct(
         return study
 
 
+def lock_linked(out: Path) -> AbstractContextManager[object]:
+    """Lock the folder that ``results`` is a link to, if it is one: other studies' folders may have the same link.
+
+    Raises:
+        InputError: see `degla.locks.lock`.
+    """
+    results = out / "results"
+    return lock(results) if results.is_symlink() else nullcontext()
+
+
 def start_from(jobs: Sequence[Job], *, out: Path) -> None:
     """Prepare the results of earlier calls: those of other models than the plan's are moved away.
 
     Raises:
-        InputError: results are missing, and so is the folder of the benchmarks' data.
+        InputError: results are missing, and so is the folder of the benchmarks' data; or results cannot be moved.
+        DeglaError: the disk is full.
     """
-    sort_results(jobs, out=out)
+    try:
+        sort_results(jobs, out=out)
+    except OSError as error:
+        raise cannot_write(Path(error.filename or out), error, remedy="Choose another --out.") from None
     for job in jobs:
         if not job.has_results:
             job.questions.require()

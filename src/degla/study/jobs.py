@@ -10,6 +10,7 @@ from degla.config.run import TrainConfig
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.questions import require_root
 from degla.evaluation.results import items_name
+from degla.files import cannot_write
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,16 @@ class Measure:
     """Where to write the result."""
 
     def forget(self) -> None:
-        """Delete the result, if there is one."""
+        """Delete the result, if there is one.
+
+        Raises:
+            InputError: it cannot be deleted.
+        """
         for path in (self.path, items_name(self.path)):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error, remedy="Choose another --out.") from None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, open_log, refuse_other, run_chains, start_from
+from degla.study.conduct import check_end, lock_linked, open_log, refuse_other, run_chains, start_from
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -78,7 +78,7 @@ def conduct_sequences(
         StoppedError: a signal stopped everything.
     """
     refuse_other(out, tasks=True)
-    with lock(out) as folder_lock, open_log(out) as handler:
+    with lock(out) as folder_lock, lock_linked(out), open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
         what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
         log.info("%s: %s, results in %s", where, what, out)

@@ -123,13 +123,20 @@ def sort_results(jobs: Iterable[Job], *, out: Path) -> None:
             earlier.forget()
     others = [path for path in sorted(results.rglob("*.json")) if path not in own and _is_result(path)]
     for path in others:
-        _move_result(path, removed / path.relative_to(results))
+        name = path.relative_to(results)
+        target, number = removed / name, 1
+        while target.exists():  # Of the user, who put another of that name into `results` before.
+            number += 1
+            target = removed / f"again-{number}" / name
+        _move_result(path, target)
     if others:
         log.info("%s not of this plan moved to %s", counted(len(others), "result"), removed)
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a file is a result, and no other file that the user keeps beside the study's."""
+    """Whether a file is a result, also a damaged one, and no other file that the user keeps beside the study's."""
+    if items_name(path).is_file():
+        return True
     try:
         load_result(path)
     except InputError:
@@ -274,7 +281,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         if job.resume and _is_current(origins.get(measure.label), job) and measure.path.is_file():
             try:
                 old_result = load_result(measure.path, items=True)
-                if _answers(old_result, job, label=measure.label):
+                if _answers(old_result, job, label=measure.label, measured=origins[measure.label]):
                     if job.items is not None and old_result.leakage != job.leakage:
                         save_result(old_result.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
@@ -299,7 +306,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                 label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=asked,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
-        origins[measure.label] = _origin(job)
+        origins[measure.label] = _origin(job) | {"fingerprint": result.model.fingerprint}
         count += 1
         if job.resume:
             record = replace(record, measured=origins)
@@ -315,15 +322,20 @@ def _origin(job: Job) -> dict[str, Any]:
 
 
 def _is_current(recorded: dict[str, Any] | None, job: Job) -> bool:
+    if recorded is None:
+        return False
     origin = _origin(job)
-    return recorded is not None and _if_known(_if_known(recorded, origin, "weights"), origin, "questions") == origin
+    earlier = _if_known(_if_known(recorded, origin, "weights"), origin, "questions")
+    return all(earlier.get(name) == value for name, value in origin.items())
 
 
-def _answers(result: TracedResult, job: Job, *, label: str) -> bool:
-    """Whether a result is of that model, and not another's that was copied there; and covers the current questions:
-    images or classes may be new that no annotation file lists."""
+def _answers(result: TracedResult, job: Job, *, label: str, measured: dict[str, Any]) -> bool:
+    """Whether a result is of that model, and not another's that was copied there, as from another study; and covers the
+    current questions: images or classes may be new that no annotation file lists."""
     if (result.model.label, result.training_seed) != (label, job.seed):
         return False
+    if measured.get("fingerprint", result.model.fingerprint) != result.model.fingerprint:
+        return False  # Older versions did not record it.
     return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in result.benchmarks} == job.items
 
 
