@@ -42,7 +42,7 @@ from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
-from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare
+from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare, questions_at
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.standings import BASE
 from degla.study.study import Study
@@ -396,6 +396,35 @@ def test_a_finished_study_needs_its_benchmarks_no_more(tmp_path: Path, of_images
     with pytest.raises(InputError, match=r"no such folder of the benchmarks' data"):
         of_images({"recipe": "clip"}, {"recipe": "negclip"})
     assert not (tmp_path / "out" / "runs" / "negclip-0").exists()
+    (tmp_path / "data" / "other").mkdir(parents=True)  # The root is there, with other benchmarks.
+    assert of_images({"recipe": "clip"}).record.models == first.record.models
+    with pytest.raises(InputError, match=r"data: has no files of Zero-shot classification\. Get them from"):
+        of_images({"recipe": "clip"}, {"recipe": "negclip"})
+    assert not (tmp_path / "out" / "runs" / "negclip-0").exists()
+
+
+def test_files_of_a_benchmark_are_gone_with_all_of_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _plan_of(tmp_path, train_steps=2)
+    root, results = tmp_path / "data", tmp_path / "results"
+    results.mkdir()
+    (results / "base-0.json").touch()
+    benchmarks = {
+        "listed": SimpleNamespace(prepare=None, annotations=("b/*.json", "a*/c.json"), title="", source="", layout=""),
+        "drawn": SimpleNamespace(prepare=Mock(), annotations=("d/x.json",)),
+        "unlisted": SimpleNamespace(prepare=None, annotations=()),
+    }
+    for module in ("study.materials", "evaluation.questions"):
+        shelf = Mock(member=lambda name, _: benchmarks[name], digests=lambda _: {})
+        monkeypatch.setattr(f"degla.{module}.BENCHMARKS", shelf)
+
+    def known(*names: str) -> bool:
+        return bool(questions_at(root, names, plan=plan, results=results).digest)
+
+    assert known("drawn") and not known("listed") and not known("unlisted")
+    (root / "d").mkdir(parents=True)
+    assert known("drawn", "unlisted") and not known("drawn", "listed")
+    (root / "a1").mkdir()
+    assert known("drawn", "listed")
 
 
 def test_what_is_done_stays_done_and_what_changed_is_made_again(

@@ -284,6 +284,27 @@ def require_root(root: Path) -> None:
         raise InputError(f"{root}: no such folder of the benchmarks' data. Give the one that holds their files.")
 
 
+def absent_benchmarks(names: Iterable[str], root: Path) -> list[Benchmark]:
+    """Return the benchmarks of which `root` has none of the folders with their files; what is drawn needs none yet."""
+    benchmarks = (BENCHMARKS.member(name, "BENCHMARK") for name in names)
+    return [
+        benchmark
+        for benchmark in benchmarks
+        if benchmark.prepare is None
+        and not any(any(root.glob(Path(pattern).parts[0])) for pattern in benchmark.annotations or ("*",))
+    ]
+
+
+def require_files(names: Iterable[str], root: Path) -> None:
+    """Raise InputError if the folder of the benchmarks' data does not exist, or has no files of one of them."""
+    require_root(root)
+    for benchmark in absent_benchmarks(names, root):
+        raise InputError(
+            f"{root}: has no files of {benchmark.title}. Get them from {benchmark.source}. Expected layout:\n"
+            f"{benchmark.layout}"
+        )
+
+
 def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkInventory]:
     """Look for each benchmark's files and images under a folder, without writing anything or opening an image.
 

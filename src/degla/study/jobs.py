@@ -8,7 +8,7 @@ from pathlib import Path
 
 from degla.config.run import TrainConfig
 from degla.evaluation.overlap import Leakage
-from degla.evaluation.questions import require_root
+from degla.evaluation.questions import require_files
 from degla.evaluation.results import items_name
 from degla.files import cannot_write
 
@@ -43,14 +43,14 @@ class StudyQuestions:
     benchmarks: tuple[str, ...]
     root: Path
     digest: str
-    """Digest of the benchmarks' annotation files; "" if it is unknown, as their folder is gone."""
+    """Digest of the benchmarks' annotation files; "" if it is unknown, as files of one of them are gone."""
     allow_missing: bool = False
     """Measure on the available images if others are missing."""
 
     def require(self) -> None:
-        """Raise InputError if the folder of the benchmarks' data is gone."""
+        """Raise InputError if the files of a benchmark are gone."""
         if not self.digest:
-            require_root(self.root)
+            require_files(self.benchmarks, self.root)
 
 
 @dataclass(frozen=True)
