@@ -398,7 +398,7 @@ def test_a_finished_study_needs_its_benchmarks_no_more(tmp_path: Path, of_images
     assert not (tmp_path / "out" / "runs" / "negclip-0").exists()
     (tmp_path / "data" / "other").mkdir(parents=True)  # The root is there, with other benchmarks.
     assert of_images({"recipe": "clip"}).record.models == first.record.models
-    with pytest.raises(InputError, match=r"data: has no files of Zero-shot classification\. Get them from"):
+    with pytest.raises(InputError, match=r"data: has no files of Zero-shot classification\. Expected layout:"):
         of_images({"recipe": "clip"}, {"recipe": "negclip"})
     assert not (tmp_path / "out" / "runs" / "negclip-0").exists()
 
@@ -409,7 +409,7 @@ def test_files_of_a_benchmark_are_gone_with_all_of_its_folders(tmp_path: Path, m
     results.mkdir()
     (results / "base-0.json").touch()
     benchmarks = {
-        "listed": SimpleNamespace(prepare=None, annotations=("b/*.json", "a*/c.json"), title="", source="", layout=""),
+        "listed": SimpleNamespace(prepare=None, annotations=("b/*.json", "a*/c.json")),
         "drawn": SimpleNamespace(prepare=Mock(), annotations=("d/x.json",)),
         "unlisted": SimpleNamespace(prepare=None, annotations=()),
     }

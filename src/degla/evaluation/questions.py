@@ -299,10 +299,7 @@ def require_files(names: Iterable[str], root: Path) -> None:
     """Raise InputError if the folder of the benchmarks' data does not exist, or has no files of one of them."""
     require_root(root)
     for benchmark in absent_benchmarks(names, root):
-        raise InputError(
-            f"{root}: has no files of {benchmark.title}. Get them from {benchmark.source}. Expected layout:\n"
-            f"{benchmark.layout}"
-        )
+        raise InputError(f"{root}: has no files of {benchmark.title}. Expected layout:\n{benchmark.layout}")
 
 
 def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[BenchmarkInventory]:

@@ -22,7 +22,7 @@ from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
-from degla.evaluation.questions import absent_benchmarks, ask, questions_digest, require_files
+from degla.evaluation.questions import absent_benchmarks, ask, questions_digest, require_root
 from degla.evaluation.trainings import training_of
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
@@ -164,12 +164,12 @@ def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan, results:
     """Return the questions of a plan from the named benchmarks, whose files are below `root`.
 
     Raises:
-        InputError: it has no files of one of them, and there are no results that only a table is to be made of.
+        InputError: there is no such folder, and none of the results that only a table is to be made of.
     """
     # Before anything is made and trained; benchmarks that are only drawn need no folder yet.
     gone = absent_benchmarks(names, root)
     if gone and not any(results.glob("*.json")):
-        require_files(names, root)
+        require_root(root)
     missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
     return StudyQuestions(names, root, "" if gone else digest_questions(names, root), missing)
 
