@@ -263,6 +263,18 @@ def test_true_texts_are_not_exported_as_false_ones(case: Case, to: str, capsys: 
     assert "a true text" in capsys.readouterr().err and not (case.folder / NAMES[to]).exists()
 
 
+@pytest.mark.parametrize("to", ["degla-json", "csv"])
+def test_a_negative_equal_to_its_caption_is_not_exported(
+    case: Case, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither NegCLIP's nor DeGLA's loader compares them."""
+    text = case.captions[0].text
+    case.rows[0] = case.rows[0].model_copy(update={"text": f"{text.upper()}!"})
+    assert case.export(to=to, name=NAMES[to]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"]["negatives equal to their caption"] == 1
+    assert f"{text.upper()}!" not in (case.folder / NAMES[to]).read_text()
+
+
 def test_a_flag_of_the_other_form_is_refused(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export("--images", "images", to="degla-json") == 2
     assert "--images requires --to csv; this is --to degla-json." in capsys.readouterr().err

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
+from degla.data.pairs import normalized_words
 from degla.errors import InputError
 from degla.files import open_temporary_database
 from degla.records import CaptionRecord, NegativeRecord, only_negatives
@@ -118,6 +119,8 @@ class CaptionIndex:
                 left_out["negatives without text"] += 1
             elif not record.accepted:
                 left_out["negatives not accepted by the checks"] += 1
+            elif normalized_words(record.text) == normalized_words(caption.text):
+                left_out["negatives equal to their caption"] += 1
             else:
                 yield caption.number, record.rule, record.text
 
