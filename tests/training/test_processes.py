@@ -96,6 +96,12 @@ def test_number_of_processes_changes_nothing(
     _assert_close(single / "step-4", out / "step-4")
 
 
+def test_processes_draw_numbers_of_their_own(double: Path) -> None:
+    """Otherwise dropout and stochastic depth would treat the rows of all processes alike."""
+    one, other = torch.load(double / "step-4" / "optimizer.pt", weights_only=True)["random"]
+    assert not torch.equal(one["torch"], other["torch"])
+
+
 def test_a_run_of_one_process_continues_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:
     out, forked = tmp_path / "run", tmp_path / "forked"
     _cut_copy(single, config, out)

@@ -165,6 +165,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         image_sizes=sizes, counts=counts,
     )  # fmt: skip
     state.mirror = mirror
+    if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
+        seed_everything(seed + processes.rank)
     position = state.load() if resume else Position()
     first = position.step
     if not resume and accelerator.is_main_process:
