@@ -84,7 +84,7 @@ def read_json_object(path: Path, *, remedy: str = "", constants: bool = False) -
     """Read a JSON file that contains one object; raises like `read_json`."""
     value = read_json(path, remedy=remedy, constants=constants)
     if not isinstance(value, dict):
-        _refuse(str(path), f"must be one JSON object, got a {type(value).__name__}", remedy)
+        _refuse(str(path), f"must be one JSON object, got {describe_json(value)}", remedy)
     return value
 
 

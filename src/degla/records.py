@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.pages.words import counted
-from degla.parse import CORRECT_LINE, cut_short, parse_json, read_lines
+from degla.parse import CORRECT_LINE, cut_short, describe_json, parse_json, read_lines
 from degla.shelf import did_you_mean
 
 
@@ -258,6 +258,8 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
             raise InputError(f"{message}. Give the file that degla negatives made from it.") from None
         # A misspelt name is both an unknown field and a missing one; report the unknown one.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        if first["type"] == "model_type" and not first["loc"]:
+            raise InputError(f"{where}: must be one JSON object, got {describe_json(row)}. {remedy}".rstrip()) from None
         field = ".".join(str(part) for part in first["loc"]) or "the record"
         # Class names, and that a check raised ValueError, do not help the user.
         wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")

@@ -22,10 +22,14 @@ import pytest
 from degla.cli import main
 from degla.data.columns import Columns
 from degla.data.formats import datasets as dataset_folders
+from degla.data.pack import Packing
+from degla.data.pack import pack as write_shards
+from degla.data.pairs import PairRow
 from degla.data.sources import FORMATS, read_captions, read_negatives
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord, PairItem, validate, write_jsonl
 from tests.official import SHARED
+from tests.tiny import write_pairs
 
 RECORDS = [
     CaptionRecord(id="11", image="000000000009.jpg", text='A dog, on a "sofa".', image_id="9"),
@@ -651,6 +655,23 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
         list(read_captions(tmp_path / "splits" / "train"))
     with pytest.raises(InputError, match=r"other: has no uncompressed \.tar.* not a folder written by datasets'"):
         list(read_captions(tmp_path / "other"))
+
+
+def test_archives_of_pack_name_the_captions_file(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", images=2)
+    rows = [PairRow(caption=record, negatives=(), rules=()) for record in read_captions(pairs["captions"])]
+    write_shards(rows, folder=pairs["images"], out=tmp_path / "packed", packing=Packing())
+    with pytest.raises(InputError, match=r"written by degla pack.* Give that: \S*packed/captions\.jsonl\."):
+        list(read_captions(tmp_path / "packed"))
+
+
+def test_a_json_file_that_is_none_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "coco.json").write_text("<!DOCTYPE html>")
+    with pytest.raises(InputError, match=r"coco\.json line 1: not JSON"):
+        read_captions(tmp_path / "coco.json")
+    (tmp_path / "n.jsonl").write_text("[]\n")
+    with pytest.raises(InputError, match=r"n\.jsonl line 1: must be one JSON object, got an empty list"):
+        list(read_negatives(tmp_path / "n.jsonl"))
 
 
 def test_a_dataset_folder_that_was_written_again_is_read_again(tmp_path: Path) -> None:

@@ -228,6 +228,36 @@ def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path:
         load_encoder(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pt", b"<!DOCTYPE html>\n<html></html>\n", "w.pt: not a weights file, or one that is cut off"),
+        ("w.bin", b"", "w.bin: not a weights file, or one that is cut off"),
+        ("w.npz", b"PK\3\4" + bytes(100), "w.npz: not a weights file, or one that is cut off"),
+        ("w.pt", [1, 2], "the file has no weights by name"),
+        ("w.pt", {}, "the file has no weights by name"),
+    ],
+)
+def test_a_file_without_weights_is_not_said_to_be_trusted(
+    name: str, content: object, message: str, architecture: str, tmp_path: Path
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(InputError, match=message) as caught:
+        load_encoder(f"{architecture}:{tmp_path / name}")
+    assert "trust" not in str(caught.value)
+
+
+def test_a_folder_is_no_weights_file(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "open_clip_model.safetensors").unlink()
+    (folder / "open_clip_model.safetensors").mkdir()
+    with pytest.raises(InputError, match="has no weights"):
+        load_encoder(str(folder))
+
+
 @pytest.mark.parametrize("content", [None, 3, "name", ["name"], {"quick_gelu": True, "text_cfg": None}])
 def test_a_configuration_of_another_kind(content: object, tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")

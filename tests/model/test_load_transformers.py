@@ -164,3 +164,20 @@ def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be loaded by transformers"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "<html>", r"config\.json line 1: not JSON"),
+        ("tokenizer_config.json", "[]", r"tokenizer_config\.json: must be one JSON object, got an empty list"),
+        ("tokenizer.json", "{}", "its tokenizer cannot be loaded by transformers"),
+        ("preprocessor_config.json", "", r"preprocessor_config\.json line 1: not JSON"),
+        ("preprocessor_config.json", "{}", "makes images of 224 x 224 pixels, but config.json says 30"),
+    ],
+)
+def test_a_damaged_file_of_a_folder_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "model", "clip")
+    (tmp_path / "model" / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_model(str(tmp_path / "model"))

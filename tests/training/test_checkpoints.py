@@ -224,7 +224,7 @@ def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: [state], "must be one JSON object, got a list"),
+        (lambda state: [state], "must be one JSON object, got a list of 1 entry"),
         (lambda state: state | {"step": "x"}, "field 'step': .*valid integer"),
         (lambda state: {name: value for name, value in state.items() if name != "step"}, "field 'step': .*required"),
         (lambda state: state | {"step": -5}, "field 'step': .*greater than or equal to 0"),

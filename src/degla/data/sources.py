@@ -13,7 +13,7 @@ from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
 from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
-from degla.parse import PARQUET_ENDINGS, check_regular, shorten
+from degla.parse import PARQUET_ENDINGS, check_regular, read_json, shorten
 from degla.records import CaptionRecord, NegativeRecord
 from degla.remote import address_of, display_path, list_files
 from degla.shelf import Shelf
@@ -92,6 +92,8 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
             raise InputError(f"{address}: no such file or folder, or nothing in it. Check its name.")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
+        if path.is_file() and path.suffix.lower() == ".json":
+            read_json(path, remedy="Download or generate it again.")  # Not JSON: that is why.
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         remedy = f"Set the format (--format, in training --data.format) to one of: {names}"
         if ability == "negatives":  # No flag sets their format.

@@ -17,6 +17,7 @@ from degla.evaluation.annotations import read_table
 from degla.evaluation.benchmark import Entry
 from degla.evaluation.data_sets import plain
 from degla.pages.words import counted
+from degla.parse import describe_json
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -172,7 +173,7 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
     """
     for where, row in read_table(file, _Form()):
         if not isinstance(row, dict):
-            raise InputError(f"{where}: must be one JSON object, got a {type(row).__name__}.")
+            raise InputError(f"{where}: must be one JSON object, got {describe_json(row)}.")
         if isinstance(row.get("ok"), dict) and isinstance(row.get("id"), str):
             ok = {name: _worth(worth, where) for name, worth in row["ok"].items()}
             yield GivenVerdict(where, (row["id"],), "", ok)

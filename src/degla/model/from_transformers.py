@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from degla.errors import InputError
@@ -219,6 +220,12 @@ def load_transformers_folder(
     kind = LAYOUTS[model.config.model_type]
     config = model.config
     text, vision = config.text_config, config.vision_config
+    _, *made = processor(images=Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"][0].shape
+    if made != [vision.image_size] * 2:
+        raise InputError(
+            f"{folder}: its image processor makes images of {made[1]} x {made[0]} pixels, but config.json says "
+            f"{vision.image_size} (vision_config.image_size). Fetch both files of the same model."
+        )
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
     # CLIP is causal and reads the end token; SigLIP is bidirectional and reads the last position.

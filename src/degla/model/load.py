@@ -40,10 +40,11 @@ from degla.model.weights_file import (
     has_bias,
     require_floats,
     require_weights,
+    require_whole,
     what_does_not_fit,
     what_trainers_left,
 )
-from degla.parse import read_json_object
+from degla.parse import read_json, read_json_object
 from degla.progress import only_errors
 from degla.remote import address_of
 from degla.shelf import did_you_mean
@@ -51,6 +52,7 @@ from degla.shelf import did_you_mean
 log = logging.getLogger(__name__)
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
+_AGAIN: Final = "Fetch or copy the folder again."
 _FETCHED = Path(os.path.expanduser("~/.cache/clip"))  # noqa: PTH111 as open_clip does: no error without a home
 """Where open_clip keeps weights that it downloads from their own URL."""
 
@@ -143,6 +145,8 @@ def _checkpoint_folder(folder: Path) -> Path:
     settle(folder)
     checkpoint = chosen_checkpoint(folder)
     if checkpoint is None:
+        if (folder / "config.json").is_file():
+            read_json(folder / "config.json", remedy=_AGAIN, constants=True)  # Not JSON: that is why.
         raise InputError(
             f"{folder}: not a model ({CONFIG_NAME} is missing), not a run with a complete checkpoint (step-N) and "
             f"not a transformers folder (config.json with 'model_type').{what_trainers_left(folder)}"
@@ -159,13 +163,13 @@ def folder_has_bias(folder: Path) -> bool:
     checkpoint = _checkpoint_folder(folder)
     if is_transformers_folder(checkpoint):
         return LAYOUTS.get(model_type(checkpoint)) == "siglip"
-    model_config = read_json_object(checkpoint / CONFIG_NAME).get("model_cfg")
+    model_config = read_json_object(checkpoint / CONFIG_NAME, remedy=_AGAIN).get("model_cfg")
     return isinstance(model_config, dict) and model_config.get("init_logit_bias") is not None
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
-        config = read_json_object(folder / CONFIG_NAME)
+        config = read_json_object(folder / CONFIG_NAME, remedy=_AGAIN)
         model_config = tokenizer_form(config)
         quick_gelu = bool(model_config.get("quick_gelu", False))
         references = _hub_references(model_config)
@@ -248,6 +252,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
                 "%s: the file does not record its activation function, and %s computes GELU. Weights fine-tuned from "
                 "OpenAI's need %s.", name, architecture, twin,
             )  # fmt: skip
+        require_whole(path, name=name)
         return _from_hub(architecture, pretrained=source, name=name)
     if source not in tags:
         if source in open_clip.list_pretrained_tags_by_model(twin):
@@ -289,7 +294,8 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
             with safe_open(path, framework="pt") as weights:
                 note = (weights.metadata() or {}).get("quick_gelu")
         except SafetensorError as error:
-            raise InputError(f"{path}: damaged weights file: {error}. Use an earlier checkpoint.") from None
+            remedy = "Fetch it again, or use an earlier checkpoint."
+            raise InputError(f"{path}: damaged weights file: {error}. {remedy}") from None
         recorded = None if note is None else note == "true"
     elif path.is_file() and _is_torchscript(path):
         recorded = True  # OpenAI's own archives, all trained with QuickGELU.
@@ -396,7 +402,7 @@ def _from_open_clip(
         raise InputError(f"{name}: {error}. Use the architecture whose activation matches the weights.") from None
     except ImportError as error:
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
-    except (RuntimeError, KeyError, AttributeError, AssertionError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, AttributeError, AssertionError, StopIteration, pickle.UnpicklingError) as error:
         config = model_config or (open_clip.get_model_config(source) if source in open_clip.list_models() else {})
         raise InputError(f"{name}: {what_does_not_fit(error, file, config)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types

@@ -80,7 +80,8 @@ class OnnxModel:
 
     def __init__(self, folder: Path, *, name: str) -> None:
         self.name, self.folder = name, folder
-        self.info = validate(OnnxInfo, read_json_object(folder / INFO), where=str(folder / INFO))
+        content = read_json_object(folder / INFO, remedy="Export again.")
+        self.info = validate(OnnxInfo, content, where=str(folder / INFO))
         self.device = torch.device("cpu")
         self.tokenize, self.transform = _tokenize(folder, self.info), _transform(self.info)
         self.activation, self.precision = self.info.activation, self.info.precision
@@ -119,7 +120,8 @@ def open_graph(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own exception types for missing and damaged files
-        raise InputError(f"{path}: cannot be loaded by onnxruntime: {in_one_line(error)}. Export again.") from None
+        message = in_one_line(error).rstrip(".")
+        raise InputError(f"{path}: cannot be loaded by onnxruntime: {message}. Export again.") from None
 
 
 def _run(session: Any, rows: np.ndarray[Any, Any]) -> Tensor:

@@ -76,17 +76,24 @@ def open_transformers(folder: Path) -> Opened:
     transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
     # Offline: "attn_implementation" in config.json can name a kernel on the hub, which would be fetched and run.
+    part, files = "weights", [CONFIG]
     with quiet_transformers(), offline():
         try:
             model, report = transformers.AutoModel.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **here
             )
+            part, files = "tokenizer", [*TOKENIZER_FILES]
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
+            part, files = "image processor", [*_PROCESSORS]
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
         except ImportError as error:
             raise InputError(f"{folder}: needs a package that is not installed: {_first_lines(error)}.") from None
         except Exception as error:  # transformers, safetensors and tokenizers raise their own exception types
-            raise InputError(f"{folder}: cannot be loaded by transformers: {_first_lines(error)}") from None
+            for file in files:
+                if file.endswith(".json") and (folder / file).is_file():
+                    read_json_object(folder / file, remedy="Fetch the file again.", constants=True)
+            text = f"its {part} cannot be loaded by transformers: {_first_lines(error)}"
+            raise InputError(f"{folder}: {text}") from None
     # transformers fills missing weights with random numbers and continues.
     lacking = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if lacking or report.get("mismatched_keys"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.parse import in_one_line
+from degla.parse import in_one_line, open_file
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Supported dtypes of weights, by their names in safetensors."""
@@ -37,7 +38,7 @@ def require_weights(folder: Path) -> Path:
     Raises:
         InputError: there is no weights file, or the one that open_clip would read is a pickle.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
+    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS and path.is_file())
     if not files:
         if made := _of_trainers(folder):
             raise InputError(
@@ -108,8 +109,28 @@ def what_trainers_left(folder: Path) -> str:
 
 
 def _of_trainers(folder: Path) -> Path | None:
-    files = (path for pattern in _OF_TRAINERS for path in folder.glob(pattern))
+    files = (path for pattern in _OF_TRAINERS for path in folder.glob(pattern) if path.is_file())
     return max(files, key=lambda path: (len(path.name), path.name), default=None)
+
+
+def require_whole(path: Path, *, name: str) -> None:
+    """Refuse a file that is neither a zip archive nor a pickle, of which PyTorch says that it may be trusted.
+
+    Args:
+        path: of a weights file; safetensors and .npy are not checked.
+        name: of the model, for the message.
+
+    Raises:
+        InputError: it is empty, cut off or of another kind, such as a web page.
+    """
+    if path.suffix in (".safetensors", ".npy"):
+        return
+    with open_file(path) as stream:
+        if not zipfile.is_zipfile(stream) and (stream.seek(0) or stream.read(1)) != b"\x80":
+            raise InputError(
+                f"{name}: not a weights file, or one that is cut off: PyTorch's are zip archives or pickles. Download "
+                "or save it again."
+            )
 
 
 def require_floats(path: Path, clip: nn.Module) -> None:
@@ -191,6 +212,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
     differences += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
     if "pos_embed width changed" in text:  # open_clip asserts this before PyTorch compares the others.
         differences = ["their text tower has another width"]
+    if isinstance(error, StopIteration) or text.endswith("has no attribute 'items'"):
+        return "the file has no weights by name. Give one that torch.save(model.state_dict(), FILE) wrote."
     if re.search(r"not implemented for '(Half|BFloat16)'", text):
         differences = ["they are for another number of patches, and open_clip resizes only float32 weights"]
     if not differences:

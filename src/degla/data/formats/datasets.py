@@ -124,8 +124,8 @@ def _opened(mark: Path) -> Any:
             dataset.data.table.validate(full=True)
     except Exception as error:  # the library raises many exception types for other folders
         raise InputError(
-            f"{folder}: not a folder written by datasets' save_to_disk ({in_one_line(error)}). "
-            "Give a captions file, or the folder of one saved dataset."
+            f"{folder}: not a folder written by datasets' save_to_disk, or damaged ({in_one_line(error).rstrip('.')}). "
+            "Give a captions file or the folder of one saved dataset, or write it again."
         ) from None
     if isinstance(dataset, datasets.DatasetDict):
         names = ", ".join(dataset)

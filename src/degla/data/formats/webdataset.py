@@ -79,6 +79,11 @@ def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path
             raise InputError(f"{member}: must be a JSON object with the record's fields.")
     if columns.text != Columns.text:
         text = None
+    elif text is None and columns.text not in row and isinstance(row.get("captions"), list):
+        raise InputError(
+            f"{where}: written by degla pack, whose captions are in a file beside it. Give that: "
+            f"{display_path(tar.with_name('captions.jsonl'))}."
+        )
     for field, member_of in ((columns.text, text), (_SECOND_TEXT, group.get(_SECOND_TEXT))):
         if member_of is not None:
             row[field] = decode(
