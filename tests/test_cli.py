@@ -134,9 +134,16 @@ def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: py
 
     assert exit_status_of(run_out) == 1
     message = capfd.readouterr().err
-    assert message.startswith("degla: memory ran out") and shown in message and message.count("\n") == 1
+    device = "CUDA " if isinstance(error, torch.OutOfMemoryError) else ""
+    assert message.startswith(f"degla: {device}memory ran out") and shown in message and message.count("\n") == 1
     with pytest.raises(RuntimeError, match="size"):  # Any other keeps its traceback.
         exit_status_of(lambda: int(torch.zeros(2) @ torch.zeros(3)))
+
+    def own() -> None:
+        raise RuntimeError("my loss is out of memory of earlier batches")
+
+    with pytest.raises(RuntimeError, match="my loss"):
+        exit_status_of(own)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, product
 from pathlib import Path
@@ -406,6 +407,22 @@ def test_a_run_that_never_reached_its_address_is_not_deleted_for_another_there(
     assert [path.name for path in checkpoints(run)] == ["step-1"]
 
 
+def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed before its first checkpoint, so nothing of it is lost."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    out = Path("memory://runs/one")
+    run = folder_of_run(out)
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_bytes(b"old\n")
+    memory.pipe("/runs/one/metrics.jsonl", b"new\n")
+    for name in ("state.json", "open_clip_model.safetensors"):
+        memory.pipe(f"/runs/one/step-2/{name}", b"new")
+    assert [path.name for path in checkpoints(bring_here(out))] == ["step-2"]
+    assert (run / "metrics.jsonl").read_bytes() == b"new\n"
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
     ahead: int, memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
@@ -413,15 +430,21 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
 ) -> None:  # fmt: skip
     """They would go on with different weights and steps, and the run would end without a word."""
 
+    reported = [lru_cache(remote._info_of.__wrapped__) for _ in range(2)]
+
+    def be(rank: int) -> None:
+        monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(rank)))
+        monkeypatch.setattr(remote, "_info_of", reported[rank])
+
     class Both(EvaluationProcesses):
         """Does the work of two processes, each on a machine of its own."""
 
         def together(self, work: Callable[[], Any]) -> list[Any]:
             results = []
             for rank in range(self.count):
-                monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(rank)))
+                be(rank)
                 results.append(work())
-            monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "0"))
+            be(0)
             return results
 
         def from_first(self, work: Callable[[], Any]) -> Any:
@@ -429,9 +452,11 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
 
     out, both = Path("memory://runs/one"), Both(count=2)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=out, steps=2)
-    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(ahead)))
+    be(ahead)
     train(replace(config, checkpoint=replace(config.checkpoint, every_steps=1)))
     memory.rm("/runs/one/step-2", recursive=True)
+    metrics = memory.cat("/runs/one/metrics.jsonl")
+    memory.pipe("/runs/one/metrics.jsonl", metrics[: metrics.index(b"\n") + 1])
     remote.forget()
     both.together(lambda: bring_here(out))
     with RunMirror(out, active=True, resume=True, keep=0) as mirror:
@@ -441,6 +466,7 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
             return
         loop._require_same_checkpoint(out, mirror, both)
     assert both.together(lambda: [folder.name for folder in checkpoints(folder_of_run(out))][-1]) == ["step-2"] * 2
+    assert both.together(lambda: (folder_of_run(out) / "metrics.jsonl").read_bytes()) == [metrics] * 2
 
 
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(

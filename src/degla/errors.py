@@ -23,15 +23,22 @@ class InputError(DeglaError):
     exit_status = 2
 
 
+_OF_BACKEND = re.compile(r"(CUDA|HIP|MPS|XPU)\b(?: error:| backend)? out of memory")
+"""How PyTorch's messages about a device's memory begin."""
+
+
 def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
     """Convert an error of Python, NumPy or PyTorch about memory that ran out; None for any other error."""
     # By the text: PyTorch has no class of its own for a CPU's memory, and must not be imported here.
     text = str(error)
-    if not isinstance(error, MemoryError) and "out of memory" not in text and "allocate memory" not in text:
+    backend = _OF_BACKEND.match(text)
+    if not isinstance(error, MemoryError) and backend is None and "DefaultCPUAllocator: " not in text:
         return None
     size = re.search(r"allocate ([\d.]+ \w+)", text)
+    much = f", {size[1]} could not be allocated" if size else ""
+    device = f"{backend[1]} " if backend else ""
     return DeglaError(
-        f"memory ran out{f', {size[1]} could not be allocated' if size else ''}. Use smaller parts: for training "
+        f"{device}memory ran out{much}. Use smaller parts: for training "
         "--train.chunk-size, elsewhere --images-per-batch and --texts-per-batch; or a smaller model."
     )
 

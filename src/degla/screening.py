@@ -235,11 +235,13 @@ class ImageScreen:
         encoder: the model.
         images: folder that the captions' image paths are relative to.
         margin: reject a negative whose cosine is at least (cosine of image and caption) - margin.
+        cut: texts judged so far whose ends the model does not read.
     """
 
     encoder: EmbeddingModel
     images: Path
     margin: float = 0.0
+    cut: dict[str, None] = field(default_factory=dict[str, None])
 
     @property
     def name(self) -> str:
@@ -276,7 +278,7 @@ class ImageScreen:
     def _embed(self, rows: Sequence[Screened]) -> EmbeddedItems:
         from degla.evaluation.embed import Embedder
 
-        return Embedder(self.encoder, self.images).embed(
+        return Embedder(self.encoder, self.images, cut=self.cut).embed(
             (ItemImage(path=row.caption.image) for row in rows),
             (text for row in rows for text in (row.caption.text, row.text)),
         )

@@ -199,6 +199,11 @@ def test_a_process_whose_error_another_one_tells_ends_without_a_word(
     assert capsys.readouterr().err == output
 
 
+def test_the_survivor_of_a_killed_process_says_what_may_have_killed_it() -> None:
+    error = processes._user_error(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:33"))
+    assert "If it printed no reason, it was killed" in str(error) and "reports the reason" not in str(error)
+
+
 _JOB = """
 import sys
 import torch

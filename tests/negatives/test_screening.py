@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from degla import screening
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.negatives.checks import ACCEPTED, Verdict, refused
@@ -288,6 +289,34 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
     again[2] = str(files["out"])
     assert main(again) == 0
     assert len(json.loads((tmp_path / "again.jsonl.manifest.json").read_text())["judged"]) == 2
+
+
+def test_long_texts_of_all_blocks_are_reported_once(
+    files: dict[str, Path], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(screening, "_ROWS", 1)
+    write_jsonl(files["negatives"], [row.model_copy(update={"text": f"{row.text} again" * 30}) for row in ROWS[:3]])
+    words = ["negatives", "judge", str(files["negatives"]), "--captions", str(files["captions"])]
+    words += ["--clip", str(write_model(tmp_path / "model")), "--images", str(pictures), "--out", str(files["out"])]
+    assert main(words) == 0
+    (message,) = (record.getMessage() for record in caplog.records if "longer than" in record.getMessage())
+    assert message.startswith("2 texts are longer than the 24 tokens")
+
+
+def test_an_error_that_no_image_causes_is_raised(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = spread_row(b"x", 8)
+    alike = FakeEncoder(lambda image: row, lambda tokens: row)
+
+    def fail(*_: object) -> None:
+        raise InputError("the model's own")
+
+    monkeypatch.setattr(ImageScreen, "_embed", fail)
+    with CaptionIndex(RECORDS) as index:
+        caption = index.find("0")
+    assert caption is not None
+    with pytest.raises(InputError, match="the model's own"):
+        ImageScreen(alike, pictures)([Screened(ROWS[0], caption)])
 
 
 def test_requests_without_an_answer_are_sent_again_by_the_same_command(

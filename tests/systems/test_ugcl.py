@@ -378,6 +378,11 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "some.npz").write_bytes((tmp_path / "some.npz").read_bytes()[:99])
     with pytest.raises(InputError, match=r"some.npz: cannot be read as arrays \(.*\)\. Download or recreate it"):
         read_graph(tmp_path / "some.npz")
+    np.save(tmp_path / "some.npy", np.zeros(2))
+    for content in ((tmp_path / "some.npy").read_bytes(), b"<!DOCTYPE html>"):
+        (tmp_path / "some.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"some.npz: cannot be read as arrays \(not an .npz archive, or cut off\)"):
+            read_graph(tmp_path / "some.npz")
     (tmp_path / "ind.a.x").write_bytes(b"no pickle")
     with pytest.raises(InputError, match=r"ind.a.x: not a Planetoid file"):
         read_graph(tmp_path / "ind.a.x")

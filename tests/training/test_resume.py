@@ -227,6 +227,14 @@ def test_a_resume_on_a_base_of_another_configuration_is_refused(
         with pytest.raises(InputError, match=f"has changed since this checkpoint: '{field}' was .* Restore it, or"):
             train(config, resume=True)
     text = before["model_cfg"]["text_cfg"]
+    for section, field, value in (
+        ("text_cfg", "heads", 4), ("vision_cfg", "head_width", 8), ("vision_cfg", "pool_type", "avg"),
+        ("text_cfg", "no_causal_mask", True), ("text_cfg", "norm_kwargs", {"eps": 0.1}),
+    ):  # fmt: skip
+        network = before["model_cfg"] | {section: before["model_cfg"][section] | {field: value}}
+        file.write_text(json.dumps(before | {"model_cfg": network}))
+        with pytest.raises(InputError, match=f"has changed since this checkpoint: '{section}.{field}' was .*is "):
+            train(config, resume=True)
     for option, value in (("clean", "canonicalize"), ("reduction_mask", "simple"), ("clean", "lower")):
         options = text["tokenizer_kwargs"] | {option: value}
         changed = before["model_cfg"] | {"text_cfg": text | {"tokenizer_kwargs": options}}

@@ -180,3 +180,9 @@ def test_more_different_scenes_than_there_are_end_in_one_line(tmp_path: Path, mo
     monkeypatch.setattr(draw, "_FRUITLESS", 20)
     with pytest.raises(InputError, match="retrieval_images is 2, but the test split has about 1 different scene"):
         draw_benchmark(tmp_path / "b", split="test", items_per_part=1, images_per_class=1, retrieval_images=2)
+
+
+def test_an_empty_file_of_questions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").touch()
+    with pytest.raises(InputError, match=r"items\.jsonl: has no questions"):
+        list(BENCHMARK.items(tmp_path))

@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -85,6 +86,7 @@ class Embedder:
         image_identity: the same for images, see `cache.image_identity_of`; default: `identity`.
         progress: progress display.
         processes: processes that share the work; only the first gets the rows.
+        cut: collects texts whose ends the model does not read; None: a warning reports them.
     """
 
     encoder: EmbeddingModel
@@ -98,6 +100,7 @@ class Embedder:
     image_identity: str = ""
     progress: TaskProgress = field(default_factory=TaskProgress)
     processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
+    cut: dict[str, None] | None = None
 
     def embed(self, images: Iterable[ItemImage], texts: Iterable[str]) -> EmbeddedItems:
         """Embed every distinct image and text once.
@@ -258,13 +261,11 @@ class Embedder:
 
         if not full or self.processes.rank:
             return
-        cut = np.flatnonzero(are_cut(self.encoder.tokenize, full))
-        if len(cut):
-            _log.warning(
-                "%s longer than the %d tokens of %s, which does not read the end, for example %r.",
-                counted(len(cut), "text is", "texts are"), self.encoder.context_length, self.encoder.name,
-                cut_short(full[cut[0]], 60),
-            )  # fmt: skip
+        cut = dict.fromkeys(compress(full, are_cut(self.encoder.tokenize, full)))
+        if self.cut is None:
+            warn_of_cut(self.encoder, cut)
+        else:
+            self.cut.update(cut)
 
     def _size(self, processor: int, *, small: int, other: int) -> int:
         """Batch size by device and model size."""
@@ -293,6 +294,16 @@ class Embedder:
                 "that became NaN."
             )
         return values
+
+
+def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
+    """Warn of the texts whose ends the model does not read, if there are any."""
+    if texts:
+        _log.warning(
+            "%s longer than the %d tokens of %s, which does not read the end, for example %r.",
+            counted(len(texts), "text is", "texts are"), encoder.context_length, encoder.name,
+            cut_short(next(iter(texts)), 60),
+        )  # fmt: skip
 
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:

@@ -197,7 +197,10 @@ def _user_error(caught: DeglaError | OSError | RuntimeError) -> DeglaError | Non
         return None if isinstance(caught, BrokenPipeError) else error_of_system(caught)
     if re.search("Connection (closed|reset) by peer", str(caught)) is None:
         return None
-    return DeglaError("another process of this job has ended and reports the reason; this one ends too.")
+    return DeglaError(
+        "another process of this job has ended, and so does this one. If it printed no reason, it was killed: by hand, "
+        "by a time limit, or because the machine ran out of memory."
+    )
 
 
 def _store_and_rank() -> tuple[Any, int]:

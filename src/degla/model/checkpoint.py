@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -36,6 +36,11 @@ from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import CONFIG_NAME, changed_file, save_tokenizer, tokenizer_form, tokenizer_options
 from degla.parse import read_json_object
+
+_NO_NETWORK: Final = {
+    "context_length", "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode", "hf_model_pretrained",
+    "timm_model_pretrained",
+}  # fmt: skip
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -176,11 +181,13 @@ def load_checkpoint(
 
 
 def _check_configuration(encoder: Encoder, folder: Path) -> None:
-    """Refuse a base whose activation, preprocessing or tokenizer has changed: it is no longer the run's model."""
+    """Refuse a base whose network, preprocessing or tokenizer has changed: it is no longer the run's model."""
     saved, now = read_json_object(folder / CONFIG_NAME), encoder.description
     form = tokenizer_form(saved)
     before = {**saved["preprocess_cfg"], "quick_gelu": form.get("quick_gelu", False), **tokenizer_options(form)}
+    before |= _network(form)
     after = {**now.preprocess_config, "quick_gelu": now.quick_gelu, **tokenizer_options(now.model_config)}
+    after |= _network(now.model_config)
     for field in sorted(before.keys() & after.keys()):
         if _without_form(before[field]) != _without_form(after[field]):
             raise InputError(
@@ -193,6 +200,21 @@ def _check_configuration(encoder: Encoder, folder: Path) -> None:
             f"{folder}: the tokenizer of {encoder.name} has changed since this checkpoint: {name} is not the file that "
             f"it was. Restore it, or start a new run from this checkpoint with --model {folder}."
         )
+
+
+def _network(model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a `model_cfg`'s towers, with open_clip's defaults; many show in no weight's shape.
+
+    The tokenizer's are left out (see `tokenizer_options`), and whether the weights are fetched.
+    """
+    import open_clip
+
+    defaults = {"vision_cfg": open_clip.CLIPVisionCfg, "text_cfg": open_clip.CLIPTextCfg, "multimodal_cfg": None}
+    settings: dict[str, Any] = {}
+    for part, kind in defaults.items():
+        tower = (vars(kind()) if kind else {}) | (model_config.get(part) or {})
+        settings |= {f"{part}.{name}": value or None for name, value in tower.items() if name not in _NO_NETWORK}
+    return settings
 
 
 def _load_weights(encoder: Encoder, path: Path) -> None:

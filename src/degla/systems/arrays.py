@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
     Raises:
         InputError: the file cannot be read, or a name is missing.
     """
+    if path.is_file() and not is_zipfile(path):  # numpy would speak of pickles that can be trusted.
+        raise InputError(
+            f"{path}: cannot be read as arrays (not an .npz archive, or cut off). Download or recreate it."
+        )
     with (
         reading(path, "cannot be read as arrays", ValueError, OSError, EOFError, BadZipFile, zlib.error),
         np.load(path, allow_pickle=False) as file,

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.records import only_negatives
-    from degla.screening import TruthScreen, require_images, screen
+    from degla.screening import ImageScreen, TruthScreen, require_images, screen
 
     _check(arguments)
     with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
@@ -68,6 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
             rows = only_negatives(rows, remedy=remedy)
         counts = screen(rows, captions=index, screens=screens, out=arguments.out)
         _write_manifest(arguments, [one.name for one in screens])
+    for one in screens:
+        if isinstance(one, ImageScreen):
+            from degla.evaluation.embed import warn_of_cut
+
+            warn_of_cut(one.encoder, one.cut)
     unanswered = sum(one.unanswered for one in screens if isinstance(one, TruthScreen))
     if unanswered:
         tell(f"no answer to {counted(unanswered, 'request')}: the same command asks again")

@@ -57,7 +57,10 @@ class _Classes(Record):
 
 def items(root: Path) -> Entries:
     """Read a folder that `degla.world.draw.draw_benchmark` drew: pair items, then recognition, then retrieval."""
-    yield from read_jsonl(PairItem, root / "items.jsonl")
+    file = root / "items.jsonl"
+    if file.is_file() and file.stat().st_size == 0:
+        raise InputError(f"{file}: has no questions. Get it again, or draw the benchmark again into an empty folder.")
+    yield from read_jsonl(PairItem, file)
     for name in _RECOGNITION:
         yield _recognition(root, name)
     for name in _RETRIEVAL:

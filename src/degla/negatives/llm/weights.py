@@ -222,7 +222,8 @@ def _read_gguf(file: Path) -> Any:
         reader = Reader(file, "r")
         architecture = str(reader.fields["general.architecture"].contents())
     except Exception as error:  # The reader trusts its file: damage can raise any error of numpy or Python.
-        raise InputError(f"{file}: damaged, or not a GGUF file: {in_one_line(error)}. Download it again.") from error
+        message = in_one_line(error).rstrip(".")
+        raise InputError(f"{file}: damaged, or not a GGUF file: {message}. Download it again.") from error
     if architecture not in GGUF_CONFIG_MAPPING:
         names = ", ".join(sorted(GGUF_CONFIG_MAPPING))
         raise InputError(f"{file}: transformers does not support architecture {architecture!r}. Supported: {names}.")
