@@ -271,7 +271,7 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
 
 
 def test_a_narrow_terminal_drops_neither_names_nor_digits() -> None:
-    table = new_table("", "file", ["captions", "covered %", "neg./caption", "rules/caption", "blind %"])
+    table = new_table("", "file", ["captions", "covered %", "neg./caption", "rules/caption", "text-only %"])
     add_row(table, "negatives", "5,768", "100.0", "5.00", "5.00", "59 [57-61]")
     console = Console(width=60, file=io.StringIO(), record=True)
     console.print(table)
@@ -280,7 +280,7 @@ def test_a_narrow_terminal_drops_neither_names_nor_digits() -> None:
 
 
 def test_intervals_stay_whole_on_a_narrow_terminal() -> None:
-    table = new_table("By rule [x]", "rule", ["accepted", "accepted %", "captions %", "blind %"], last="why")
+    table = new_table("By rule [x]", "rule", ["accepted", "accepted %", "captions %", "text-only %"], last="why")
     add_row(table, "replace_adjectives", "12,345", "100.0", "23.4", "56 [48-63]", "too few of them " * 4)
     for width in range(30, 100):
         console = Console(width=width, force_terminal=False)

@@ -119,7 +119,7 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
     }
     if any(file.blind for file in files):
         shares = {file.label: {name: blind.accuracy for name, blind in file.blind.items()} for file in files}
-        drawings["blind"] = _draw_shares(files, shares, name="blind", label="identified from text alone (%), chance 50")
+        drawings["blind"] = _draw_shares(files, shares, name="blind", label="text-only accuracy (%), chance 50")
     if any(file.likelier for file in files):
         shares = {file.label: dict(file.likelier) for file in files}
         drawings["likelier"] = _draw_shares(files, shares, name="likelier", label="caption likelier than negative (%)")

@@ -18,8 +18,8 @@ from degla.statistics.proportions import Proportion, wilson
 
 _EXPLAINED: Final = (
     "accepted %: share of rows with a text. captions %: share with an accepted\n"
-    "negative. changed: mean number of words. blind %: pairs in which a text-only\n"
-    "classifier finds the caption; chance is 50, brackets are 95 % intervals.\n"
+    "negative. changed: mean number of words. text-only %: pairs in which a\n"
+    "classifier of texts finds the caption; chance is 50, in brackets 95 % intervals.\n"
 )
 
 
@@ -84,7 +84,7 @@ def add_row(table: ContinuedTable, *cells: str) -> None:
 
 
 def _files(files: Sequence[Examination]) -> ContinuedTable:
-    table = new_table("Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "blind %"])
+    table = new_table("Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "text-only %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
         add_row(
@@ -101,7 +101,7 @@ def _files(files: Sequence[Examination]) -> ContinuedTable:
 
 def _rules(files: Sequence[Examination]) -> ContinuedTable:
     judged = any(file.likelier for file in files)
-    numbers = ["accepted", "accepted %", "captions %", "changed", "blind %", *(["likelier %"] if judged else [])]
+    numbers = ["accepted", "accepted %", "captions %", "changed", "text-only %", *(["likelier %"] if judged else [])]
 
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         blind = file.blind.get(rule.name)
