@@ -14,7 +14,7 @@ import pytest
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.negatives.presence import naming_the_absent, questions, survey
-from degla.records import CaptionRecord, read_jsonl
+from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
 SAID = [
     ("a", "a dog on a sofa"),
@@ -89,6 +89,18 @@ def test_the_command_writes_what_the_recipe_reads(
     assert "alone.jsonl: no image has absent things" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     assert main(["prepare", "presence", str(captions), "--out", str(tmp_path / "no" / "folder")]) == 2
+
+
+@pytest.mark.parametrize("maker", ["contexts", "presence"])
+def test_captions_that_are_not_english_are_reported_once(
+    maker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "captions.jsonl"
+    texts = ("Ein Hund liegt auf dem Sofa und schläft.", "Un chien dort sur un lit.")
+    others = [CaptionRecord(id=text, image=f"{text[0]}.jpg", text=text, image_id=text) for text in texts]
+    write_jsonl(file, [*CAPTIONS, *others])
+    assert main(["prepare", maker, str(file), "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert capsys.readouterr().err.count("2 captions count as not English; all rules are for English.") == 1
 
 
 @pytest.mark.parametrize(("maker", "name"), [("presence", "out"), ("units", "out.jsonl"), ("contexts", "out.jsonl")])

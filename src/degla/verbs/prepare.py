@@ -89,11 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
     make = makers[arguments.maker]
     own = () if arguments.maker in ("presence", "composites") else _own_columns()
     captions = captions_of(arguments, optional=_read(arguments.maker), own=own)
+    if arguments.maker != "split":
+        captions = _with_a_warning(captions)
     if arguments.dry_run:
         _estimate(make, captions, arguments)
     else:
         tell(f"{make(arguments, captions)}: {arguments.out}")
     return 0
+
+
+def _with_a_warning(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
+    """Yield the captions; then warn, once, of those that the rules, which are for English, were not made for."""
+    from degla.negatives.checks import check_caption
+
+    other = 0
+    for caption in captions:
+        other += check_caption(caption.text).reason == "not_english"
+        yield caption
+    if other:
+        tell(f"{counted(other, 'caption counts', 'captions count')} as not English; all rules are for English.")
 
 
 def _read(maker: str) -> tuple[str, ...]:

@@ -84,7 +84,9 @@ def add_row(table: ContinuedTable, *cells: str) -> None:
 
 
 def _files(files: Sequence[Examination]) -> ContinuedTable:
-    table = new_table("Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "text-only %"])
+    table = new_table(
+        "Hard negatives", "file", ["captions", "covered %", "neg./caption", "rules/caption", "text-only %"]
+    )
     for file in files:
         counts, blind = file.counts, file.blind_all
         add_row(
