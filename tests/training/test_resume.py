@@ -213,6 +213,16 @@ def test_a_resume_on_another_base_is_refused_where_it_is_read(
     assert train(config, resume=True).step == 4
 
 
+def test_a_resume_writes_the_card_that_a_kill_left_out(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    train(config)
+    card = tmp_path / "run" / "step-1" / "README.md"
+    before = card.read_text()
+    card.unlink()
+    assert train(config, resume=True).finished
+    assert card.read_text() == before
+
+
 def test_a_resume_on_a_base_of_another_configuration_is_refused(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:

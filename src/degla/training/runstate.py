@@ -28,7 +28,7 @@ from degla.model.address import RunMirror
 from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
-from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
+from degla.model.runs import CARD_NAME, latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.pages.words import counted
 from degla.shelf import PARTS, RECIPES
@@ -216,6 +216,8 @@ class RunState:
         if rank < len(tensors["random"]):
             set_random_state(tensors["random"][rank])
         self._last_step = state.step
+        if self.trainer.accelerator.is_main_process and not (folder / CARD_NAME).exists():
+            try_checkpoint_card(folder)  # A kill came between the checkpoint and its card.
         return Position(step=state.step, epoch=state.epoch, batch=state.batch)
 
     @contextmanager
