@@ -59,7 +59,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     names = sorted(candidates)
     near = [each for each in names if each.endswith(f".{name}")]
     if not 1 <= len(near) <= 2:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        near = [each for each in names if each.lower() == name.lower()]
+        near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -181,6 +181,8 @@ def test_a_file_without_a_recorded_activation_is_reported_of(
         ("wrold", "unknown model 'wrold'. Did you mean 'world'"),
         ("ViT-B-32-quickgelu:openia", "there is no file or pre-trained tag.*Did you mean 'openai'"),
         ("./no/such/folder", "no such folder"),
+        ("openai/clip-vit-base-patch32", r"no such folder\. Of the Hugging Face hub: hf-hub:openai/clip-vit"),
+        ("VIT-b-32:openai", "unknown model.*Did you mean 'ViT-B-32'"),
         (__file__, r"test_load\.py: is a file. Give the folder that contains it, or ARCHITECTURE:/"),
     ],
 )

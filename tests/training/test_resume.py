@@ -213,6 +213,13 @@ def test_a_resume_on_another_base_is_refused_where_it_is_read(
     assert train(config, resume=True).step == 4
 
 
+def test_a_run_does_not_begin_in_the_folder_of_a_model(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    with pytest.raises(InputError, match="holds a model, which every command would read instead of the run"):
+        train(tiny_config("clip", model=base, pairs=tiny_pairs, out=base, steps=1))
+    assert not list(base.glob("step-*"))
+
+
 def test_a_resume_writes_the_card_that_a_kill_left_out(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
     train(config)

@@ -225,7 +225,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         if why := why_no_best(Path(name)):
             raise InputError(f"{name}: {why}")
         if "/" in name or "\\" in name:
-            raise InputError(f"{name}: no such folder. A model is {FORMS}.")
+            hub = f" Of the Hugging Face hub: hf-hub:{name}." if re.fullmatch(r"[\w-]+/[\w.-]+", name) else ""
+            raise InputError(f"{name}: no such folder.{hub} A model is {FORMS}.")
         raise InputError(
             f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *architectures])} A model is {FORMS}."
         )

@@ -37,7 +37,9 @@ from degla.model.runs import (
     runs_within,
     step_of,
 )
+from degla.model.tokenizer import CONFIG_NAME
 from degla.model.trained_along import decoder_digest
+from degla.model.transformers_files import is_transformers_folder
 from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.remote import address_of, display_path, forget
@@ -428,11 +430,14 @@ def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.Evalua
 
 
 def check_new(out: Path) -> None:
-    """Raise an error if `out` already holds a run."""
+    """Raise an error if `out` already holds a run, or a model, which would be loaded instead of the run."""
     if checkpoints(folder_of_run(out)):
         raise InputError(
             f"{display_path(out)}: already holds a run. Use --resume {display_path(out)}, or choose another --out."
         )
+    if (out / CONFIG_NAME).is_file() or is_transformers_folder(out):
+        why = "holds a model, which every command would read instead of the run"
+        raise InputError(f"{out}: {why}. Choose another --out.")
     if inner := runs_within(folder_of_run(out)):
         raise InputError(
             f"{display_path(out)}: already holds {counted(len(inner), 'other run')} ({inner[0]}). Choose another --out."
