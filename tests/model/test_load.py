@@ -21,6 +21,7 @@ from degla.errors import InputError
 from degla.model import load
 from degla.model.checkpoint import average_weights, save_encoder
 from degla.model.load import folder_has_bias, load_encoder
+from degla.model.runs import WEIGHTS_NAME
 from degla.training.pairs import image_transform
 from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model
 
@@ -35,6 +36,15 @@ def test_an_unknown_home_folder_is_no_hindrance(monkeypatch: pytest.MonkeyPatch)
 def test_every_model_is_loaded_in_evaluation_mode(name: str, tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model) if name == "folder" else name)
     assert not any(module.training for module in encoder.modules())
+
+
+def test_equal_weights_are_equal_files(tiny_model: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    files = [tmp_path / str(index) / WEIGHTS_NAME for index in range(12)]
+    for file in files:
+        save_encoder(encoder, file.parent)
+    assert len({file.read_bytes() for file in files}) == 1
+    torch.testing.assert_close(load_file(files[0]), dict(encoder.clip.state_dict()), rtol=0, atol=0)
 
 
 def test_saved_weights_have_the_permissions_of_any_new_file(tiny_model: Path, tmp_path: Path) -> None:

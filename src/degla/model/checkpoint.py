@@ -48,14 +48,21 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = save_tokenizer(encoder, folder)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    weights = _plain(merged_state(encoder.clip))
-    note = {"format": "pt", "quick_gelu": "true" if encoder.description.quick_gelu else "false"}
-    save_file(weights, folder / WEIGHTS_NAME, metadata=note)
+    quick_gelu = "true" if encoder.description.quick_gelu else "false"
+    _save(merged_state(encoder.clip), folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
     set_usual_mode(folder / WEIGHTS_NAME)
 
 
-def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+def _save(weights: Mapping[str, Tensor], path: Path, **note: str) -> None:
+    """Write a safetensors file; equal weights give equal bytes, although safetensors orders its notes at random."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(plain, path, metadata={"format": "pt", **note})
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 @contextmanager
@@ -115,14 +122,13 @@ def save_checkpoint(
     with written_whole(folder) as partial:
         save_encoder(model or encoder, partial)
         if model is not None and not has_adapters(encoder.clip):
-            save_file(_plain(encoder.clip.state_dict()), partial / STUDENT_NAME, metadata={"format": "pt"})
+            _save(encoder.clip.state_dict(), partial / STUDENT_NAME)
         if teacher is not None:
-            weights = _plain(merged_state(teacher.encoder.clip))
-            save_file(weights, partial / TEACHER_NAME, metadata={"format": "pt", "kind": teacher.config.kind})
+            _save(merged_state(teacher.encoder.clip), partial / TEACHER_NAME, kind=teacher.config.kind)
         if has_adapters(encoder.clip):
-            save_file(_plain(adapter_state(encoder.clip)), partial / ADAPTERS_NAME)
+            _save(adapter_state(encoder.clip), partial / ADAPTERS_NAME)
             if teacher is not None:
-                save_file(_plain(adapter_state(teacher.encoder.clip)), partial / TEACHER_ADAPTERS_NAME)
+                _save(adapter_state(teacher.encoder.clip), partial / TEACHER_ADAPTERS_NAME)
         torch.save({"optimizer": optimizer, **tensors}, partial / OPTIMIZER_NAME)
         write_json(partial / "config.json", config)
         if earlier is not None:
