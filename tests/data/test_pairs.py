@@ -149,7 +149,10 @@ def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pyt
         out = tmp_path / name
         assert main(["prepare", "split", str(tmp_path / "captions.jsonl"), "--out", str(out), "--seed", seed]) == 0
         sides.append([list(read_jsonl(CaptionRecord, out / file)) for file in ("train.jsonl", "held_out.jsonl")])
-    told = f"8 captions of 4 images held out, 32 for training; relative image paths begin at {tmp_path} (--data.images)"
+    told = (
+        "8 captions of 4 images held out, 32 for training; image paths are unchanged: pass the same --data.images to "
+        f"degla train, or, if none was needed, --data.images {tmp_path}"
+    )
     assert f"{told}: " in capsys.readouterr().err
     train, held_out = sides[0]
     assert sides[0] == sides[1] != sides[2] and sorted(map(str, train + held_out)) == sorted(map(str, rows))

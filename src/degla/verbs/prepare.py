@@ -192,7 +192,8 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     images = len({caption.image_id for caption in held_out})
     return (
         f"{counted(len(held_out), 'caption')} of {counted(images, 'image')} held out, {len(train):,} for training; "
-        f"relative image paths begin at {display_path(base_of(arguments.captions))} (--data.images)"
+        "image paths are unchanged: pass the same --data.images to degla train, or, if none was needed, "
+        f"--data.images {display_path(base_of(arguments.captions))}"
     )
 
 
