@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from types import FrameType, ModuleType
 from typing import Any, Final, Self
 
@@ -23,6 +25,7 @@ from degla.errors import DeglaError
 
 SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGTERM", "SIGINT", "SIGHUP"))
 """Signals that ask to stop; Windows has no SIGHUP, which closing the terminal sends."""
+_OF_TERMINAL = tuple(each for each in SIGNALS if each.name != "SIGTERM")
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -95,15 +98,55 @@ def _leave_closed_terminal() -> None:
 
 class _Worker(SpawnProcess):
     """A process that does not import the caller's script, which would run again there without `if __name__ ==
-    "__main__"`, and which is no file if it was read from stdin. No worker needs anything of it."""
+    "__main__"`, and which is no file if it was read from stdin. No worker needs anything of it.
+
+    Its arguments are sent after it was started: `multiprocessing` waits forever where it writes more than a pipe holds
+    to a process that ended before it has read it. Signals of the terminal wait until it has called `end_with_parent`.
+    """
 
     def start(self) -> None:
         """Start the process; `multiprocessing` takes the script to import from the module `__main__`."""
-        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        self._reader, writer = WORKERS.Pipe(duplex=False)
+        with writer:
+            with self._reader, _STARTING, _terminal_blocked():
+                script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+                try:
+                    super().start()
+                finally:
+                    sys.modules["__main__"] = script
+            with suppress(BrokenPipeError):  # It ended: its exit status and sentinel tell.
+                writer.send_bytes(self._pickled)
+        del self._pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(vars(self))
+        reader = state.pop("_reader")
+        self._pickled = ForkingPickler.dumps(state)
+        return _receive, (reader,)
+
+
+@contextmanager
+def _terminal_blocked() -> Iterator[None]:
+    """Block the signals of the terminal in this thread and in processes that it starts, which inherit that."""
+    if sys.platform == "win32":
+        yield
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINAL)
         try:
-            super().start()
+            yield
         finally:
-            sys.modules["__main__"] = script
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _receive(reader: Connection) -> _Worker:
+    with reader:
+        process = _Worker.__new__(_Worker)
+        vars(process).update(pickle.loads(reader.recv_bytes()))
+    return process
+
+
+_STARTING: Final = threading.Lock()
+"""Held while `__main__` is another module: two threads could restore each other's."""
 
 
 class _Workers(SpawnContext):
@@ -127,15 +170,16 @@ def end_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # If the parent ended before this line, the thread sees that at once.
     threading.Thread(target=_end_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINAL)
 
 
 def leave_signals() -> None:
     """Set up a worker process: it ends with its parent, and leaves to it the signals of the terminal, Ctrl-C and a
     hangup, which all processes receive."""
+    for number in _OF_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
-    for number in SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _end_after(sentinel: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -92,3 +94,14 @@ def test_workers_that_are_not_forked_do_not_run_the_callers_script(
     monkeypatch.setattr("degla.data.loader.get_start_method", lambda: method)
     sampler = EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0)
     assert make_loader(range(4), sampler, workers=1).multiprocessing_context is WORKERS  # type: ignore[arg-type]
+
+
+def test_without_workers_the_caller_can_still_set_how_processes_start() -> None:
+    code = """
+import multiprocessing
+from degla.data.loader import EpochSampler, make_loader
+from degla.data.plan import BatchPlan
+make_loader(range(4), EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0))
+print(multiprocessing.get_start_method(allow_none=True))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "None\n"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +22,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.locks import lock
+from degla.stopping import WORKERS, leave_signals
 from degla.study.workers import Ended, LocalWorkers, default_processes, run_jobs
 from tests.launch import FORKS
 
@@ -147,6 +152,46 @@ worker.join()
     (tmp_path / "script.py").write_text(script)
     ended = subprocess.run([sys.executable, path], cwd=tmp_path, input=script, capture_output=True, text=True)
     assert (ended.stdout.split("\n"), ended.stderr) == (["the script", "the worker", ""], "")
+
+
+def test_a_worker_that_ended_before_it_read_its_arguments_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource_tracker.ensure_running()
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(shutil.which("false") or ""))
+    worker = WORKERS.Process(target=len, args=(bytes(1 << 20),))  # More than a pipe holds.
+    starting = threading.Thread(target=worker.start, daemon=True)
+    starting.start()
+    starting.join(30)
+    assert not starting.is_alive()
+    worker.join()
+    assert worker.exitcode == 1
+
+
+def test_a_worker_that_starts_leaves_ctrl_c_to_its_parent() -> None:
+    worker = WORKERS.Process(target=leave_signals)
+    worker.start()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    worker.join()
+    assert worker.exitcode == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_threads_that_start_workers_leave_the_script_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    script, both = sys.modules["__main__"], threading.Barrier(2)
+
+    def start(worker: Any) -> None:
+        worker._pickled = b""
+        with suppress(threading.BrokenBarrierError):
+            time.sleep(0.1 * both.wait(0.2))  # Whoever came second leaves second.
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    threads = [threading.Thread(target=WORKERS.Process(target=print).start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after, sys.modules["__main__"] = sys.modules["__main__"], script
+    assert after is script
 
 
 def test_what_the_watcher_raises_ends_it() -> None:

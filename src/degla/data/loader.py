@@ -138,7 +138,9 @@ def make_loader(
     ordered, rows = len(sampler.plan.groups), len(dataset)  # type: ignore[arg-type]  # A data set may have no length.
     if ordered != rows:
         raise InputError(f"the plan orders {ordered} rows, but the dataset has {rows}.")
-    context = start_method or ("fork" if get_start_method() == "fork" else WORKERS)
+    context: Any = None
+    if workers:  # `get_start_method` settles the default, which the caller could not set any more.
+        context = start_method or ("fork" if get_start_method() == "fork" else WORKERS)
     loader: DataLoader[Batch] = PairLoader(
         dataset,  # type: ignore[arg-type]  # it holds pairs, which the collate turns into batches
         batch_sampler=sampler,
@@ -146,7 +148,7 @@ def make_loader(
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        multiprocessing_context=context if workers else None,
+        multiprocessing_context=context,
         # Its own generator: drawing a seed for workers must not advance the global one, which a resumed run restores.
         generator=torch.Generator(),
     )
