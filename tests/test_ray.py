@@ -49,7 +49,7 @@ def ray_cluster() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     for prestart in ("enable_worker_prestart", "prestart_worker_first_driver"):  # Each is a new interpreter.
         os.environ.setdefault(f"RAY_{prestart}", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 

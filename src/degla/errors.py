@@ -23,16 +23,18 @@ class InputError(DeglaError):
     exit_status = 2
 
 
-_OF_BACKEND = re.compile(r"(CUDA|HIP|MPS|XPU)\b(?: error:| backend)? out of memory")
-"""How PyTorch's messages about a device's memory begin."""
+_OF_BACKEND = re.compile(r"\b(CUDA|HIP|MPS|XPU)\b(?:[a-z ]* error:| backend)? out of memory")
+"""In PyTorch's messages about a device's memory; those of a thread or worker begin with its traceback."""
+_OF_HOST = re.compile(r"DefaultCPUAllocator: |\bCannot allocate memory \(\d+\)")
+"""In PyTorch's messages about the host's memory; the latter is of a file or of memory shared with workers."""
 
 
 def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
     """Convert an error of Python, NumPy or PyTorch about memory that ran out; None for any other error."""
     # By the text: PyTorch has no class of its own for a CPU's memory, and must not be imported here.
     text = str(error)
-    backend = _OF_BACKEND.match(text)
-    if not isinstance(error, MemoryError) and backend is None and "DefaultCPUAllocator: " not in text:
+    backend = _OF_BACKEND.search(text)
+    if not isinstance(error, MemoryError) and backend is None and _OF_HOST.search(text) is None:
         return None
     size = re.search(r"allocate ([\d.]+ \w+)", text)
     much = f", {size[1]} could not be allocated" if size else ""
