@@ -352,9 +352,11 @@ def test_a_removed_result_comes_back_only_if_the_same_is_asked(tmp_path: Path, a
 
 def test_a_result_of_another_model_or_seed_is_no_answer(tmp_path: Path) -> None:
     job = Job("base", "world", None, {}, (), StudyQuestions(("world",), tmp_path, ""))
-    for label, seed in (("base", None), ("base", 1), ("clip", None)):
-        result: Any = SimpleNamespace(model=SimpleNamespace(label=label), training_seed=seed)
-        assert tuning._answers(result, job, label="base") == ((label, seed) == ("base", None))
+    for label, seed, weights in (("base", None, "a"), ("base", 1, "a"), ("clip", None, "a"), ("base", None, "b")):
+        result: Any = SimpleNamespace(model=SimpleNamespace(label=label, fingerprint=weights), training_seed=seed)
+        for measured in ({"fingerprint": "a"}, {}):
+            right = (label, seed) == ("base", None) and (weights == "a" or not measured)
+            assert tuning._answers(result, job, label="base", measured=measured) == right
 
 
 def test_negatives_that_an_earlier_version_finished_stay(
