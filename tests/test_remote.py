@@ -423,6 +423,19 @@ def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(
     assert (run / "metrics.jsonl").read_bytes() == b"new\n"
 
 
+def test_a_run_does_not_begin_at_the_address_of_a_model(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config.json of a transformers model was replaced by the run's."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    memory.pipe("/models/one/config.json", b"{}")
+    out = Path("memory://models/one")
+    with RunMirror(out, active=True, resume=False, keep=0):  # Of a run whose checkpoints were deleted.
+        memory.pipe("/models/one/model.safetensors", b"")
+    with pytest.raises(InputError, match=r"memory://models/one: holds a model, .* Change --out\."):
+        RunMirror(out, active=True, resume=False, keep=0)
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
     ahead: int, memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,

@@ -22,8 +22,10 @@ from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
 from degla.model import linear_kernel
 from degla.model.adapters import AdapterConfig
+from degla.model.onnx_folder import INFO
 from degla.model.runs import checkpoints
-from degla.training.loop import train
+from degla.model.tokenizer import CONFIG_NAME
+from degla.training.loop import check_new, train
 from tests.launch import run
 from tests.tiny import write_model
 from tests.training.configs import cut_off, interrupted, tiny_config
@@ -217,6 +219,9 @@ def test_a_run_does_not_begin_in_the_folder_of_a_model(tiny_model: Path, tiny_pa
     base = shutil.copytree(tiny_model, tmp_path / "base")
     with pytest.raises(InputError, match="holds a model, which every command would read instead of the run"):
         train(tiny_config("clip", model=base, pairs=tiny_pairs, out=base, steps=1))
+    (base / CONFIG_NAME).rename(base / INFO)
+    with pytest.raises(InputError, match="holds a model"):
+        check_new(base)
     assert not list(base.glob("step-*"))
 
 

@@ -22,6 +22,7 @@ from degla.remote import address_of, fetch, list_files, read_range, remove, stat
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
 """Suffixes of the files that a model is read from; other files, such as an optimiser's state, are not fetched."""
+_WEIGHTS: Final = (".safetensors", ".bin", ".onnx")
 
 
 def model_here(name: str) -> str:
@@ -160,7 +161,7 @@ class RunMirror(Mirror):
         keep: newest checkpoints to keep there in addition to the best one; 0 keeps all.
 
     Raises:
-        InputError: the address holds a run and `resume` is False, or access is denied.
+        InputError: the address holds a run or a model and `resume` is False, or access is denied.
     """
 
     def __init__(self, out: Path, *, active: bool, resume: bool, keep: int) -> None:
@@ -170,11 +171,14 @@ class RunMirror(Mirror):
         self._copied: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
         if address is not None:
-            self._names = _complete(_files(address))
+            files = _files(address)
+            self._names = _complete(files)
             if self._names and not resume:
                 raise InputError(
                     f"{address}: already holds a run. Continue it with --resume {address}, or change --out."
                 )
+            if not resume and any(file.endswith(_WEIGHTS) for file in files if "/" not in file):
+                raise InputError(f"{address}: holds a model, whose config.json the run's would replace. Change --out.")
             for step in self._names:
                 folder = self.folder / f"step-{step}"
                 with suppress(FileNotFoundError):
