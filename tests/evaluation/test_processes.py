@@ -164,6 +164,24 @@ def test_machines_with_other_flags_are_refused_but_for_paths(
     assert "--precision is 'fp32' in process 0, but 'bf16' in process 1. Start every" in capsys.readouterr().err
 
 
+def test_machines_with_another_number_of_models_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One machine ended with status 0 and no result, the other because the first was gone."""
+
+    class Two(processes.EvaluationProcesses):
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            own = work()
+            return [own, 2 if own == 1 else own]
+
+    monkeypatch.setattr(processes, "joined_processes", lambda: contextlib.nullcontext(Two(count=2)))
+    root = write_classes(tmp_path, images=1)
+    words = ["evaluate", "random", "--benchmarks", "zeroshot", "--root", str(root), "--out", str(tmp_path / "a.json")]
+    assert main(words) == 2
+    assert "the processes have 1, 2 models, by rank. Start every" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_an_error_of_all_processes_is_reported_by_the_first_and_that_of_one_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

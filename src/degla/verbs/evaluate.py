@@ -91,6 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     labels = arguments.label or [None] * len(arguments.models)
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
         processes.require_same_settings({name: each for name, each in vars(arguments).items() if name not in _FREE})
+        counts = processes.together(lambda: len(arguments.models))
+        if len(set(counts)) > 1:
+            raise InputError(
+                f"the processes have {', '.join(map(str, counts))} models, by rank. Start every process with the same "
+                "models in the same order."
+            )
         evaluator = replace(plain, regions=regions)
 
         def finish(number: int, result: TracedResult) -> None:
