@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker, synchronize
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.reduction import ForkingPickler
@@ -151,6 +151,15 @@ _STARTING: Final = threading.Lock()
 
 class _Workers(SpawnContext):
     Process = _Worker
+
+    def Lock(self) -> synchronize.Lock:  # noqa: N802
+        """Create a lock: the first thing that pools and queues need, and whose name a process of `multiprocessing`
+        tracks. That process ignores SIGINT and SIGTERM only; ended by a closed terminal, it would leave a traceback for
+        each lock."""
+        if sys.platform != "win32":
+            with _terminal_blocked():  # The tracker inherits this.
+                resource_tracker.ensure_running()
+        return super().Lock()
 
 
 WORKERS: Final = _Workers()

@@ -194,6 +194,20 @@ def test_threads_that_start_workers_leave_the_script_in_its_place(monkeypatch: p
     assert after is script
 
 
+def test_a_closed_terminal_does_not_end_the_process_that_tracks_semaphores() -> None:
+    """The next one, started for the locks' end, knew none of their names: a traceback for each."""
+    script = """
+import os, signal, time
+from multiprocessing import resource_tracker
+from degla.stopping import WORKERS
+locks = [WORKERS.Lock() for _ in range(2)]
+os.kill(resource_tracker._resource_tracker._pid, signal.SIGHUP)
+time.sleep(0.5)
+"""
+    ended = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_what_the_watcher_raises_ends_it() -> None:
     class Strict(Watcher):
         def ended(self, number: int, end: Ended[Any]) -> None:

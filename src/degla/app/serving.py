@@ -8,6 +8,7 @@ if that is missing), and a host name that was rebound to 127.0.0.1 (DNS rebindin
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -99,6 +100,10 @@ def serve_at(listener: socket.socket, application: Any, *, title: str, note: str
     """Print the address of the page, and serve it until the process is stopped (Ctrl-C)."""
     import uvicorn
 
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        # A closed terminal ends the page as SIGTERM does, not by an error within the event loop.
+        handled = {*uvicorn.server.HANDLED_SIGNALS, signal.SIGHUP}
+        uvicorn.server.HANDLED_SIGNALS = tuple(handled)  # type: ignore[assignment]
     sys.stdout.write(f"{title} at http://127.0.0.1:{listener.getsockname()[1]}  ({note})\n")
     sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
