@@ -377,7 +377,11 @@ WRONG = {
         "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Set the field with --text-column",
     ),
     "white space": ("c.csv", "image, caption\na.jpg, A dog.\n", "Found: image, ' caption'. Set the field with --text"),
-    "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: has no field 'id'"),
+    "missing later": (
+        "c.jsonl",
+        lines(row(), {"image": "a", "text": "b"}),
+        "c.jsonl line 2: has no field 'id' for the id, but the first record has one. Add it to every record.",
+    ),
     "id later": (
         "c.jsonl",
         lines({"image": "a", "text": "b"}, row(id="0")),
