@@ -545,3 +545,15 @@ def test_a_home_folder_behind_an_equals_sign_is_replaced(
     assert main([*command, "--out=~/n.jsonl"]) == 0, capsys.readouterr().err
     assert (tmp_path / "home" / "n.jsonl").is_file() and not (tmp_path / "~").exists()
     assert main([*command, "--out=~n.jsonl"]) == 0 and (tmp_path / "~n.jsonl").is_file(), "a name of a file"
+
+
+def test_a_deleted_working_folder_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A library of PyTorch's ended the process."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["ls"]) == 2
+    assert capsys.readouterr().err == "degla: the working folder was deleted. Change to another one (cd).\n"

@@ -88,6 +88,10 @@ def _run(words: list[str]) -> int:
         _top().parse_args(words)
         _top().print_help()
         return 0
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # PyTorch's libraries could not be loaded either, and end the process.
+        raise InputError("the working folder was deleted. Change to another one (cd).") from None
     with reported_once():
         name, rest = _verb(words)
         # Launchers such as torchrun set LOCAL_RANK; on a cluster WORLD_SIZE may only count the machines.
