@@ -503,6 +503,18 @@ def test_ties_of_a_floor_without_sight_are_no_news() -> None:
         assert any("tie exactly" in sentence for sentence in caveats_of([("clip", result)])) == shown
 
 
+@pytest.mark.parametrize(("ties", "shown"), [(20, True), (19, False)])
+def test_too_few_ties_to_change_a_printed_score_are_no_news(ties: int, shown: bool) -> None:
+    """A card warned of one tie among 19,760 items."""
+    drawn = _result_of("winoground", "ce-clip")
+    (entry,) = drawn.benchmarks
+    first, *scores = entry.parts[0].scores
+    part = entry.parts[0].model_copy(update={"scores": (first.model_copy(update={"ties": ties, "n": 20_000}), *scores)})
+    entry = entry.model_copy(update={"parts": (part,)})
+    result = TracedResult(**dict(drawn) | {"benchmarks": (entry,)})
+    assert any("tie exactly" in sentence for sentence in caveats_of([("ce-clip", result)])) == shown
+
+
 def test_a_floor_is_the_mean_of_its_seeds() -> None:
     dice = [draw_result("dice", (level,) * 4, None, benchmark=BENCHMARKS.load("winoground").BENCHMARK, n=20)
             for level in (0.2, 0.8)]  # fmt: skip

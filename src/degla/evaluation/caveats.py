@@ -13,6 +13,8 @@ from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of
 
 _NAMED = 3
+_PRINTED = 1000
+"""Steps of a printed score: ties of fewer than one item in so many cannot move it by more than one."""
 _POINTS = "This can change scores by points"
 _HALF = "In measurements half precision changed scores by up to 0.6 points, on 2,000 items or more by up to 0.3"
 
@@ -132,7 +134,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]], *, blind: Coll
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
         n = sum(part.scores[0].n for part in entry.parts)
-        if label not in blind and ties > labels.get(label, (0, n))[0]:
+        if label not in blind and ties * _PRINTED >= n and ties > labels.get(label, (0, n))[0]:
             labels[label] = (ties, n)
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
