@@ -193,10 +193,22 @@ def shown_value(value: Any) -> str:
 def explain_field(name: str, config: TrainConfig | None = None) -> str:
     """Describe a known field: its flag, description, allowed values, and its value in `config` or default."""
     owner, last = _owner(name, config or TrainConfig())
-    shown, kind = shown_value(getattr(owner, last)), cast(Any, type(owner))
+    shown = shown_value(getattr(owner, last))
+    return _explained(
+        name, type(owner), f"Default: {shown}; recipes may override it" if config is None else f"Here: {shown}"
+    )
+
+
+def explain_settings(settings: Any) -> str:
+    """Describe all fields of a dataclass of settings, none of which is a section, with their values as defaults."""
+    values = {each.name: shown_value(getattr(settings, each.name)) for each in dataclasses.fields(settings)}
+    return "\n".join(_explained(name, type(settings), f"Default: {value}") for name, value in values.items())
+
+
+def _explained(name: str, kind: Any, ends: str) -> str:
+    last = name.rpartition(".")[2]
     text = textwrap.fill(documented(kind).get(last, "No description."), 100, break_on_hyphens=False)
-    ends = f"Default: {shown}; recipes may override it." if config is None else f"Here: {shown}."
-    lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}"
+    lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}."
     return f"--{name.replace('_', '-')}\n{textwrap.indent(lines, '  ')}\n"
 
 

@@ -148,10 +148,10 @@ def _help(words: list[str]) -> int:
     if not wants_help:
         raise InputError(f"degla system {name} needs one of {', '.join(_ACTIONS)}. See degla system {name} --help.")
 
-    import tyro
+    from degla.config.fields import explain_settings
 
     system = SYSTEMS.load(name).SYSTEM
     sys.stdout.write(_parser().format_help())
     sys.stdout.write("\n" + "\n\n".join(SYSTEMS.docstrings(name)) + f"\n\nMethods: {', '.join(system.methods)}.\n\n")
-    tyro.cli(type(system.settings), args=["--help"], default=system.settings, prog=f"degla system {name} run")
+    sys.stdout.write(explain_settings(system.settings))
     return 0
