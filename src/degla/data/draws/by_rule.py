@@ -9,7 +9,10 @@ from degla.data.draws import Offer
 
 
 def by_rule(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """Counts of any two rules differ by at most one, unless a rule runs out of negatives."""
+    """Counts of any two rules differ by at most one, unless a rule runs out of negatives.
+
+    Use when: rules have very different numbers of negatives, and each should count alike in training.
+    """
     places: dict[str | int, list[int]] = {}
     for place in chance.sample(range(len(offer)), len(offer)):
         places.setdefault(offer.rules[place], []).append(place)

@@ -13,7 +13,10 @@ from degla.pages.words import counted
 
 
 def by_score(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """Highest `NegativeRecord.score` first, ties in the order of their file."""
+    """Highest `NegativeRecord.score` first, ties in the order of their file.
+
+    Use when: a language model wrote the negatives, and the implausible ones should be left out.
+    """
     return sorted(range(len(offer)), key=lambda place: -cast(float, offer.scores[place]))[:count]
 
 

@@ -9,5 +9,8 @@ from degla.data.draws import Offer
 
 
 def first(offer: Offer, count: int, chance: Random) -> Sequence[int]:
-    """D-6 in docs/decisions: the released code reads only the first four texts of a row."""
+    """D-6 in docs/decisions: the released code reads only the first four texts of a row.
+
+    Use when: a run must repeat the released DeGLA code, or the order of the file is a ranking of your own.
+    """
     return range(min(count, len(offer)))

@@ -14,6 +14,8 @@ Differs:  A two-layer encoder trained from scratch instead of BERT, T5 and BART;
           the source of `write` has the whole triple (another one masks the answer), all special words are in the
           vocabulary, and triples whose text failed stay in the training set.
 Cost:     `reconstruct` and `write` embed one text per triple in addition to its two queries; ranking costs the same.
+
+Use when: you complete a knowledge graph whose entities have descriptions, and want to know what training on texts adds.
 """
 
 from degla.systems.contextualization.cases import digest, draw, measure, read, train

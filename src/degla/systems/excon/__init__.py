@@ -15,6 +15,9 @@ Differs:  A small network and minutes of training instead of a ResNet-50 on CIFA
           batch of one image works, and no second GPU is needed.
 Cost:     Once masks begin, one forward pass of the original images and one of the masked ones, without gradients, in
           addition to the two views with gradients.
+
+Use when: you want a contrastive classifier of images whose explanations are trained with it, or to compare such methods
+          on your own labelled images.
 """
 
 from degla.systems.excon.cases import draw, measure, train

@@ -14,6 +14,8 @@ Differs:  Refined features have no noise in evaluation; the released code also d
           chosen on `--part validation`, where some training classes play the unseen ones; the released code takes the
           epoch that is best on the test data. Defaults are for features of 64 dimensions, not 2,048.
 Cost:     One step of critic, refiner and generator per batch, each a few matrices.
+
+Use when: some classes have no training images but semantics (attributes or texts), and test images may be of any class.
 """
 
 from degla.systems.free.cases import draw, files_beside, measure, read, train

@@ -15,6 +15,9 @@ Differs:  Assumptions that may differ from the paper: the sampling uses Gumbel n
           uniformly; `low_contrast` leaves out the patches with the least significance.
 Cost:     In addition to Point-MAE's pass over 1 - R of the patches, one over all of them, for the three methods with
           contrast.
+
+Use when: you pre-train on point clouds without labels, and want to know what masking by attention adds to a random
+          mask.
 """
 
 from dataclasses import replace

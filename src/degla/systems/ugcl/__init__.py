@@ -10,6 +10,8 @@ Differs:  `form` "binomial" uses (I + A~)^n Z, which the released script for cit
           classifier's weight decay is chosen on validation nodes, in the same way for every method; the released code
           sets it by data set, and its script looks only at test accuracy. A CPU is enough; each seed is its own run.
 Cost:     Per step, two products with A, one with X, n + 1 more with A~, and the cosines of the drawn nodes.
+
+Use when: nodes of a graph have features but few labels, and you want to know what training adds to smoothing alone.
 """
 
 from pathlib import Path
