@@ -366,6 +366,12 @@ def test_checkpoints_of_an_earlier_run_are_not_copied_to_its_address(
         memory.pipe(f"/runs/one/step-6/{name}", b"new 6")
     remote.forget()
     assert [path.name for path in checkpoints(bring_here(out))] == ["step-2", "step-4", "step-6"]
+    # With no checkpoint here, nothing is lost if the run at the address takes the place of another one.
+    for folder in checkpoints(run):
+        shutil.rmtree(folder)
+    (run / "metrics.jsonl").write_bytes(b"another run\n")
+    assert [path.name for path in checkpoints(bring_here(out))] == ["step-6"]
+    assert (run / "metrics.jsonl").read_bytes() == b"after it\n"
 
 
 def test_a_run_whose_address_cannot_be_written_does_not_begin(

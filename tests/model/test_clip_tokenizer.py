@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import re
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from degla.model import clip_tokenizer
 from degla.model.clip_tokenizer import ClipTokenizer, fast
-from degla.model.tokenizer import are_cut
+from degla.model.tokenizer import _content, are_cut
 from tests.tiny import CAPTIONS
 
 ODD = [
@@ -86,3 +87,18 @@ def test_texts_that_are_cut(drops: bool) -> None:
 
     texts = ["a b c d", "a b c d.", "a b c d. ", "a b c d e", "a b c d e.", "a b c d ", "a b c.", "!!"]
     assert are_cut(tokenize, texts) == [False, not drops, not drops, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"special_tokens_map": {"pad_token": "!"}}, {"padding_side": "left"}, {"truncation_side": "left"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_settings_outside_the_steps_are_content_of_a_tokenizer(other: dict[str, object]) -> None:
+    """A resume that compared only the steps would go on with another padding."""
+    backend = SimpleNamespace(to_str=lambda: '{"truncation": 1, "padding": 2, "model": {}}')
+    own = {"backend_tokenizer": backend, "special_tokens_map": {}, "padding_side": "right", "truncation_side": "right"}
+    one, same, changed = (
+        _content(SimpleNamespace(tokenizer=SimpleNamespace(**each))) for each in (own, {**own}, own | other)
+    )
+    assert one == same != changed

@@ -350,6 +350,20 @@ def test_a_removed_result_comes_back_only_if_the_same_is_asked(tmp_path: Path, a
     assert not list(removed.iterdir())
 
 
+def test_a_removed_result_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    results, removed = tmp_path / "results", tmp_path / "removed"
+    measure, questions = Measure("base", 1.0, results / "base-0.json"), StudyQuestions(("world",), tmp_path, "now")
+    job = Job("base", "world", None, {}, (measure,), questions)
+    for folder, text in ((removed, "old"), (results, "new")):
+        (folder / "base-0").mkdir(parents=True)
+        for end in (".json", ".items.jsonl"):
+            (folder / f"base-0{end}").write_text(text)
+    (results / "base-0" / "record.json").write_text(json.dumps({"measured": {"base": tuning._origin(job)}}))
+    tuning.sort_results([job], out=tmp_path)
+    assert measure.path.read_text() == (results / "base-0.items.jsonl").read_text() == "new"
+    assert not list(removed.rglob("*.json*"))
+
+
 def test_a_result_of_another_model_or_seed_is_no_answer(tmp_path: Path) -> None:
     job = Job("base", "world", None, {}, (), StudyQuestions(("world",), tmp_path, ""))
     for label, seed, weights in (("base", None, "a"), ("base", 1, "a"), ("clip", None, "a"), ("base", None, "b")):
