@@ -469,6 +469,6 @@ def test_negatives_at_an_address_are_balanced(memory: fsspec.AbstractFileSystem,
     for number, file in enumerate(("memory://far/n.jsonl", str(tmp_path / "n.jsonl"))):
         out = tmp_path / f"b{number}.jsonl"
         words = ["negatives", "balance", file, "--captions", str(tmp_path / "c.jsonl"), "--out", str(out)]
-        assert main([*words, "--told-rule", "1"]) == 0
+        assert main([*words, "--text-only-rule", "1"]) == 0
         entries.append(json.loads((tmp_path / f"{out.name}.manifest.json").read_text())["balanced"])
     assert entries[0] == entries[1]

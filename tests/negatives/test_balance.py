@@ -159,7 +159,9 @@ def test_several_a_caption_are_kept_and_counted(tmp_path: Path) -> None:
     captions = made_captions(60)
     rows = made_rows(captions)
     with CaptionIndex(captions) as index:
-        balancer = Balancer(lambda: rows, index, BalanceSettings(per_rule=2, told_rule=1), ngram_likelihoods(index))
+        balancer = Balancer(
+            lambda: rows, index, BalanceSettings(per_rule=2, text_only_rule=1), ngram_likelihoods(index)
+        )
         balancer.write(tmp_path / "balanced.jsonl")
     picks = [row for row in read_jsonl(NegativeRecord, tmp_path / "balanced.jsonl") if row.accepted]
     each = Counter((row.caption_id, row.rule) for row in picks)
@@ -347,7 +349,7 @@ def test_the_command_writes_source_settings_and_digest(
     write_jsonl(tmp_path / "captions.jsonl", captions)
     write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
     argv = ["negatives", "balance", str(tmp_path / "all.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
-    argv += ["--told-rule", "1"]
+    argv += ["--text-only-rule", "1"]
     assert main([*argv, "--out", str(tmp_path / "one.jsonl")]) == 0
     assert main([*argv, "--out", str(tmp_path / "two.jsonl"), "--json"]) == 0
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
@@ -368,7 +370,7 @@ def test_a_text_without_likelihood_is_chosen_by_the_rest(tmp_path: Path) -> None
     def balanced_file(score: Callable[[str], float]) -> tuple[str, Balance]:
         with CaptionIndex(captions) as index:
             likelihoods = [lambda texts: [score(text) for text in texts]] * 2
-            balancer = Balancer(lambda: rows, index, BalanceSettings(told_rule=1), likelihoods)
+            balancer = Balancer(lambda: rows, index, BalanceSettings(text_only_rule=1), likelihoods)
             balancer.write(tmp_path / "balanced.jsonl")
             return (tmp_path / "balanced.jsonl").read_text(), balancer.report
 
@@ -403,7 +405,7 @@ def test_rows_that_do_not_fit_the_captions_are_refused(numbers: Sequence[int]) -
         Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index))
 
 
-@pytest.mark.parametrize("wrong", [{"per_rule": 0}, {"told": 0.5}, {"told": 0.7}, {"told_rule": 1.1}])
+@pytest.mark.parametrize("wrong", [{"per_rule": 0}, {"text_only": 0.5}, {"text_only": 0.7}, {"text_only_rule": 1.1}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         BalanceSettings(**wrong)  # type: ignore[arg-type]
@@ -421,7 +423,7 @@ def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[Nega
     [
         (1, "colours", "too few negatives to balance: no rule has 40"),
         (120, "adds", "no rule can be kept: text-only classifiers reach adds 100 %"),
-        (120, "adds", "or keep every rule with --told-rule 1, for example for a small file."),
+        (120, "adds", "or keep every rule with --text-only-rule 1, for example for a small file."),
         (3, "none", "has no accepted negatives"),
     ],
 )

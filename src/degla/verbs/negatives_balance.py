@@ -30,9 +30,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
     accuracy = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
-    verb.add_argument("--told", type=float, default=0.57, metavar="SHARE", help=accuracy)
+    verb.add_argument("--text-only", type=float, default=0.57, metavar="SHARE", help=accuracy)
     verb.add_argument(
-        "--told-rule",
+        "--text-only-rule",
         type=float,
         default=0.65,
         metavar="SHARE",
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_files(arguments.file, arguments.captions)
     spare_inputs(arguments.out, arguments.file, arguments.captions)
     require_writable(arguments.out)
-    settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.told, arguments.told_rule)
+    settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.text_only, arguments.text_only_rule)
     with CaptionIndex(captions_of(arguments)) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)
         remedy = f"Give a file of negatives, not {arguments.file}."

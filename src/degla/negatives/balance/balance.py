@@ -401,13 +401,13 @@ class Balancer:
             for pick in groups_picks[groups_picks >= 0]:
                 sample.show(pairs[pick])
             samples.append(sample.items)
-        return min(map(len, samples)) < FEWEST or accuracy_by_words(samples[0], samples[1]) <= self._settings.told
+        return min(map(len, samples)) < FEWEST or accuracy_by_words(samples[0], samples[1]) <= self._settings.text_only
 
     def _finish(self) -> None:
         """Test each rule, drop those still identified by text only, and test the rest together."""
         for rule, state in _with_progress("testing the selection, rules", list(self.report.rules.items())):
             state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
-            most = self._settings.told_rule
+            most = self._settings.text_only_rule
             state.stays = most == 1 or (state.after is not None and state.after.most <= most)
         stay = [rule for rule, state in self.report.rules.items() if state.stays]
         self.report.before = measure_told(self._samples(list(self.report.rules))[0])

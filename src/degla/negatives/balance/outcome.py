@@ -89,22 +89,23 @@ class BalanceSettings:
     Attributes:
         seed: seed of all draws.
         per_rule: maximum accepted negatives per rule and caption.
-        told: maximum classifier accuracy on a rule's pairs while its reward is chosen.
-        told_rule: accuracy above which a rule is dropped, as is a rule that cannot be tested; 1 keeps every rule.
+        text_only: maximum text-only accuracy on a rule's pairs while its reward is chosen.
+        text_only_rule: text-only accuracy above which a rule is dropped, as is a rule that cannot be tested; 1 keeps
+            every rule.
     """
 
     seed: int = 0
     per_rule: int = 1
-    told: float = 0.57
-    told_rule: float = 0.65
+    text_only: float = 0.57
+    text_only_rule: float = 0.65
 
     def __post_init__(self) -> None:
         if self.per_rule < 1:
             raise InputError(f"per_rule ({self.per_rule}) must be 1 or more.")
-        if not 0.5 < self.told <= self.told_rule <= 1:
+        if not 0.5 < self.text_only <= self.text_only_rule <= 1:
             raise InputError(
-                f"told ({self.told}) and told_rule ({self.told_rule}) must be above 0.5 and at most 1, with "
-                "told <= told_rule."
+                f"text_only ({self.text_only}) and text_only_rule ({self.text_only_rule}) must be above 0.5 and at "
+                "most 1, with text_only <= text_only_rule."
             )
 
 
@@ -172,9 +173,9 @@ class Balance:
         by_rule = {rule: state.after or state.before for rule, state in self.rules.items()}
         accuracies = ", ".join(f"{rule} {100 * accuracy.most:.0f} %" for rule, accuracy in by_rule.items() if accuracy)
         return (
-            f"no rule can be kept: text-only classifiers reach {accuracies}, but --told-rule allows at most "
-            f"{100 * settings.told_rule:.0f} %. Generate more candidates (degla negatives --per-rule 6), use other "
-            "rules or more captions, or keep every rule with --told-rule 1, for example for a small file."
+            f"no rule can be kept: text-only classifiers reach {accuracies}, but --text-only-rule allows at most "
+            f"{100 * settings.text_only_rule:.0f} %. Generate more candidates (degla negatives --per-rule 6), use "
+            "other rules or more captions, or keep every rule with --text-only-rule 1, for example for a small file."
         )
 
     def plain(self) -> dict[str, Any]:
