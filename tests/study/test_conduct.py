@@ -859,6 +859,27 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     assert changed[0].inputs == own[0].inputs and changed[1].inputs != own[1].inputs
 
 
+def test_negatives_that_were_edited_are_refused(tmp_path: Path) -> None:
+    """They were believed, since they were complete, and counted as those of the rules."""
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(json.dumps({"id": "1", "image": "a.jpg", "text": "A red dog sits beside a black cat."}) + "\n")
+
+    def make() -> str:
+        data = DataConfig(captions=captions)
+        return materials._negatives(
+            tmp_path / "out", ("swap_adjectives",), data=data, seed=0, digest="", digests={}
+        ).read_text()
+
+    before = make()
+    (file,) = (tmp_path / "out").glob("negatives-*.jsonl")
+    assert make() == before and "A black dog" in before
+    file.write_text(before.replace("A black dog", "A blue dog"))
+    with pytest.raises(InputError, match=r"negatives-.*: was changed after it was made\. Delete it"):
+        make()
+    file.unlink()
+    assert make() == before
+
+
 def test_the_world_is_drawn_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws: list[dict[str, Any]] = []
 

@@ -183,8 +183,12 @@ def _negatives(
     # What is complete stays, even if an earlier version made it: all runs would be repeated on other negatives.
     complete = path.with_suffix(".sha256")
     recorded = complete.read_text(encoding="ascii", errors="replace") if path.is_file() and complete.is_file() else ""
-    if not recorded or recorded != digest_of(path, digests):
-        digests.pop(path, None)
+    if recorded and recorded != digest_of(path, digests):
+        raise InputError(
+            f"{path}: was changed after it was made. Delete it to have it made again; name negatives of your own in "
+            "data.negatives."
+        )
+    if not recorded:
         folder.mkdir(parents=True, exist_ok=True)
         assert data.captions is not None
         log.info("making negatives with %s: %s", ", ".join(rules), path)
