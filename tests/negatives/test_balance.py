@@ -141,7 +141,7 @@ def test_the_greatest_reward_is_chosen_at_which_texts_give_away_little_enough(mo
 
     monkeypatch.setattr(balance, "accuracy_by_words", accuracy)
     with CaptionIndex(captions) as index:
-        report = Balancer(lambda: rows, index, BalanceSettings(told=0.57), ngram_likelihoods(index)).report
+        report = Balancer(lambda: rows, index, BalanceSettings(text_only=0.57), ngram_likelihoods(index)).report
     assert report.rules["colours"].reward == REWARDS[5] and len(sizes) == 3 and min(sizes) >= 40
 
 
