@@ -42,6 +42,7 @@ from degla.data.images import locate, read_bytes
 from degla.data.places import base_of
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.image_files import has_image
 from degla.evaluation.models import load_floor, load_model
 from degla.evaluation.overlap import training_images
 from degla.evaluation.processes import EvaluationProcesses
@@ -411,6 +412,12 @@ def test_a_run_that_never_reached_its_address_is_not_deleted_for_another_there(
     with pytest.raises(InputError, match=r"holds another run than its copy here, .*/one-.* delete that folder"):
         bring_here(out)
     assert [path.name for path in checkpoints(run)] == ["step-1"]
+
+
+def test_images_at_an_address_are_there(memory: fsspec.AbstractFileSystem) -> None:
+    """`negatives judge --clip` judged none of them."""
+    memory.pipe("/images/a.png", b"1")
+    assert [has_image(Path("memory://images"), name) for name in ("a.png", "b.png")] == [True, False]
 
 
 def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(

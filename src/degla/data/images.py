@@ -134,8 +134,22 @@ def image_state(place: str) -> tuple[int, int] | None:
 
 
 def is_there(place: str) -> bool:
-    """Whether the image's file, or the file that contains it, exists; dataset rows are assumed to."""
-    return place.startswith(PREFIX) or is_file((parsed_cell(place) or parsed_place(place))[0])
+    """Whether the image's file, or the file that contains it, exists; dataset rows are assumed to.
+
+    Raises:
+        RemoteError, AccessError: its server does not answer or refuses access, which says nothing about the image.
+    """
+    if place.startswith(PREFIX):
+        return True
+    path = (parsed_cell(place) or parsed_place(place))[0]
+    if address_of(path) is None:
+        return is_file(path)
+    try:
+        with refused(Subject(place)):
+            file_state(path)
+    except ImageError:
+        return False
+    return True
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:

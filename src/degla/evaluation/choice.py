@@ -150,7 +150,7 @@ def render_sweep(sweep: Sweep) -> RichTable:
     """Render every alpha with its two scores and their change against the base, in points."""
     notes = [f"{sweep.rule}.", NOTE, *sweep.warnings]
     if sweep.chosen.alpha == 0 and len(sweep.points) > 1:
-        notes.append("No average gains anything within this limit. Set another limit with --keep POINTS.")
+        notes.append("No average gains anything within this limit. Set another limit with --keep PERCENT.")
     start = sweep.points[0]
     rows = []
     for point in sweep.points:

@@ -27,6 +27,7 @@ from degla.model.transformers_map import (
     to_open_clip,
 )
 from degla.model.weights_file import Undrawn
+from degla.parse import in_one_line
 
 log = logging.getLogger("degla.model")
 
@@ -220,10 +221,21 @@ def load_transformers_folder(
     kind = LAYOUTS[model.config.model_type]
     config = model.config
     text, vision = config.text_config, config.vision_config
-    _, *made = processor(images=Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"][0].shape
-    if made != [vision.image_size] * 2:
+
+    def transform(image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Return an image's pixels as the folder's processor prepares them."""
+        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    try:
+        made = [*transform(Image.new("RGB", (16, 8))).shape]  # Not square: all images must get one size.
+    except Exception as error:  # each processor checks its settings in its own way
         raise InputError(
-            f"{folder}: its image processor makes images of {made[1]} x {made[0]} pixels, but config.json says "
+            f"{folder}: its image processor refuses an image: {in_one_line(error).rstrip('.')}. Fetch its file again."
+        ) from None
+    if made != [3, vision.image_size, vision.image_size]:
+        raise InputError(
+            f"{folder}: its image processor makes images of {made[-1]} x {made[-2]} pixels, but config.json says "
             f"{vision.image_size} (vision_config.image_size). Fetch both files of the same model."
         )
     context = int(text.max_position_embeddings)
@@ -257,7 +269,7 @@ def load_transformers_folder(
             preprocess_config=processor.to_dict(),
         ),
         tokenize=tokenize,
-        transform=lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0],
+        transform=transform,
     )
     encoder.to(device).float().eval()
     fast_paths.tell(encoder)
