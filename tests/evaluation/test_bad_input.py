@@ -77,8 +77,8 @@ def test_weights_that_are_nan_are_refused(tiny_model: Path, tmp_path: Path, smal
         ("sugarcrepe", "replace_obj.json", '{"7": 1, "7": 2}', r"replace_obj\.json: the key '7' occurs twice"),
         ("sugarcrepe", "replace_obj.json", "[1]", r"replace_obj\.json: must be one JSON object, got a list"),
         ("sugarcrepe", "replace_obj.json", '{"7": ', r"replace_obj\.json line 1: not JSON: .* at column 7"),
-        ("colorswap", "test.json", "[7]", r"test\.json item 0: field 'the record': Input should be a valid dictionary "
-         r"\(got 7\)\. Fetch the file again\."),
+        ("colorswap", "test.json", "[7]", r"test\.json item 0: must be one JSON object, got the number 7\. "
+         r"Fetch the file again\."),
         ("mmvp_vlm", "Questions.csv", "", r"Questions\.csv: has no rows\. Get it again from "),
         ("mmvp_vlm", "Questions.csv", "Question ID,Type,Statement\n", r"Questions\.csv: has no rows\. Get it again"),
         ("sugarcrepe_pp", "replace_obj.json", '[{"id": 0, "filename": "a.jpg", "caption": "x"}]',

@@ -93,7 +93,7 @@ def test_the_form_of_the_readme_is_read_too(tmp_path: Path) -> None:
         ([["a"], [{"file": "1.jpg", "label": [1], "hard": [1]}]], r"GQA\.json image 0: field 'file'"),
         ([["a"]], r"GQA\.json: field 'data'"),
         ({"labels": [], "data": [0]}, r"GQA\.json: field 'labels'"),
-        ("a", r"GQA\.json: field 'the record'"),
+        ("a", r"GQA\.json: must be one JSON object, got the text 'a'"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, content: object, message: str) -> None:

@@ -213,7 +213,7 @@ def test_a_damaged_configuration_is_an_error(tmp_path: Path) -> None:
     ("record", "message"),
     [
         ("{", "line 1: not JSON"),
-        ("[]", "field 'the record': "),
+        ("[]", "must be one JSON object, got an empty list"),
         ('{"data": 3}', "field 'data': "),
         ('{"data": ["c.jsonl"]}', r"field 'data\.0': "),
         ('{"data": [{"seed": 1}]}', r"field 'data\.0\.data': "),

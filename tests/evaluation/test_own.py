@@ -121,7 +121,7 @@ def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
         ({"image": "a.png", "caption": "x", "negativ": "y"}, "line 1: field 'negativ'"),
         ({"image": "a.png", "words": "x"}, "line 1: field 'words': .*Fields: image, caption; optional: negative, neg"),
         ({"image": "a.png", "negative": "x"}, "line 1: field 'caption': .*Fields: image, caption; optional: negative"),
-        (["a.png"], "line 1: field 'the record'"),
+        (["a.png"], "line 1: must be one JSON object, got a list of 1 entry"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, row: object, message: str) -> None:

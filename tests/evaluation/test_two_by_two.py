@@ -223,7 +223,7 @@ def test_wrong_cola_records_are_named(tmp_path: Path, row: object, message: str)
     [
         ('{"id": 0}', r"examples\.jsonl line 2: field 'image_0'"),
         ('{"id": 0', r"examples\.jsonl line 2: not JSON"),
-        ("[]", r"examples\.jsonl line 2: field 'the record'"),
+        ("[]", r"examples\.jsonl line 2: must be one JSON object, got an empty list"),
     ],
 )
 def test_wrong_winoground_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
