@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from degla.cli import main, spoken
-from degla.config.fields import documented, explain_field, field_of, flags, known_fields
+from degla.config.fields import documented, explain_field, field_of, flags, known_fields, shown_value
 from degla.config.run import TrainConfig
 from degla.config.sections import OptimConfig
 from degla.losses import Loss
@@ -93,6 +93,7 @@ def test_values_are_written_as_a_flag_takes_them() -> None:
     assert "Default: false;" in explain_field("train.compile") and "Default: true;" in explain_field("train.trim")
     assert 'Default: "a photo of a {}.";' in explain_field("data.class_template")
     assert 'Default: "";' in explain_field("recipe")
+    assert shown_value((1, 0.5)) == "1 0.5" and shown_value(Path("my photos")) == '"my photos"'
 
 
 @dataclass(frozen=True)

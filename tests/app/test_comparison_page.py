@@ -356,3 +356,16 @@ def test_a_closed_terminal_lets_the_server_end_by_itself(monkeypatch: pytest.Mon
     finally:
         signal.signal(signal.SIGHUP, before)
     assert seen == ["lifespan.startup", "lifespan.shutdown"]
+
+
+def test_a_page_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(comparison_page, "build", lambda page: None)
+    monkeypatch.setattr(comparison_page, "serve_at", lambda *_, **__: None)
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in SIGNALS}
+    try:
+        serve(None, port=0)  # type: ignore[arg-type]  # `build` reads no page
+        assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_IGN] * len(SIGNALS)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

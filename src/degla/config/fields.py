@@ -184,10 +184,12 @@ def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
 
 def shown_value(value: Any) -> str:
     """Write a field's value as its flag or a file takes it; texts with blanks in quotes."""
+    if isinstance(value, tuple):
+        return " ".join(map(shown_value, value)) or "none"
     if isinstance(value, bool):
         return str(value).lower()
-    text = " ".join(value) if isinstance(value, tuple) else "none" if value is None else str(value)
-    return "none" if value == () else f'"{text}"' if isinstance(value, str) and (not text or " " in text) else text
+    text = "none" if value is None else str(value)
+    return f'"{text}"' if isinstance(value, str | Path) and (not text or " " in text) else text
 
 
 def explain_field(name: str, config: TrainConfig | None = None) -> str:
