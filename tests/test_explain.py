@@ -70,6 +70,8 @@ def test_one_name_is_enough(capsys: Capture) -> None:
     output = capsys.readouterr().out
     assert output == explain(["loss", "image_grounded"])
     assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and recipes derived from them" in output
+    unused = explain(["concept_attention"])
+    assert "Recipes:  none; it is added by --objective.concept-attention.weight.\nSettings:" in unused
 
 
 def test_a_field_is_described_as_in_the_help(capsys: Capture) -> None:
