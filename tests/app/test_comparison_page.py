@@ -8,8 +8,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import degla
 from degla.app import comparison_page
 from degla.app.comparison_html import gallery_html, short_names
 from degla.app.comparison_page import ComparisonPage, build, serve
-from degla.app.serving import open_port, serve_at
+from degla.app.serving import open_port
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache
@@ -335,27 +335,26 @@ def test_uploads_are_deleted_however_the_page_is_stopped(
     assert not uploads[0].exists()
 
 
-def test_a_closed_terminal_lets_the_server_end_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_lets_the_server_end_by_itself() -> None:
     """An exit within the event loop left a traceback of the server's."""
-    import uvicorn
+    script = """
+import os, signal, sys, threading
+from degla.app.serving import open_port, serve_at
 
-    monkeypatch.setattr(uvicorn.server, "HANDLED_SIGNALS", uvicorn.server.HANDLED_SIGNALS)
-    seen: list[str] = []
+async def application(scope, receive, send):
+    for _ in range(2):
+        event = (await receive())["type"]
+        print(event, file=sys.stderr)
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.startup":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        for _ in range(2):
-            seen.append((await receive())["type"])
-            await send({"type": f"{seen[-1]}.complete"})
-            if len(seen) == 1:
-                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
-
-    before = signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
-    try:
-        with pytest.raises(SystemExit), open_port(0) as listener:
-            serve_at(listener, application, title="", note="")
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert seen == ["lifespan.startup", "lifespan.shutdown"]
+signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
+with open_port(0) as listener:
+    serve_at(listener, application, title="", note="")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGHUP, "lifespan.startup\nlifespan.shutdown\n")
 
 
 def test_a_page_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
