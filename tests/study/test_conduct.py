@@ -395,6 +395,9 @@ def test_negatives_that_an_earlier_version_finished_stay(
         patched.setattr("degla.shelf.Shelf.digests", lambda shelf, names: {"rules/own.py": "changed"})
         assert negatives() != path, "by a rule of the user's own that changed"
     path.write_bytes(rows[: len(rows) // 2])
+    with pytest.raises(InputError, match="was changed after it was made"):
+        negatives()
+    path.with_suffix(".sha256").unlink()
     with pytest.raises(InputError, match=r"made with other settings or captions \(degla: was '0.0'"):
         negatives()
 
