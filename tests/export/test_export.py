@@ -89,6 +89,9 @@ def test_transformers_there_and_back_again(kind: str, tmp_path: Path) -> None:
     one, other = (load_file(folder / "model.safetensors") for folder in (first, tmp_path / "second"))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert json.loads((tmp_path / "second" / "config.json").read_text())["model_type"] == kind
+    text = transformers.AutoConfig.from_pretrained(tmp_path / "second").text_config
+    ids = (text.bos_token_id, text.eos_token_id, text.pad_token_id)
+    assert all(one is None or 0 <= one < text.vocab_size for one in ids), ids
 
 
 @pytest.mark.parametrize("model", ["tiny", "world", "siglip"])

@@ -184,7 +184,8 @@ def _siglip_config(encoder: Encoder) -> dict[str, Any]:
     text = _text_config(encoder)
     text["projection_size"] = int(text_tower(encoder.clip).text_projection.out_features)
     inner: Any = getattr(encoder.tokenize, "tokenizer", None)
-    text |= {"eos_token_id": getattr(inner, "eos_token_id", None), "pad_token_id": getattr(inner, "pad_token_id", None)}
+    # Where one is missing, transformers takes CLIP's, which may lie outside of this vocabulary.
+    text |= {name: getattr(inner, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {"model_type": "siglip", "text_config": text, "vision_config": vision}
 
 
