@@ -14,14 +14,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import parent_process, resource_tracker, synchronize
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from types import FrameType, ModuleType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from degla.errors import DeglaError
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Lock
 
 SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGTERM", "SIGINT", "SIGHUP"))
 """Signals that ask to stop; Windows has no SIGHUP, which closing the terminal sends."""
@@ -127,12 +130,18 @@ class _Worker(SpawnProcess):
 
 @contextmanager
 def _terminal_blocked() -> Iterator[None]:
-    """Block the signals of the terminal in this thread and in processes that it starts, which inherit that."""
+    """Block the signals of the terminal in this thread and in processes that it starts, which inherit that.
+
+    The process in which `multiprocessing` tracks the names of locks, the first thing that pools and queues need, is one
+    of them. It ignores SIGINT and SIGTERM only; ended by a closed terminal, it would leave a traceback for each lock.
+    """
     if sys.platform == "win32":
         yield
     else:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINAL)
         try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINAL)  # Starting it unblocks SIGINT in Python 3.11.
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -140,8 +149,12 @@ def _terminal_blocked() -> Iterator[None]:
 
 def _receive(reader: Connection) -> _Worker:
     with reader:
-        process = _Worker.__new__(_Worker)
-        vars(process).update(pickle.loads(reader.recv_bytes()))
+        try:
+            state = reader.recv_bytes()
+        except (EOFError, OSError):  # The parent was interrupted or killed.
+            raise SystemExit(1) from None
+    process = _Worker.__new__(_Worker)
+    vars(process).update(pickle.loads(state))
     return process
 
 
@@ -152,14 +165,10 @@ _STARTING: Final = threading.Lock()
 class _Workers(SpawnContext):
     Process = _Worker
 
-    def Lock(self) -> synchronize.Lock:  # noqa: N802
-        """Create a lock: the first thing that pools and queues need, and whose name a process of `multiprocessing`
-        tracks. That process ignores SIGINT and SIGTERM only; ended by a closed terminal, it would leave a traceback for
-        each lock."""
-        if sys.platform != "win32":
-            with _terminal_blocked():  # The tracker inherits this.
-                resource_tracker.ensure_running()
-        return super().Lock()
+    def Lock(self) -> Lock:  # noqa: N802
+        """Create a lock, and before it the process that tracks its name."""
+        with _terminal_blocked():
+            return super().Lock()
 
 
 WORKERS: Final = _Workers()
@@ -179,6 +188,8 @@ def end_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # If the parent ended before this line, the thread sees that at once.
     threading.Thread(target=_end_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it, without a traceback.
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINAL)
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
+from degla import stopping
 from degla.errors import InputError
 from degla.locks import lock
-from degla.stopping import WORKERS, leave_signals
+from degla.stopping import WORKERS
 from degla.study.workers import Ended, LocalWorkers, default_processes, run_jobs
 from tests.launch import FORKS
 
@@ -166,14 +167,32 @@ def test_a_worker_that_ended_before_it_read_its_arguments_is_not_waited_for(monk
     assert worker.exitcode == 1
 
 
-def test_a_worker_that_starts_leaves_ctrl_c_to_its_parent() -> None:
-    worker = WORKERS.Process(target=leave_signals)
+@pytest.mark.parametrize(("setup", "status"), [("leave_signals", 0), ("end_with_parent", -signal.SIGINT)])
+def test_a_worker_that_starts_leaves_ctrl_c_to_its_parent_or_ends_by_it(setup: str, status: int) -> None:
+    """The first one, too, with which `multiprocessing` starts another process and unblocks SIGINT."""
+    script = f"""
+import os, signal
+from degla.stopping import WORKERS, {setup}
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _ in range(2):
+    worker = WORKERS.Process(target={setup})
     worker.start()
-    assert worker.pid is not None
     os.kill(worker.pid, signal.SIGINT)
     worker.join()
-    assert worker.exitcode == 0
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    print(worker.exitcode)
+print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == (f"{status}\n{status}\nFalse\n", "")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0\1\0the beginning"])
+def test_a_worker_whose_parent_ended_before_it_had_sent_the_arguments_ends_without_a_traceback(sent: bytes) -> None:
+    reader, writer = WORKERS.Pipe(duplex=False)
+    with writer:
+        os.write(writer.fileno(), sent)
+    with pytest.raises(SystemExit, match="1"):
+        stopping._receive(reader)
 
 
 def test_threads_that_start_workers_leave_the_script_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
