@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +148,26 @@ def test_a_demo_that_is_stopped_says_that_its_runs_begin_anew(tmp_path: Path, mo
     ):
         methods.run_jobs([job], folder_lock)
     assert stop.value.exit_status == 130
+
+
+def be_killed(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_of_the_demo_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room, "WORKERS", FORKS)
+    monkeypatch.setattr(room, "draw_pairs", be_killed)
+    for name in ("show_base", "load_result"):
+        monkeypatch.setattr(room, name, lambda *_, **__: None)
+    monkeypatch.setattr(room, "_take_base_result", lambda *_: True)
+    monkeypatch.setattr(room, "QUICK", room.Size(0, 1, items_per_part=2, images_per_class=1, retrieval_images=2))
+    assert main(["demo", "--quick", "--out", str(tmp_path / "demo")]) == 1
+    assert capsys.readouterr().err.endswith(
+        "degla: the process that draws the training pairs was killed. Run the same command again; if memory ran out, "
+        "with --quick.\n"
+    )
 
 
 def test_a_demo_that_is_stopped_while_it_makes_negatives_does_not_train_on_a_part_of_them(

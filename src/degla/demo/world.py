@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +21,7 @@ from markupsafe import Markup
 
 from degla.config.run import TrainConfig, recipe_config
 from degla.demo import methods
+from degla.errors import DeglaError
 from degla.evaluation.benchmark import COLUMNS
 from degla.evaluation.image_files import thumbnail
 from degla.evaluation.results import load_result
@@ -113,7 +115,13 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
                     tune(base)
                 show_base(load_result(start, items=True), root, out / "base.html")
             with methods.stage("generating the training pairs"):
-                pairs = drawing.result()
+                try:
+                    pairs = drawing.result()
+                except BrokenProcessPool:
+                    raise DeglaError(
+                        "the process that draws the training pairs was killed. Run the same command again; if memory "
+                        "ran out, with --quick."
+                    ) from None
         negatives = out / f"negatives-{size.scenes}.jsonl"
         with methods.stage("generating hard negatives"):
             summary = methods.make_negatives(pairs.captions, negatives, words="lexicon")
