@@ -207,6 +207,8 @@ def test_one_model_and_only_true_captions(drawn: tuple[Path, str, str], capsys: 
         ("text.png", ["--captions", "a dog"], "text.png is not in a format Pillow reads"),
         ("whole.png", [], "no captions: give --captions TEXT"),
         ("whole.png", ["--captions", "a dog", " "], "caption 2 is empty"),
+        ("whole.png", ["--captions", __file__], f"caption 1, {__file__}, is a file. Give the texts themselves"),
+        ("whole.png", ["--captions", "a dog", "--false", __file__], "false caption 1, "),
         ("whole.png", ["--captions", "a dog", "--models", "wrold"], "wrold"),
         ("whole.png", ["--captions", "a dog", "--false", ""], "false caption 1 is empty"),
         (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from degla.api import encode_captions, encode_images, generate_negatives, load_model
-from degla.data.decoding import Subject, decode, read_file
+from degla.data.decoding import Subject, decode, is_file, read_file
 from degla.errors import DeglaError, InputError
 from degla.pages.table import Table, TableCell, TableRow, Tone
 from degla.pages.words import minus, percent, points
@@ -123,6 +123,8 @@ def _candidates(
     if not captions:
         raise InputError("no captions: give --captions TEXT...")
     for kind, texts in (("caption", captions), ("false caption", false)):
+        if texts and all(Path(text).suffix and is_file(Path(text)) for text in texts):
+            raise InputError(f"{kind} 1, {texts[0]}, is a file. Give the texts themselves, each in quotes.")
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"{kind} {number} is empty. Remove it.")
