@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
@@ -18,6 +19,7 @@ from degla.negatives.llm import Form, Reply, Request, RequestKey
 from degla.negatives.run.pipeline import map_in_order
 from degla.negatives.run.stream import BATCH
 from degla.records import NegativeRecord
+from degla.stopping import Interruption
 from tests.launch import FORKS
 from tests.negatives.scripted_runs import RULES, TEXTS, UnsteadyModel, many, rows_of, run, varied
 
@@ -301,7 +303,19 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line() -> None:
         ProcessPoolExecutor(1, mp_context=FORKS) as pool,
         pytest.raises(DeglaError, match=r"a worker process was killed.*fewer --workers"),
     ):
-        list(map_in_order(os._exit, [9], pool=pool, workers=1))
+        list(map_in_order(os._exit, [9], pool=pool, workers=1, stop=Interruption()))
+
+
+def end_all(parent: int) -> None:
+    """As `timeout` does."""
+    os.kill(parent, signal.SIGTERM)
+    os._exit(9)
+
+
+def test_a_signal_that_ends_the_workers_too_is_no_killed_worker() -> None:
+    with ProcessPoolExecutor(1, mp_context=FORKS) as pool, Interruption() as stop:
+        assert list(map_in_order(end_all, [os.getpid()], pool=pool, workers=1, stop=stop)) == []
+    assert stop.name == "SIGTERM"
 
 
 def test_a_choice_that_was_not_offered_is_no_negative(tmp_path: Path) -> None:

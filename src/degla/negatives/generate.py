@@ -143,9 +143,10 @@ def generate(
         else:
             pool = _open_processes(stack, workers) if len(stream) - output.captions_done > BATCH else None
             if llm is None or journal is None:
-                rows = _until(stop, map_in_order(partial(make_rows, maker=maker), batches, pool=pool, workers=workers))
+                make = partial(make_rows, maker=maker)
+                rows = _until(stop, map_in_order(make, batches, pool=pool, workers=workers, stop=stop))
             else:
-                tagged = map_in_order(tag, batches, pool=pool, workers=workers)
+                tagged = map_in_order(tag, batches, pool=pool, workers=workers, stop=stop)
                 rows = Pipeline(llm, maker, journal.find, journal.keep, stop).run(tagged)
         # Requests go rule by rule within a batch, so the first captions finish together, and late.
         task = TaskProgress(progress).task(

@@ -76,9 +76,16 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
 
 
 def map_in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], *, pool: ProcessPoolExecutor | None, workers: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    pool: ProcessPoolExecutor | None,
+    workers: int,
+    stop: Interruption,
 ) -> Iterator[Result]:
     """Apply `work` to items, in parallel if there is a pool; results keep their order and only a few are queued.
+
+    Ends early if a signal ended the pool's processes, too, as from `timeout` or systemd, which send it to all.
 
     Raises:
         DeglaError: a process of the pool was killed.
@@ -95,7 +102,8 @@ def map_in_order(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise DeglaError("a worker process was killed. If memory ran out, use fewer --workers.") from None
+        if stop.name is None:
+            raise DeglaError("a worker process was killed. If memory ran out, use fewer --workers.") from None
 
 
 @dataclass
