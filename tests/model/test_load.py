@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from degla.demo.world import BASE_RESULTS
 from degla.errors import InputError
-from degla.model import load
+from degla.model import checkpoint, load
 from degla.model.checkpoint import average_weights, save_encoder
 from degla.model.load import folder_has_bias, load_encoder
 from degla.model.runs import WEIGHTS_NAME
@@ -45,6 +45,8 @@ def test_equal_weights_are_equal_files(tiny_model: Path, tmp_path: Path) -> None
     for file in files:
         save_encoder(encoder, file.parent)
     assert len({file.read_bytes() for file in files}) == 1
+    checkpoint._save({"größe": torch.arange(3)}, tmp_path / "other", note="ü")  # As long as safetensors wrote it.
+    assert load_file(tmp_path / "other")["größe"].tolist() == [0, 1, 2]
     torch.testing.assert_close(load_file(files[0]), dict(encoder.clip.state_dict()), rtol=0, atol=0)
 
 

@@ -163,6 +163,7 @@ def test_a_worker_that_ended_before_it_read_its_arguments_is_not_waited_for(monk
     starting.start()
     starting.join(30)
     assert not starting.is_alive()
+    assert not hasattr(worker, "_pickled"), "start raised an error"
     worker.join()
     assert worker.exitcode == 1
 
