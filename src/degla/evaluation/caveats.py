@@ -14,7 +14,7 @@ from degla.statistics.seeds import QuestionVariance, doubt_of
 
 _NAMED = 3
 _PRINTED = 1000
-"""Steps of a printed score: ties of fewer than one item in so many cannot move it by more than one."""
+"""Scores are printed in tenths of a percent, which ties of fewer than one item in 1,000 change by at most one."""
 _POINTS = "This can change scores by points"
 _HALF = "In measurements half precision changed scores by up to 0.6 points, on 2,000 items or more by up to 0.3"
 

@@ -12,10 +12,8 @@ from degla.errors import DeglaError, InputError
 from degla.export.run import To, What, export
 from degla.model.hub import why_unreachable
 from degla.model.integrity import STATE_NAME
-from degla.model.onnx_folder import is_onnx_folder
+from degla.model.load import holds_model
 from degla.model.runs import CARD_NAME, TRAINING_NAME
-from degla.model.tokenizer import CONFIG_NAME
-from degla.model.transformers_files import is_transformers_folder
 from degla.parse import in_one_line
 
 _LOGIN = "Log in: hf auth login; or set HF_TOKEN to a token with write access."
@@ -80,8 +78,7 @@ def _folder(
     name: str, to: str, *, form: To | None, what: What | None, results: Sequence[Path], licence: str | None
 ) -> Iterator[Path]:
     folder = Path(name)
-    model = (folder / CONFIG_NAME).is_file() or is_transformers_folder(folder) or is_onnx_folder(folder)
-    if model and (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
+    if holds_model(folder) and (folder / CARD_NAME).is_file() and not (folder / STATE_NAME).is_file():
         if what or results or licence or form:
             raise InputError(
                 f"{folder}: is already exported and has its card. Give --form, --what, --results and --license to "

@@ -136,6 +136,11 @@ def model_from(folder: Path, name: str) -> str:
     return f"{kind}:{folder / file}" if file and os.path.isfile(folder / file) else name  # noqa: PTH113
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is itself a model: of open_clip, of transformers or of ONNX graphs; a run is none."""
+    return (folder / CONFIG_NAME).is_file() or is_transformers_folder(folder) or is_onnx_folder(folder)
+
+
 def _checkpoint_folder(folder: Path) -> Path:
     """The folder itself if it holds a model, else the checkpoint that represents the run."""
     if (folder / CONFIG_NAME).is_file() or is_transformers_folder(folder):

@@ -27,8 +27,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths, linear_kernel
 from degla.model.address import RunMirror, bring_here, folder_of_run
 from degla.model.integrity import read_state
-from degla.model.load import load_encoder
-from degla.model.onnx_folder import is_onnx_folder
+from degla.model.load import holds_model, load_encoder
 from degla.model.runs import (
     BEST_NAME,
     checkpoints,
@@ -38,9 +37,7 @@ from degla.model.runs import (
     runs_within,
     step_of,
 )
-from degla.model.tokenizer import CONFIG_NAME
 from degla.model.trained_along import decoder_digest
-from degla.model.transformers_files import is_transformers_folder
 from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.remote import address_of, display_path, forget
@@ -436,7 +433,7 @@ def check_new(out: Path) -> None:
         raise InputError(
             f"{display_path(out)}: already holds a run. Use --resume {display_path(out)}, or choose another --out."
         )
-    if (out / CONFIG_NAME).is_file() or is_transformers_folder(out) or is_onnx_folder(out):
+    if holds_model(out):
         why = "holds a model, which every command would read instead of the run"
         raise InputError(f"{out}: {why}. Choose another --out.")
     if inner := runs_within(folder_of_run(out)):
