@@ -183,7 +183,7 @@ def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
         save_encoder(load_encoder(str(tiny_model)), folder / name / "step-3")
         for place in (folder / name, folder / name / "step-3"):
             (place / "config.json").write_text(json.dumps(to_plain(config)))
-        write_state(folder / name / "step-3", {"step": 3, "epoch": 0, "batch": 3, "steps": 3, "data": {}})
+        write_state(folder / name / "step-3", {"step": 3, "steps": 3, "data": {}})
     return folder / "second"
 
 
@@ -259,7 +259,7 @@ def test_models_that_a_record_names_as_not_found_are_passed_on(run: Path, tiny_m
 
 def test_a_record_that_a_checkpoint_does_not_vouch_for_is_damaged(run: Path) -> None:
     Trainings(unknown=("runs/gone",)).write(run / "step-3")
-    state = {"step": 3, "epoch": 0, "batch": 3, "steps": 3, "data": {}}
+    state = {"step": 3, "steps": 3, "data": {}}
     write_state(run / "step-3", state)
     assert trainings_of(str(run)).unknown == ("runs/gone",)
     Trainings(unknown=("runs/lost",)).write(run / "step-3")

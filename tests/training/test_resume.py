@@ -67,13 +67,15 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
     train(parts)
     cut_off(parts, at=3)
     # With another hash seed, too: see test_processes.py, with torchrun.
-    done = run(["-m", "degla", "train", "--resume", str(tmp_path / "parts")])
+    done = run(["-m", "degla", "train", "--resume", str(tmp_path / "parts"), "--checkpoint.every-steps", "0"])
     assert done.wait() == 0, done.stderr
+    saved = [path.name for path in checkpoints(tmp_path / "parts")]
+    assert saved == ["step-3", "step-6", "step-8"], "the resumed epoch ends where it ended before"
     _assert_equal_checkpoints(tmp_path / "whole" / "step-8", tmp_path / "parts" / "step-8")
     metrics = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
                for name in ("whole", "parts")]  # fmt: skip
     assert [row["step"] for row in metrics[1]] == list(range(1, 9))
-    assert [row["loss"] for row in metrics[0]] == [row["loss"] for row in metrics[1]]
+    assert [(row["loss"], row["epoch"]) for row in metrics[0]] == [(row["loss"], row["epoch"]) for row in metrics[1]]
 
 
 @pytest.mark.skipif(not linear_kernel.has_kernel(), reason="this build of PyTorch has no such kernel")

@@ -42,8 +42,6 @@ class CheckpointState(BaseModel):
 
     Attributes:
         step: optimiser steps taken.
-        epoch: number of the current epoch, from 0.
-        batch: batches of this epoch already used.
         steps: length of the run in steps.
         best: name of the best checkpoint.
         ended: the limit of `StopConfig` that the run reached here.
@@ -59,8 +57,6 @@ class CheckpointState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     step: int = Field(ge=0)
-    epoch: int = Field(ge=0)
-    batch: int = Field(ge=0)
     steps: int = Field(ge=0)
     best: str | None = Field(default=None, pattern=r"^step-\d+$")
     ended: str | None = None

@@ -46,7 +46,7 @@ from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import PairSource, extra_data, image_sizes, read_pairs
-from degla.training.runstate import Position, RunState, own_state, seed_everything
+from degla.training.runstate import RunState, own_state, seed_everything
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")
@@ -167,55 +167,54 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     state.mirror = mirror
     if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
         seed_everything(seed + processes.rank)
-    position = state.load() if resume else Position()
-    first = position.step
+    first = step = state.load() if resume else 0
+    per_epoch = len(pairs.plan)
     if not resume and accelerator.is_main_process:
         (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
     _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
-        explain_nonfinite(run, processes=group, steps_per_epoch=len(pairs.plan)),
+        explain_nonfinite(run, processes=group, steps_per_epoch=per_epoch),
         StopRequest(notice=_STOPPING if accelerator.is_main_process else "") as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
-        _batches(config, pairs, replays, position, steps=steps, device=accelerator.device) as (batches, replayed),
+        _batches(config, pairs, replays, start=first, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
         metrics.write(0, before)
-        while position.step < steps and not validation.ended and not (stopped := stop.agreed(processes)):
-            for batch in islice(batches, len(pairs.plan) - position.batch):
+        while step < steps and not validation.ended and not (stopped := stop.agreed(processes)):
+            for batch in islice(batches, per_epoch - step % per_epoch):
                 again = next(replayed)
-                values = trainer.step(batch, number=position.step, replayed=again)
-                position = position.after_batch()
+                values = trainer.step(batch, number=step, replayed=again)
+                epoch, step = step // per_epoch, step + 1
                 ids = tuple(chain.from_iterable(each.ids for each in (batch, again) if each is not None))
-                watch.note(position.step, loss=torch.as_tensor(values["loss"]), ids=ids)
-                ends, passed = position.step == steps, position.batch == len(pairs.plan)
-                scored = validation.due(position.step, end=ends or passed)
-                if scored or metrics.due(position.step):
+                watch.note(step, loss=torch.as_tensor(values["loss"]), ids=ids)
+                ends, passed = step == steps, step % per_epoch == 0
+                scored = validation.due(step, end=ends or passed)
+                if scored or metrics.due(step):
                     watch.look()
-                metrics.record(position.step, epoch=position.epoch, values=values)
+                metrics.record(step, epoch=epoch, values=values)
                 if scored:
                     with state.whole() as (student, _):
-                        metrics.write(position.step, validation.score(state.model_of(student), position.step))
-                if ends or validation.ended or stop.agreed(processes, position.step):
+                        metrics.write(step, validation.score(state.model_of(student), step))
+                if ends or validation.ended or stop.agreed(processes, step):
                     break
-                if not passed and (state.due(position.step) or scored):
-                    state.save(position, best=validation.best)
+                if not passed and (state.due(step) or scored):
+                    state.save(step, best=validation.best)
             else:
-                position = position.after_epoch()
-                state.save(position, best=validation.best)
-        ended = validation.ended if position.step < steps else None
-        if ended and position.step > first:
-            metrics.write(position.step, {"ended": ended})
-        folder = state.save(position, best=validation.best, ended=validation.ended)
+                state.save(step, best=validation.best)
+        ended = validation.ended if step < steps else None
+        if ended and step > first:
+            metrics.write(step, {"ended": ended})
+        folder = state.save(step, best=validation.best, ended=validation.ended)
     for tracker in accelerator.trackers:
         tracker.finish()
-    if position.step == steps or ended is not None:
+    if step == steps or ended is not None:
         stopped = ""  # A signal at the end stops nothing.
     if accelerator.is_main_process:
-        out, step, stood = display_path(config.out or run), position.step, position.step == first
+        out, stood = display_path(config.out or run), step == first
         _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
     last = {name: float(value) for name, value in values.items()}
     best = run / validation.best if validation.best else None
-    return TrainResult(folder, position.step, stopped, values=last, ended=ended, best=best)
+    return TrainResult(folder, step, stopped, values=last, ended=ended, best=best)
 
 
 def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, processes: Processes) -> None:
@@ -236,15 +235,14 @@ def _settle_linear_layers(newest: Path | None, accelerator: Accelerator, process
 
 @contextmanager
 def _batches(
-    config: TrainConfig, pairs: Pairs, replays: list[Pairs], position: Position, *, steps: int, device: torch.device
+    config: TrainConfig, pairs: Pairs, replays: list[Pairs], *, start: int, steps: int, device: torch.device
 ) -> Iterator[tuple[Iterator[Batch | None], Iterator[Batch | None]]]:
-    """Yield the batches after a position and the replayed batches; an entry is None where a step has none."""
+    """Yield the batches from step number `start` on, and the replayed ones; an entry is None where a step has none."""
     with ExitStack() as streams:
 
         def endless(each: Pairs, turn: int) -> Iterator[Batch | None]:
             turns = turn if replays and config.replay.alternate else None
-            remaining = steps - position.step
-            batches = each.endless(start=position.step, device=device, steps=remaining, turn=turns)
+            batches = each.endless(start=start, device=device, steps=steps - start, turn=turns)
             return streams.enter_context(closing(batches))
 
         yield endless(pairs, 0), endless(replays[0], 1) if replays else repeat(None)

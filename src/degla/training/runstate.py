@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +35,6 @@ from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
 from degla.training.step import Trainer
 from degla.version import installed_version
-
-
-@dataclass(frozen=True)
-class Position:
-    """Position of a run. Batches are a pure function of seed, epoch and batch number, so nothing else is needed.
-
-    Attributes:
-        step: optimiser steps taken.
-        epoch: number of the current epoch, from 0.
-        batch: batches of this epoch already used.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-    def after_batch(self) -> Position:
-        """Return the position one batch later."""
-        return replace(self, step=self.step + 1, batch=self.batch + 1)
-
-    def after_epoch(self) -> Position:
-        """Return the position at the start of the next epoch."""
-        return replace(self, epoch=self.epoch + 1, batch=0)
 
 
 class RunState:
@@ -102,14 +78,14 @@ class RunState:
         # Clocks differ; synchronise rarely, so that few steps wait.
         return step % 20 == 0 and bool(self.trainer.processes.total(torch.tensor(float(old))) > 0)
 
-    def save(self, position: Position, *, best: str | None, ended: str | None = None) -> Path:
+    def save(self, step: int, *, best: str | None, ended: str | None = None) -> Path:
         """Write ``RUN/step-N``, link the best checkpoint and remove old ones.
 
         An existing checkpoint of the same step is not written again; only what its state says about the end of the run
         may change.
 
         Args:
-            position: position of the run.
+            step: optimiser steps taken.
             best: name of the best checkpoint.
             ended: limit of `StopConfig` that the run has reached, or None.
 
@@ -119,8 +95,8 @@ class RunState:
         self.watch.look()
         if self.mirror is not None:
             self.mirror.wait()
-        folder = self.run / f"step-{position.step}"
-        if position.step == self._last_step:
+        folder = self.run / f"step-{step}"
+        if step == self._last_step:
             if self.trainer.accelerator.is_main_process:
                 amend_state(folder, best=best, ended=ended)
                 self._look_after(best)
@@ -145,7 +121,7 @@ class RunState:
                         **{name: module.state_dict() for name, module in self.trainer.along.items()},
                     },
                     state={
-                        **asdict(position),
+                        "step": step,
                         "steps": self.trainer.steps,
                         "processes": processes.count,
                         "best": best,
@@ -165,7 +141,7 @@ class RunState:
                 try_checkpoint_card(folder)
                 self._look_after(best)
         self.trainer.accelerator.wait_for_everyone()
-        self._saved, self._last_step = time.monotonic(), position.step
+        self._saved, self._last_step = time.monotonic(), step
         return folder
 
     def _look_after(self, best: str | None) -> None:
@@ -174,8 +150,8 @@ class RunState:
         if self.mirror is not None:
             self.mirror.copy()
 
-    def load(self) -> Position:
-        """Load the newest checkpoint; return its position.
+    def load(self) -> int:
+        """Load the newest checkpoint; return its step. Batches are a function of the seed and the step's number.
 
         Raises:
             InputError: there is no checkpoint, it is damaged, or from a run of another length or on other data; or the
@@ -218,7 +194,7 @@ class RunState:
         self._last_step = state.step
         if self.trainer.accelerator.is_main_process and not (folder / CARD_NAME).exists():
             try_checkpoint_card(folder)  # A kill came between the checkpoint and its card.
-        return Position(step=state.step, epoch=state.epoch, batch=state.batch)
+        return state.step
 
     @contextmanager
     def whole(self, *, everywhere: bool = True) -> Iterator[tuple[Encoder, Teacher | None]]:
