@@ -306,6 +306,7 @@ def test_nothing_to_give_is_reported(
 @pytest.mark.parametrize(
     "command",
     [
+        "negatives captions.jsonl",
         "distractors captions.jsonl --negatives negatives.jsonl --neighbours neighbours.jsonl",
         "neighbours captions.jsonl --images . --model world",
         "prepare units captions.jsonl",

@@ -465,6 +465,7 @@ WRONG = {
     "parquet": ("c.parquet", "no", "c.parquet: not a valid Parquet file"),
     "parquet again": ("c.parquet", "no", ". Download or generate it again."),
     "unknown": ("c.txt", "A dog.", "cannot detect the format of its captions. Set the format (--format"),
+    "image": ("x.PNG", "pixels", "x.PNG: is an image. Captions are read from a text file."),
 }  # fmt: skip
 
 
@@ -484,6 +485,13 @@ def test_negatives_files_are_recognised_by_their_ending(tmp_path: Path) -> None:
         InputError, match=r"n\.txt: cannot detect the format of its negatives\. Rename it to end in \.jsonl,"
     ):
         read_negatives(tmp_path / "n.txt")
+
+
+def test_an_object_is_no_file_of_negatives_and_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCO's files have gigabytes of memory as Python objects."""
+    monkeypatch.setattr("degla.data.sources.read_json", lambda *_, **__: pytest.fail("the whole file was parsed"))
+    with pytest.raises(InputError, match=r"n\.json: cannot detect the format of its negatives\."):
+        read_negatives(write_json(tmp_path / "n.json", COCO))
 
 
 def test_cs_clips_file_holds_captions_with_units_and_negatives(tmp_path: Path) -> None:
