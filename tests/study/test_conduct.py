@@ -877,7 +877,10 @@ def test_negatives_that_were_edited_are_refused(tmp_path: Path) -> None:
     (file,) = (tmp_path / "out").glob("negatives-*.jsonl")
     assert make() == before and "A black dog" in before
     file.write_text(before.replace("A black dog", "A blue dog"))
-    with pytest.raises(InputError, match=r"negatives-.*: was changed after it was made\. Delete it"):
+    message = (
+        r"negatives-.*\.jsonl: was changed after it was made, or negatives-.*\.sha256, its checksum, was\. Delete it"
+    )
+    with pytest.raises(InputError, match=message):
         make()
     file.unlink()
     assert make() == before

@@ -23,6 +23,7 @@ from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import TracedResult, save_result
 from degla.evaluation.trainings import TrainedPairs, Training, Trainings
+from degla.locks import lock
 from degla.pages.plot import PHONE, standalone_picture
 from degla.shelf import BENCHMARKS
 from degla.study.jobs import Chain, Cost, Job, JobResult, Measure, StudyQuestions
@@ -435,6 +436,12 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     assert "| plain | 1 |" in page and "**Note.** fails, seed 0" in page and (out / "continual.svg").is_file()
     rehearsed = json.loads((out / "runs" / "plain-0" / "1-digit" / "step-2" / "config.json").read_text())["replay"]
     assert rehearsed["data"]["captions"] is None, "an arm that does not rehearse takes no data for it"
+
+    (out / "results").rename(tmp_path / "shared")
+    (out / "results").symlink_to(tmp_path / "shared")
+    with lock(tmp_path / "shared"):
+        assert main(["continual", str(path), "--out", str(out), "--processes", "1"]) == 2
+    assert "results: in use by process" in capsys.readouterr().err, "another study's results, too"
 
     path = _write(tmp_path, drawn, arms=arms[:1], also=["recogniton"])
     assert main(["continual", str(path), "--out", str(out), "--processes", "1"]) == 2

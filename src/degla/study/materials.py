@@ -185,8 +185,8 @@ def _negatives(
     recorded = complete.read_text(encoding="ascii", errors="replace") if path.is_file() and complete.is_file() else ""
     if recorded and recorded != digest_of(path, digests):
         raise InputError(
-            f"{path}: was changed after it was made. Delete it to have it made again; name negatives of your own in "
-            "data.negatives."
+            f"{path}: was changed after it was made, or {complete.name}, its checksum, was. Delete it to have both "
+            "made again; name negatives of your own in data.negatives."
         )
     if not recorded:
         folder.mkdir(parents=True, exist_ok=True)
