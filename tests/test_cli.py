@@ -130,6 +130,7 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
         (RuntimeError("Caught RuntimeError in pin memory thread for device 0.\nOriginal Traceback (most recent call "
                       "last):\nRuntimeError: CUDA error: out of memory\nCUDA kernel errors might be"), "ran out."),
         (RuntimeError("CUDA driver error: out of memory"), "ran out."),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "ran out."),
     ],
 )  # fmt: skip
 def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: pytest.CaptureFixture[str]) -> None:

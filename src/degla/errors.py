@@ -23,7 +23,9 @@ class InputError(DeglaError):
     exit_status = 2
 
 
-_OF_BACKEND = re.compile(r"\b(CUDA|HIP|MPS|XPU)\b(?:[a-z ]* error:| backend)? out of memory")
+_OF_BACKEND = re.compile(
+    r"\b(CUDA|HIP|MPS|XPU)\b(?:[a-z ]* error:| backend)? (?:out of memory|[A-Z]+_STATUS_ALLOC_FAILED)"
+)
 """In PyTorch's messages about a device's memory; those of a thread or worker begin with its traceback."""
 _OF_HOST = re.compile(r"DefaultCPUAllocator: |\bCannot allocate memory \(\d+\)")
 """In PyTorch's messages about the host's memory; the latter is of a file or of memory shared with workers."""
