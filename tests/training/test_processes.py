@@ -94,12 +94,9 @@ def test_number_of_processes_changes_nothing(
         for name in one.keys() - {"pairs_per_second"}:
             assert many[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
     _assert_close(single / "step-4", out / "step-4")
-
-
-def test_processes_draw_numbers_of_their_own(double: Path) -> None:
-    """Otherwise dropout and stochastic depth would treat the rows of all processes alike."""
-    one, other = torch.load(double / "step-4" / "optimizer.pt", weights_only=True)["random"]
-    assert not torch.equal(one["torch"], other["torch"])
+    # Otherwise dropout and stochastic depth would treat the rows of several processes alike.
+    states = torch.load(out / "step-4" / "optimizer.pt", weights_only=True)["random"]
+    assert len({state["torch"].numpy().tobytes() for state in states}) == processes, "numbers of their own"
 
 
 def test_a_run_of_one_process_continues_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:

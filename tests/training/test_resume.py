@@ -259,6 +259,9 @@ def test_a_resume_on_a_base_of_another_configuration_is_refused(
         file.write_text(json.dumps(before | {"model_cfg": network}))
         with pytest.raises(InputError, match=f"has changed since this checkpoint: '{section}.{field}' was .*is "):
             train(config, resume=True)
+    same = text | {"norm_kwargs": {}, "hf_model_pretrained": False}  # The default, and what is not fetched anyway.
+    file.write_text(json.dumps(before | {"model_cfg": before["model_cfg"] | {"text_cfg": same}}))
+    assert train(config, resume=True).finished
     for option, value in (("clean", "canonicalize"), ("reduction_mask", "simple"), ("clean", "lower")):
         options = text["tokenizer_kwargs"] | {option: value}
         changed = before["model_cfg"] | {"text_cfg": text | {"tokenizer_kwargs": options}}
