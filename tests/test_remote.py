@@ -51,6 +51,9 @@ from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.records import CaptionRecord
+from degla.screening import require_images
 from degla.training import loop
 from degla.training import pairs as training_pairs
 from degla.training.loop import train
@@ -418,6 +421,22 @@ def test_images_at_an_address_are_there(memory: fsspec.AbstractFileSystem) -> No
     """`negatives judge --clip` judged none of them."""
     memory.pipe("/images/a.png", b"1")
     assert [has_image(Path("memory://images"), name) for name in ("a.png", "b.png")] == [True, False]
+
+
+def test_an_address_without_the_captions_images_is_asked_for_some_only(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for every one, a round trip each, before it was refused."""
+    monkeypatch.setattr("degla.screening._MOST_ASKED", 10)
+    texts = [CaptionRecord(id=f"{number}", image_id="1", image=f"{number}.png", text="A dog.") for number in range(95)]
+    with CaptionIndex(texts) as captions:
+        with pytest.raises(
+            InputError, match=r"memory://images has none of the captions' 95 images \(10 were tried\), "
+        ):
+            require_images(captions, Path("memory://images"))
+        memory.pipe("/images/50.png", b"1")
+        remote.forget()
+        require_images(captions, Path("memory://images"))
 
 
 def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(

@@ -23,6 +23,7 @@ from degla.negatives.run.output import PASSING
 from degla.negatives.run.stream import hash_text
 from degla.pages.words import counted
 from degla.records import ItemImage, NegativeRecord, write_jsonl
+from degla.remote import address_of, display_path
 
 if TYPE_CHECKING:
     from degla.evaluation.embed import EmbeddedItems
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _ROWS: Final = 256
 """Rows screened at a time, so that memory does not grow with the file."""
+_MOST_ASKED: Final = 1000
+"""Images that an address is asked for before it is refused, one after the other: a minute at 50 ms each."""
 
 _ASK: Final = (
     "You are shown a caption of a photograph and a second text. Say whether the second text can be true of the very "
@@ -94,14 +97,19 @@ class Counts:
 
 
 def require_images(captions: CaptionIndex, folder: Path) -> None:
-    """Raise an error if the folder has no caption's image, so that nothing could be judged by images."""
+    """Raise an error if the folder has no caption's image, so that nothing could be judged by images.
+
+    An address is asked for at most `_MOST_ASKED` of them, spread evenly.
+    """
     from degla.evaluation.image_files import has_image
 
-    paths = dict.fromkeys(caption.image for _, caption in captions)
-    if paths and not any(has_image(folder, path) for path in paths):
+    paths = list(dict.fromkeys(caption.image for _, caption in captions))
+    asked = paths if address_of(folder) is None else paths[:: 1 + len(paths) // _MOST_ASKED]
+    if asked and not any(has_image(folder, path) for path in asked):
+        tried = "" if asked == paths else f" ({len(asked)} were tried)"
         raise InputError(
-            f"{folder} has none of the captions' {counted(len(paths), 'image')}, such as {next(iter(paths))}. Give the "
-            "folder that image paths are relative to (--images)."
+            f"{display_path(folder)} has none of the captions' {counted(len(paths), 'image')}{tried}, such as "
+            f"{paths[0]}. Give the folder that image paths are relative to (--images)."
         )
 
 

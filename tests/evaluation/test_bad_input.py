@@ -118,6 +118,15 @@ def test_a_root_that_lacks_the_data_says_what_from_where_and_how(name: str, tmp_
     assert not (tmp_path / "o.json").exists()
 
 
+def test_a_folder_within_a_drawn_one_is_no_place_for_the_world(tmp_path: Path, capsys: Capture) -> None:
+    """The default benchmark was drawn there and scored, whatever the settings of the one around it."""
+    root = draw_benchmark(tmp_path / "w", items_per_part=1, images_per_class=1, retrieval_images=1, seed=5)
+    words = ["evaluate", "random", "--benchmarks", "world", "--root", str(root / "images")]
+    assert main([*words, "--out", str(tmp_path / "o.json"), "--no-cache"]) == 2
+    assert f"{root / 'images'}: lies in {root}, which holds drawn data" in capsys.readouterr().err
+    assert not (root / "images" / "items.jsonl").exists()
+
+
 def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path, capsys: Capture) -> None:
     root = draw_benchmark(tmp_path / "w", items_per_part=1, images_per_class=1, retrieval_images=1)
     words = ["evaluate", "ViT-B-32:openai", "--benchmarks", "world", "--root", str(root)]

@@ -93,8 +93,14 @@ def _prepare(root: Path) -> None:
     from degla.world.draw import MARKER, draw_benchmark
 
     # A folder that the user drew with custom settings is already complete.
-    if not (root / MARKER).exists():
-        draw_benchmark(root)
+    if (root / MARKER).exists():
+        return
+    if outer := next((folder for folder in root.absolute().parents if (folder / MARKER).exists()), None):
+        # It would be drawn there, and its scores taken for those of the outer one, which may have other settings.
+        raise InputError(
+            f"{root}: lies in {outer}, which holds drawn data of its own. Give that folder, or one outside it."
+        )
+    draw_benchmark(root)
 
 
 _PAIR = (Metric(chance=0.5),)
