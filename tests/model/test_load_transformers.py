@@ -154,6 +154,10 @@ def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
         InputError, match=r"config\.json: field 'model_type' is 'bert'; of transformers, only clip, siglip"
     ):
         load_model(str(folder))
+    listed = {"vision_config": config["vision_config"] | {"image_size": [30, 30]}}
+    (folder / "config.json").write_text(json.dumps(config | listed))
+    with pytest.raises(InputError, match="its configuration or weights cannot be loaded by transformers"):
+        load_model(str(folder))
     config["text_config"]["num_hidden_layers"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"the weights lack .*layers\.2"):

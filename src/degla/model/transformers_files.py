@@ -76,7 +76,7 @@ def open_transformers(folder: Path) -> Opened:
     transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
     # Offline: "attn_implementation" in config.json can name a kernel on the hub, which would be fetched and run.
-    part, files = "weights", [CONFIG]
+    part, files = "configuration or weights", [CONFIG]
     with quiet_transformers(), offline():
         try:
             model, report = transformers.AutoModel.from_pretrained(

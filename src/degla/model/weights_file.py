@@ -121,12 +121,18 @@ def require_whole(path: Path, *, name: str) -> None:
         name: of the model, for the message.
 
     Raises:
-        InputError: it is empty, cut off or of another kind, such as a web page.
+        InputError: it is empty, cut off or of another kind, such as a web page or an archive of other files.
     """
     if path.suffix in (".safetensors", ".npy"):
         return
     with open_file(path) as stream:
-        if not zipfile.is_zipfile(stream) and (stream.seek(0) or stream.read(1)) != b"\x80":
+        if zipfile.is_zipfile(stream):
+            names = zipfile.ZipFile(stream).namelist()
+            holds_weights = any(Path(name).name == "data.pkl" or name.endswith(".npy") for name in names)
+        else:
+            stream.seek(0)
+            holds_weights = stream.read(1) == b"\x80"
+        if not holds_weights:
             raise InputError(
                 f"{name}: not a weights file, or one that is cut off: PyTorch's are zip archives or pickles. Download "
                 "or save it again."
