@@ -13,7 +13,6 @@ import torch._dynamo
 import torch.distributed.fsdp
 import torch.distributed.tensor
 import torch.nn.parallel
-import tyro
 
 import degla.data.formats.coco
 import degla.data.formats.jsonl
@@ -45,4 +44,4 @@ from_plain(to_plain(TrainConfig()), where="here")
 open_tokenizer("local-dir:", CONFIG, ())
 parse_one("A dog.")
 gc.freeze()  # What is imported lives as long as the process: no collection in a fork looks through it, or copies it.
-__all__ = ["degla", "open_clip", "scipy", "spacy", "torch", "tyro"]
+__all__ = ["degla", "open_clip", "scipy", "spacy", "torch"]

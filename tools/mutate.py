@@ -30,7 +30,7 @@ LIMIT_SECONDS = 300
 COPIED = ("src", "tests", "bench", "docs", "tools", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
 HEAVY = (
     "torch", "open_clip", "accelerate", "scipy.special", "scipy.stats", "safetensors.torch", "pydantic", "spacy",
-    "matplotlib", "hypothesis", "pyarrow.parquet", "torch.distributed.fsdp", "pytest", "openai", "tyro", "jinja2",
+    "matplotlib", "hypothesis", "pyarrow.parquet", "torch.distributed.fsdp", "pytest", "openai", "jinja2",
 )  # fmt: skip
 PASSED, FAILED, INTERRUPTED, TIMED_OUT = 0, 1, 2, -signal.SIGALRM
 

@@ -38,6 +38,7 @@ from degla.systems.ugcl.graph import (
     wordnet,
 )
 from degla.systems.ugcl.settings import UgclSettings
+from degla.verbs._training import read_flags
 from tests.official import SHARED
 
 PATH = torch.tensor([[0, 1], [1, 2]])
@@ -530,3 +531,11 @@ def test_settings_that_no_machine_can_follow_are_refused(fields: dict[str, float
     with pytest.raises(InputError, match=message):
         UgclSettings(**fields)  # type: ignore[arg-type]
     assert UgclSettings(scope=1000, lr=1e6).scope == 1000
+
+
+def test_settings_that_are_checked_together_change_together() -> None:
+    recorded = UgclSettings(form="binomial")
+    for words in (["--scope", "500", "--form", "power"], ["--form", "power", "--scope", "500"]):
+        assert read_flags(words, recorded) == UgclSettings(scope=500)
+    with pytest.raises(InputError, match="--scope is 500; with form binomial"):
+        read_flags(["--scope", "500"], recorded)

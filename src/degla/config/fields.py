@@ -227,57 +227,70 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
     """
     for name, value in changes.items():
         check_field(name, where=where)
-        config = with_field(config, name.split("."), value, where=where and f"{where}: field {name!r}")
+        *section, field = name.split(".")
+        config = with_fields(config, section, {field: value}, where=where and f"{where}: field {name!r}")
     return config
 
 
-def with_field(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
-    """Return a dataclass of settings, or a dictionary of such dataclasses, with one field changed.
+def with_fields(owner: Any, section: list[str], values: Mapping[str, Any], *, where: str = "") -> Any:
+    """Return a dataclass of settings, or a dictionary of such dataclasses, with fields of one section changed at once,
+    because a section may check them against each other.
 
     Args:
         owner: the dataclass or dictionary.
-        path: parts of the field's dotted name.
-        value: as read from a file.
+        section: parts of the section's dotted name.
+        values: field to value, as read from a file.
         where: start of the error message; "" if the message names the field well enough by itself.
 
     Raises:
-        InputError: the value has the wrong type or is out of range.
+        InputError: a value has the wrong type or is out of range.
     """
-    name, rest = path[0], path[1:]
-    if isinstance(owner, dict):
-        inner = with_field(owner[name], rest, value, where=where)
-        return owner if inner is owner[name] else {**owner, name: inner}
-    before, kind = getattr(owner, name), cast(Any, type(owner))
-    if rest:
-        inner = with_field(before, rest, value, where=where)
-        return owner if inner is before else dataclasses.replace(owner, **{name: inner})
-    new = _converted(value, _plain_types(kind)[name])
-    if type(new) is type(before) and new == before:
+    if section:
+        name, *rest = section
+        before = owner[name] if isinstance(owner, dict) else getattr(owner, name)
+        inner = with_fields(before, rest, values, where=where)
+        if inner is before:
+            return owner
+        return {**owner, name: inner} if isinstance(owner, dict) else dataclasses.replace(owner, **{name: inner})
+    types = _plain_types(cast(Any, type(owner)))
+    new = {name: _converted(value, types[name]) for name, value in values.items()}
+    if all(type(value) is type(getattr(owner, name)) and value == getattr(owner, name) for name, value in new.items()):
         return owner
     try:
-        return dataclasses.replace(owner, **{name: new})
+        return dataclasses.replace(owner, **new)
     except InputError as error:
         if not where:
             raise
         raise InputError(f"{where}: {error}") from None
 
 
-def is_none(value: object) -> bool:
+def value_of(flag: str, words: list[str], settings: Any) -> Any:
+    """Return what the words behind a flag, which is no switch, mean for its field; `with_fields` converts it.
+
+    Raises:
+        InputError: there is no word, or there are several and the field is not a list.
+    """
+    owner, name = _owner(flag.replace("-", "_"), settings)
+    hint = _plain_types(cast(Any, type(owner)))[name]
+    if get_origin(hint) is tuple:
+        return words
+    if not words:
+        raise InputError(f"--{flag} needs a value.")
+    if len(words) > 1:
+        raise InputError(f"--{flag} takes one value, got {len(words)}: {' '.join(words)}. Quote a value with spaces.")
+    return None if _is_none(words[0]) and NoneType in get_args(hint) else words[0]
+
+
+def _is_none(value: object) -> bool:
     """Whether a value from a file or a flag means none, for a field that may have none."""
     return value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
-
-
-def may_be_none(name: str, settings: Any) -> bool:
-    """Whether the field with this dotted name may have none."""
-    owner, last = _owner(name, settings)
-    return NoneType in get_args(_plain_types(cast(Any, type(owner)))[last])
 
 
 def _converted(value: Any, hint: Any) -> Any:
     """Convert a value from a file to its field's type; if that fails, leave it for the field's own check to reject."""
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
-    if is_none(value) and NoneType in get_args(hint) and Path not in get_args(hint):  # A folder may have this name.
+    if _is_none(value) and NoneType in get_args(hint) and Path not in get_args(hint):  # A folder may have this name.
         return None
     if isinstance(value, bool) and hint is not bool:
         return value  # pydantic would convert it to 1 or 0.
@@ -331,7 +344,7 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
     if recipe is not None and not isinstance(recipe, str):
         raise InputError(f"{path}: field 'recipe': {recipe!r} is not a recipe name. See degla ls recipes.")
     if path.name != OF_RUNS:
-        fields |= dict.fromkeys(name for name in path_fields() if is_none(fields.get(name, "")))
+        fields |= dict.fromkeys(name for name in path_fields() if _is_none(fields.get(name, "")))
         fields = place(fields, path.parent)
     return recipe or None, fields
 

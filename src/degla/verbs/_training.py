@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import re
 import sys
 import textwrap
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from degla.errors import InputError
-from degla.evaluation.processes import parsed_once
 from degla.passwords import without_passwords
 from degla.shelf import RECIPES, did_you_mean
 from degla.verbs._terminal import tell
@@ -23,7 +19,6 @@ from degla.verbs.explain import ALL
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
-    from degla.losses.core.objective import LossesByName
 
 Settings = TypeVar("Settings")
 CONFIG = "--config"
@@ -69,15 +64,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
         raise SystemExit(0)
     check_flags(rest, switches=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
 
-    from degla.ranges import RangeError
-
-    try:
-        config = _with_flags(rest, default, program=program) if rest else default
-    except RangeError as error:
-        # Losses of replayed pairs have the same types as the run's own, so the error may name the wrong section.
-        flag = f"--replay.{error.flag}"
-        second = any(word.partition("=")[0].replace("_", "-") == flag for word in rest)
-        raise InputError(f"{flag} {error.reason}" if second else str(error)) from None
+    config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
     if printed:
@@ -90,81 +77,47 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     return config
 
 
-def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> TrainConfig:
-    """Apply known flags to a configuration; tyro, slow with many fields, sees only the losses that a flag names."""
-    sections = {word.partition("=")[0].rpartition(".")[0].replace("-", "_") for word in words}
+def read_flags(words: list[str], settings: Settings) -> Settings:
+    """Apply flags (`--a 1`, `--a=1`, `--list x y`, `--switch`, `--no-switch`); of a repeated one the last counts.
 
-    def named(losses: LossesByName, section: str) -> LossesByName:
-        return {name: loss for name, loss in losses.items() if f"__{section}.{name}" in sections}
-
-    own, replay = default.objective, default.replay
-    less = replace(replay, objective=named(replay.objective, "replay.objective"))
-    less_of_all = replace(default, objective=named(own, "objective"), replay=less)
-    config = read_flags(words, less_of_all, program=program)
-    replay = replace(config.replay, objective=replay.objective | config.replay.objective)
-    return replace(config, objective=own | config.objective, replay=replay)
-
-
-def read_flags(words: list[str], default: Settings, *, program: str) -> Settings:
-    """Apply flags to a dataclass of settings.
+    Args:
+        words: flags, none of them unknown, and their values.
+        settings: dataclass to change.
 
     Raises:
-        InputError: a value is missing or not allowed for its field.
-        SystemExit: anything else is wrong; it has been printed.
+        InputError: a word is not a flag; or a value is missing, one too many, or not allowed for its field.
     """
-    import tyro
+    from degla.config.fields import flags, value_of, with_fields
+    from degla.ranges import RangeError
 
-    words = _spell_none(words, default)
-
-    def read() -> Settings:
-        return tyro.cli(type(default), args=words, default=default, prog=program)
-
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return read()
-    except SystemExit:
-        _refuse(words, default)
-    with parsed_once():
-        return read()
-
-
-def _spell_none(words: list[str], settings: Any) -> list[str]:
-    """Return the words with `None`, as tyro reads it, for `none` and `null` of fields that may have none."""
-    from degla.config.fields import flags, is_none, may_be_none
-
-    spelled, flag = list(words), ""
-    for number, word in enumerate(words):
-        name, equals, value = word.partition("=") if word.startswith("--") else (flag, "", word)
-        flag = name
-        field = name.removeprefix("--").replace("_", "-")
-        if is_none(value) and field in flags(settings) and may_be_none(field.replace("-", "_"), settings):
-            spelled[number] = f"{name}=None" if equals else "None"
-    return spelled
-
-
-def _refuse(words: list[str], settings: Any) -> None:
-    """Report a wrong flag in one line, as for a configuration file; tyro prints a box of ten lines."""
-    from degla.config.fields import flags, with_field
-
-    switches = flags(settings)
-    values: dict[str, list[str]] = {}
+    given: list[tuple[str, list[str]]] = []
     for word in words:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
-            values[name.removeprefix("--").replace("_", "-")] = [value] if equals else []
-        elif values:
-            next(reversed(values.values())).append(word)
+            given.append((name.removeprefix("--").replace("_", "-"), [value] if equals else []))
+        elif given:
+            given[-1][1].append(word)
         else:
             raise InputError(f"{word!r} is not a flag. Flags begin with --.")
-    for flag, parts in values.items():
-        if parts and switches.get(flag, True):  # --train.trim, or --train.no-trim, which is not among them
-            section, dot, field = flag.rpartition(".")
-            off = f" To switch it off: --{section}{dot}no-{field}." if flag in switches else ""
-            raise InputError(f"--{flag} takes no value.{off}")
-        if not parts and not switches.get(flag, True):
-            raise InputError(f"--{flag} needs a value.")
-        if parts:
-            with_field(settings, flag.replace("-", "_").split("."), " ".join(parts), where="")
+    switches = flags(settings)
+    sections: dict[str, dict[str, Any]] = {}
+    for flag, parts in given:
+        section = flag[: flag.rfind(".") + 1]
+        field = flag.removeprefix(section).replace("-", "_")
+        if switches.get(flag, True):  # --train.trim, or --train.no-trim, which is not among them
+            on = flag in switches
+            if parts:
+                remedy = f" To switch it off: --{section}no-{flag.removeprefix(section)}." if on else ""
+                raise InputError(f"--{flag} takes no value.{remedy}")
+            sections.setdefault(section, {})[field if on else field.removeprefix("no_")] = on
+        else:
+            sections.setdefault(section, {})[field] = value_of(flag, parts, settings)
+    for section, values in sections.items():
+        try:
+            settings = with_fields(settings, section.replace("-", "_").split(".")[:-1], values)
+        except RangeError as error:  # Losses of replayed pairs have the types, and so the sections, of the run's own.
+            raise InputError(f"--{section}{error.flag.rpartition('.')[2]} {error.reason}") from None
+    return settings
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
@@ -203,7 +156,7 @@ def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def describe_flags(verb: argparse.ArgumentParser) -> None:
-    """Add every field of the configuration as a flag, for the help; tyro does the parsing."""
+    """Add every field of the configuration as a flag, for the help; `read_flags` does the parsing."""
     from degla.config.fields import flags
     from degla.config.run import TrainConfig
 

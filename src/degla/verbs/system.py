@@ -133,7 +133,7 @@ def _settings(start: Any, words: list[str], *, name: str) -> Any:
     from degla.config.fields import flags
 
     check_flags(words, switches=flags(start), remedy=f"Flags: degla system {name} --help.")
-    return read_flags(words, start, program=f"degla system {name}")
+    return read_flags(words, start)
 
 
 def _help(words: list[str]) -> int:
