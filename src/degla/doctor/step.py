@@ -97,7 +97,7 @@ def available_memory(device: torch.device, *, held: int) -> int:
     """
     if device.type == "cuda":  # What is reserved includes the weights.
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
-    import psutil  # comes with accelerate
+    import psutil
 
     libraries = int(psutil.Process().memory_info().rss) - held
     free, most = int(psutil.virtual_memory().available) + held, main_memory()

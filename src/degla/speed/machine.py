@@ -74,7 +74,7 @@ def peak_memory(device: torch.device) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     if sys.platform == "win32":
-        import psutil  # comes with accelerate
+        import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
     else:
