@@ -89,14 +89,14 @@ def test_towers_of_any_kind_are_explained(root: Path, tmp_path: Path, tiny_model
     questions = ask_all(["zeroshot"], root)
     for folder, by in ((tiny_model, "attention"), (resnet, "gradient")):
         encoder = load_encoder(f"local-dir:{folder}")
-        result = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
+        result = explain_model(encoder, ExplainSettings(0.5), questions, root=root)
         scores = result.benchmarks[0].parts[0].scores
         assert result.by == by and [score.metric for score in scores][:2] == ["drop", "increase"]
         assert all(score.n == 6 and score.interval is not None for score in scores)
-        again = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
+        again = explain_model(encoder, ExplainSettings(0.5), questions, root=root)
         assert again.benchmarks == result.benchmarks, "the same squares are drawn again"
     with pytest.raises(InputError, match=r"--by attention: .* is not a plain open_clip vision transformer"):
-        explain_model(encoder, ExplainSettings(by="attention"), questions, root=root, progress=False)
+        explain_model(encoder, ExplainSettings(by="attention"), questions, root=root)
 
 
 def test_copies_of_a_picture_count_once(tmp_path: Path, tiny_model: Path) -> None:
@@ -104,8 +104,8 @@ def test_copies_of_a_picture_count_once(tmp_path: Path, tiny_model: Path) -> Non
     for file in sorted(root.rglob("*.png")):
         shutil.copy(file, file.with_name(f"copy {file.name}"))
     encoder, questions = load_encoder(f"local-dir:{tiny_model}"), ask_all(["zeroshot"], root)
-    explained = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
-    attacked = attack_model(encoder, AttackSettings([1 / 255], steps=1), questions, root=root, progress=False)
+    explained = explain_model(encoder, ExplainSettings(0.5), questions, root=root)
+    attacked = attack_model(encoder, AttackSettings([1 / 255], steps=1), questions, root=root)
     for score in (explained.benchmarks[0].parts[0].scores[1], attacked.benchmarks[0].attacked[0].scores[0]):
         assert score.interval is not None and "bootstrap over images" in score.interval.method, "not exact binomial"
 
@@ -129,9 +129,7 @@ def test_a_caption_and_its_false_ones_are_the_texts_of_their_picture(
         return torch.full((len(each.images), 3), 0.5)
 
     monkeypatch.setattr(Explainer, "ask", ask)
-    result = explain_model(
-        encoder, ExplainSettings(images=2), ask_all(["own"], tmp_path), root=tmp_path, progress=False
-    )
+    result = explain_model(encoder, ExplainSettings(images=2), ask_all(["own"], tmp_path), root=tmp_path)
     assert [(part.part, part.scores[0].n) for part in result.benchmarks[0].parts] == [("cats", 2), ("few", 2)]
     for each, names in zip(samples, (("red", "blue", "white"), ("green", "black")), strict=True):
         assert len({image.path for image in each.images} & {f"{name}.png" for name in names}) == 2

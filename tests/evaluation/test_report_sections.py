@@ -209,9 +209,9 @@ def test_a_ceiling_of_one_tie_rule_is_not_that_of_two(tmp_path: Path) -> None:
         assert {row.ceiling for row in compare(files).rows if row.kind == "average"} == {ceiling}
 
 
-def test_items_that_changed_most(tmp_path: Path) -> None:
+def test_items_that_changed_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = _world(tmp_path)
-    changes = largest_changes(compare(paths, baseline="base"), count=3)["tuned"]
+    changes = largest_changes(compare(paths, baseline="base"))["tuned"]
     assert [(change.id, round(change.change, 6)) for change in changes] == [
         ("world/id/swap_noun/3", -0.5),
         ("world/recognition/food/2", 0.3),
@@ -219,6 +219,8 @@ def test_items_that_changed_most(tmp_path: Path) -> None:
     ]
     assert (changes[0].after.right, changes[0].after.seeds, changes[0].before.seeds) == (0, 2, 1)
     assert changes[1].true == ("2",)
+    monkeypatch.setattr("degla.evaluation.changes.COUNT", 2)
+    assert largest_changes(compare(paths, baseline="base")) == {"tuned": changes[:2]}
     assert largest_changes(compare(paths)) == {}
     # One of the seeds was asked other questions.
     result = load_result(paths[1], items=True)

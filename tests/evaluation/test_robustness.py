@@ -57,7 +57,7 @@ def _top1(scores: AttackedScores) -> float:
 def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(encoder: Encoder, root: Path) -> None:
     kinds = [value.requires_grad for value in encoder.parameters()]
     settings = AttackSettings(EPSILONS[::-1], steps=3)
-    result = attack_model(encoder, settings, ask_all(["zeroshot"], root), root=root, progress=False)
+    result = attack_model(encoder, settings, ask_all(["zeroshot"], root), root=root)
     (benchmark,) = result.benchmarks
     clean, *attacked = benchmark.attacked
     assert [scores.epsilon for scores in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"

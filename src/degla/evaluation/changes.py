@@ -135,19 +135,16 @@ class _Tally:
         return ItemAnswers(self.margin / self.seeds, self.right, self.seeds)
 
 
-def largest_changes(
-    comparison: Comparison, *, root: Path | None = None, count: int = COUNT
-) -> dict[str, tuple[ItemChange, ...]]:
-    """Return the first of `moved_items`, by method.
+def largest_changes(comparison: Comparison, *, root: Path | None = None) -> dict[str, tuple[ItemChange, ...]]:
+    """Return the first `COUNT` of `moved_items`, by method.
 
     Args:
         root: folder of the benchmarks' files, used to look up texts and images. None: neither is shown.
-        count: items per method.
 
     Raises:
         InputError: see `moved_items`.
     """
-    by_label = {label: changes[:count] for label, changes in moved_items(comparison).items()}
+    by_label = {label: changes[:COUNT] for label, changes in moved_items(comparison).items()}
     return by_label if root is None else illustrated(by_label, root)
 
 

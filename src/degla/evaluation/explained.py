@@ -174,7 +174,6 @@ def explain_model(
     *,
     root: Path,
     label: str | None = None,
-    progress: bool = True,
 ) -> ExplainedResult:
     """Measure how much of a model's answers its explanations keep.
 
@@ -185,12 +184,11 @@ def explain_model(
             skipped.
         root: folder that holds the benchmarks' files.
         label: the method's name; None: the model's.
-        progress: show progress on stderr.
 
     Raises:
         InputError: a benchmark has no such question, or attention was requested for a tower without a class token.
     """
-    explainer = Explainer(encoder, root, settings, progress=TaskProgress(progress))
+    explainer = Explainer(encoder, root, settings)
     return ExplainedResult(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         by=explainer.by,

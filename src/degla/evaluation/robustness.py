@@ -154,7 +154,6 @@ def attack_model(
     root: Path,
     tie: TieRule | None = None,
     label: str | None = None,
-    progress: bool = True,
 ) -> AttackResult:
     """Measure a model's recognition on clean and on attacked images.
 
@@ -165,15 +164,13 @@ def attack_model(
         root: folder that holds the benchmarks' files.
         tie: overrides the benchmarks' tie rules.
         label: the method's name; None: the model's.
-        progress: show progress on stderr.
-
 
     Raises:
         InputError: a benchmark has no classification.
         DeglaError: the model gives similarities that are not finite.
     """
     questions = require_classes(questions)
-    attacker = Attacker(encoder, root, settings, progress=TaskProgress(progress))
+    attacker = Attacker(encoder, root, settings)
     return AttackResult(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         steps=settings.steps,

@@ -21,7 +21,7 @@ from degla.model.load import load_encoder
 from degla.records import Record
 from degla.speed.loading import embed_images_a_second, embed_texts_a_second, read_pairs_a_second, read_plainly_a_second
 from degla.speed.machine import device_name, matmul_peak, memory_of, peak_memory, processor_name
-from degla.speed.stages import BaselineStep, PresentStep, StagedStep, take_step
+from degla.speed.stages import BaselineStep, PresentStep, take_step
 from degla.speed.whole_steps import WARMING, clip_steps, host_waits, open_clip_steps, open_step, seconds_of
 from degla.speed.workload import Workload, make_batch, sample_rows
 from degla.training.build import build_trainer, open_accelerator
@@ -83,7 +83,7 @@ def measure(settings: MeasureSettings) -> Measured:
             "a model without logit_bias; `degla doctor` says how long a step of this one takes."
         )
     batch = make_batch(workload, encoder, precision=settings.precision).to(device)
-    step: StagedStep
+    step: PresentStep | BaselineStep
     if settings.side == "baseline":
         step = BaselineStep(encoder, batch, config=config, autocast=bf16)
     else:

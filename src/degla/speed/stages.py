@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -36,36 +36,12 @@ TEXT = ("text forward", "text teacher", "text backward")
 """The stages of the text part, of student and teacher."""
 
 
-class StagedStep(Protocol):
-    """One side, with the same weights, batch and losses as the other. Embeddings are detached between stages."""
-
-    def encode_image(self) -> Tensor:
-        """Return embeddings of the images, with a graph."""
-
-    def encode_text(self) -> Tensor:
-        """Return embeddings of captions and negatives, with a graph."""
-
-    def teach_image(self) -> Tensor:
-        """Return the teacher's embeddings of the images."""
-
-    def teach_text(self) -> Tensor:
-        """Return the teacher's embeddings of captions and negatives."""
-
-    def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
-        """Return the objective's value; the scale's gradient goes directly to its parameter."""
-
-    def update(self) -> None:
-        """Run the optimiser's step and clear all gradients."""
-
-    def average(self) -> None:
-        """Update the teacher."""
-
-    def gradients(self) -> dict[str, Tensor]:
-        """Return the gradient of every parameter by name, before `update`."""
-
-
 def take_step(
-    step: StagedStep, *, device: torch.device, update: bool = True, clock: Callable[[], float] = time.perf_counter
+    step: PresentStep | BaselineStep,
+    *,
+    device: torch.device,
+    update: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, dict[str, float]]:
     """Run a step and time it; return the loss and the seconds of each stage.
 
@@ -106,7 +82,7 @@ def take_step(
 
 
 class PresentStep:
-    """A `StagedStep` over a `Trainer` and one batch that is not chunked."""
+    """A step of a `Trainer` with one batch that is not chunked; its stages' embeddings are detached from each other."""
 
     def __init__(self, trainer: Trainer, batch: Batch) -> None:
         assert trainer.teacher is not None
@@ -118,21 +94,21 @@ class PresentStep:
             return encode(inputs)
 
     def encode_image(self) -> Tensor:
-        """See `StagedStep`."""
+        """Return embeddings of the images, with a graph."""
         return self._embed(self.trainer.encoder.encode_images, self.part.image)
 
     def encode_text(self) -> Tensor:
-        """See `StagedStep`."""
+        """Return embeddings of captions and negatives, with a graph."""
         return self._embed(self.trainer.encoder.encode_captions, self.part.texts)
 
     @torch.no_grad()
     def teach_image(self) -> Tensor:
-        """See `StagedStep`."""
+        """Return the teacher's embeddings of the images."""
         return self._embed(self.teacher.encoder.encode_images, self.part.image)
 
     @torch.no_grad()
     def teach_text(self) -> Tensor:
-        """See `StagedStep`."""
+        """Return the teacher's embeddings of captions and negatives."""
         return self._embed(self.teacher.encoder.encode_captions, self.part.texts)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
@@ -145,21 +121,21 @@ class PresentStep:
         return loss
 
     def gradients(self) -> dict[str, Tensor]:
-        """See `StagedStep`."""
+        """Return the gradient of every parameter by name, before `update`."""
         named = self.trainer.encoder.clip.named_parameters()
         return {name: value.grad for name, value in named if value.grad is not None}
 
     def update(self) -> None:
-        """See `StagedStep`."""
+        """Run the optimiser's step and clear all gradients."""
         self.trainer.update(torch.zeros((), device=self.batch.image.device))
 
     def average(self) -> None:
-        """See `StagedStep`."""
+        """Update the teacher."""
         self.teacher.update(self.trainer.encoder, decay=self.trainer.config.teacher.decay)
 
 
 class BaselineStep:
-    """A `StagedStep` as in the released code.
+    """The step as in the released code, with the weights, batch and losses of a `PresentStep` and the same methods.
 
     Texts are padded to the context length and negatives are flattened after the captions. Every contrast builds the
     whole B x B (1 + K) matrix and a dense mask. AdamW loops over the parameters one by one, as does the teacher's
@@ -192,21 +168,21 @@ class BaselineStep:
             return functional.normalize(encode(inputs).float(), dim=-1)
 
     def encode_image(self) -> Tensor:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         return self._embed(self.student.encode_image, self.image)
 
     def encode_text(self) -> Tensor:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         return self._embed(self.student.encode_text, self.tokens)
 
     @torch.no_grad()
     def teach_image(self) -> Tensor:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         return self._embed(self.teacher.encode_image, self.image)
 
     @torch.no_grad()
     def teach_text(self) -> Tensor:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         return self._embed(self.teacher.encode_text, self.tokens)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
@@ -248,11 +224,11 @@ class BaselineStep:
         return -torch.log(positive / shares.sum(dim=1)).mean()
 
     def gradients(self) -> dict[str, Tensor]:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         return {name: value.grad for name, value in self.student.named_parameters() if value.grad is not None}
 
     def update(self) -> None:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.student.logit_scale.data = torch.clamp(
@@ -260,7 +236,7 @@ class BaselineStep:
         )
 
     def average(self) -> None:
-        """See `StagedStep`."""
+        """See `PresentStep`."""
         decay = self.config.teacher.decay
         for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             own.data = decay * own.data + (1 - decay) * other.data
