@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from PIL import Image
 
 from degla.data.containers import packed_place
@@ -29,6 +30,7 @@ from degla.files import PARTIAL, whole_file, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
 from degla.parse import read_json
+from degla.ranges import Checked
 from degla.records import CaptionRecord, NegativeRecord, Original, write_jsonl
 
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
@@ -39,20 +41,20 @@ _OURS = re.compile(r"(pairs-\d{6}\.tar|(captions|negatives|originals)\.jsonl|pac
 
 
 @dataclass(frozen=True)
-class Packing:
+class Packing(Checked, section=""):
     """How images are packed.
 
     Attributes:
         size: shorter side in pixels; smaller images are not resized.
-        quality: of the JPEG files, 1 to 95.
+        quality: of the JPEG files.
         per_shard: images per shard.
         workers: threads that decode and encode.
     """
 
-    size: int = 256
-    quality: int = 92
-    per_shard: int = 1000
-    workers: int = 2
+    size: Annotated[int, Interval(ge=32, le=4096)] = 256
+    quality: Annotated[int, Interval(ge=1, le=95)] = 92
+    per_shard: Annotated[int, Interval(ge=1, le=10**6)] = 1000
+    workers: Annotated[int, Interval(ge=1, le=256)] = 2
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.pages.words import counted
 from degla.remote import in_addresses
 from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder
@@ -28,21 +27,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name, least, most in (("size", 32, 4096), ("quality", 1, 95), ("per_shard", 1, 10**6), ("workers", 1, 256)):
-        if not least <= getattr(arguments, name) <= most:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} is {getattr(arguments, name)}; it must be from {least} to {most}.")
-    require_folder(arguments.images, "of images (--images)")
     from degla.data.joining import join
     from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
     from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS
 
-    negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else []
-    rows = join(captions_of(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
     packing = Packing(
         size=arguments.size, quality=arguments.quality, per_shard=arguments.per_shard, workers=arguments.workers
     )
+    require_folder(arguments.images, "of images (--images)")
+    negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else []
+    rows = join(captions_of(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
     counts = pack(rows, negatives, folder=arguments.images, out=arguments.out, packing=packing)
     if arguments.json:
         print_json(asdict(counts))
