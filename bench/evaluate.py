@@ -33,7 +33,7 @@ from degla.cli import exit_status_of
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.embed import Embedder
 from degla.evaluation.questions import ask
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.verdicts import images_of, texts_of
 from degla.model.encoder import Encoder
 from degla.model.linear_kernel import measured, settle, used_on
@@ -143,10 +143,10 @@ def one_pair(encoder: Encoder, root: Path, *, images_per_batch: int, texts_per_b
     cache: dict[str, Any] = {}
     for _ in range(2):
         result, took = spent(
-            lambda: evaluate(
-                encoder, benchmarks=["sugarcrepe"], root=root, allow_missing=True, progress=False, cache=cache,
+            lambda: Evaluation(
+                ["sugarcrepe"], root, allow_missing=True, progress=False, cache=cache,
                 images_per_batch=images_per_batch, texts_per_batch=texts_per_batch,
-            )
+            ).score(encoder)
         )  # fmt: skip
         took_all.append(took)
     differing = [

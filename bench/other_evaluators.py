@@ -25,7 +25,7 @@ from PIL import Image
 from degla.cli import exit_status_of
 from degla.errors import InputError
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.export.run import export
 from degla.model.load import load_encoder
 from degla.verbs._arguments import at_least
@@ -150,10 +150,8 @@ def main() -> int:
         files = write_tars(given.data, root / "zeroshot" / "objects", given.largest)
         write_captions(given.data, root, given.images)
         write_sugarcrepe(given.data, root)
-        result = evaluate(
-            load_encoder(given.model), benchmarks=["zeroshot", "retrieval", "sugarcrepe"], root=root,
-            allow_missing=True, progress=False,
-        )  # fmt: skip
+        evaluation = Evaluation(["zeroshot", "retrieval", "sugarcrepe"], root, allow_missing=True, progress=False)
+        result = evaluation.score(load_encoder(given.model))
         folder = export(given.model, to="open_clip", out=root / "model").folder
         theirs = list(clip_benchmark(folder, root))
         theirs.append(("objects top1", open_clip_top1(folder, root, files)))

@@ -17,7 +17,7 @@ from degla.demo import methods
 from degla.demo import world as room
 from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
 from degla.model.load import load_encoder
 from degla.shelf import RECIPES
@@ -128,7 +128,7 @@ def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(
     encoder = load_encoder("world")
     assert shipped.model.fingerprint == encoder.fingerprint and shipped.model.label == "base"
     if size is room.QUICK:  # The larger one is made by the same call.
-        again = evaluate(encoder, benchmarks=("world",), root=benchmark, label="base", progress=False)
+        again = Evaluation(("world",), benchmark, progress=False).score(encoder, label="base")
         assert [row.id for row in again.items] == [row.id for row in shipped.items]
         # Other CPUs round differently, which shows in a few images between two answers.
         other = sum(one.ok != two.ok for one, two in zip(again.items, shipped.items, strict=True))

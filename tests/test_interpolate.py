@@ -18,7 +18,7 @@ from degla.evaluation.cache import DiskCache
 from degla.evaluation.choice import Point, Sweep, choose, render_sweep
 from degla.evaluation.overlap import TrainingImages
 from degla.evaluation.results import load_result
-from degla.evaluation.run import Evaluation, evaluate
+from degla.evaluation.run import Evaluation
 from degla.interpolate import Goal, interpolate
 from degla.model.checkpoint import average_weights, check_alike, save_encoder
 from degla.model.encoder import Encoder
@@ -113,7 +113,7 @@ def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str
         averages = {score.name: score.value for score in result.benchmarks[0].averages}
         assert (point.gain, point.kept) == (averages["composition.id"], averages["recognition"])
     for name, point in zip(models, (sweep.points[0], sweep.points[-1]), strict=True):
-        alone = evaluate(load_encoder(name), benchmarks=["world"], root=world, progress=False)
+        alone = Evaluation(["world"], world, progress=False).score(load_encoder(name))
         ours = load_result(point.file, items=True)
         assert ours.model.fingerprint == alone.model.fingerprint
         assert ours.items == alone.items

@@ -14,7 +14,7 @@ from pathlib import Path
 from degla.cli import exit_status_of
 from degla.demo.world import BASE_RESULTS, FULL, QUICK, made_from
 from degla.evaluation.results import save_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.model.load import load_encoder
 from degla.study.standings import BASE
 
@@ -26,7 +26,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             benchmark = size.draw_questions(Path(folder))
             path = Path(folder) / "base-0.json"
-            result = evaluate(load_encoder("world"), benchmarks=("world",), root=benchmark, label=BASE, progress=False)
+            result = Evaluation(("world",), benchmark, progress=False).score(load_encoder("world"), label=BASE)
             items = save_result(result, path)
             shutil.copyfile(path, BASE_RESULTS / f"{size.base}.json")
             packed = gzip.compress(items.read_bytes(), mtime=0)

@@ -96,7 +96,7 @@ TRUTH = {name: [f"true {number}", f"really true {number}"] for number, name in e
 
 @pytest.fixture
 def small_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The small benchmark's folder; `evaluate(benchmarks=["small"])` finds the benchmark."""
+    """The small benchmark's folder; `Evaluation(["small"], ...)` finds the benchmark."""
     for name, colour in COLOURS.items():
         Image.new("RGB", (8, 8), colour).save(tmp_path / name)
     (tmp_path / "notes.json").write_text(json.dumps({}), encoding="utf-8")

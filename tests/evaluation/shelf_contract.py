@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Description, Encoder
 from degla.results import BenchmarkResult, ItemVerdict, Result
@@ -34,7 +34,7 @@ def paint(root: Path, paths: Iterable[str], *, size: tuple[int, int] = (32, 24))
 
 def score(encoder: FakeEncoder | Encoder, name: str, root: Path, **settings: object) -> Result:
     settings = {"allow_missing": True} | settings
-    return evaluate(encoder, benchmarks=[name], root=root, progress=False, **settings)  # type: ignore[arg-type]
+    return Evaluation([name], root, progress=False, **settings).score(encoder)  # type: ignore[arg-type]
 
 
 def values_of(result: BenchmarkResult) -> dict[str, float]:

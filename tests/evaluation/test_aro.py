@@ -284,6 +284,6 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     file = tmp_path / "karpathy" / "flickr30k_test.json"
     file.write_text('[{"image": "a.jpg", "caption": ["a b"]}]')
     with pytest.raises(InputError, match=r"part 'vg_relation' under .* has 1 item, the published one has 23,937"):
-        from degla.evaluation.run import evaluate
+        from degla.evaluation.run import Evaluation
 
-        evaluate(constant(), benchmarks=["aro"], root=tmp_path, progress=False)
+        Evaluation(["aro"], tmp_path, progress=False).score(constant())

@@ -14,7 +14,7 @@ from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
@@ -27,7 +27,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def run(root: Path, *names: str) -> None:
-    evaluate(spreading(), benchmarks=names, root=root, progress=False)
+    Evaluation(names, root, progress=False).score(spreading())
 
 
 def write_bomb(path: Path, side: int) -> None:
@@ -66,7 +66,7 @@ def test_a_truncated_jpeg_is_named(share: float, tmp_path: Path, monkeypatch: py
 def test_weights_that_are_nan_are_refused(tiny_model: Path, tmp_path: Path, small_root: Path) -> None:
     folder = write_nan_model(tmp_path / "broken", tiny_model)
     with pytest.raises(DeglaError, match=r"broken': the embedding of 'true 0' is not finite \(18 of 18"):
-        evaluate(load_encoder(str(folder)), benchmarks=["small"], root=small_root, progress=False)
+        Evaluation(["small"], small_root, progress=False).score(load_encoder(str(folder)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Encoder
 from degla.results import ItemVerdict
@@ -92,7 +92,7 @@ def literal_sugarcrepe(encoder: Encoder, root: Path) -> dict[str, bool]:
 
 def test_sugarcrepe_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
     encoder = tiny_encoder()
-    result = evaluate(encoder, benchmarks=["sugarcrepe"], root=data_root, allow_missing=True, progress=False)
+    result = Evaluation(["sugarcrepe"], data_root, allow_missing=True, progress=False).score(encoder)
     expected = literal_sugarcrepe(encoder, data_root)
     official = data_root == SHARED
     assert len(expected) == (148 if official else 49)
@@ -103,11 +103,11 @@ def test_sugarcrepe_equals_the_literal_protocol_item_by_item(data_root: Path) ->
         assert part.scores[0].value == pytest.approx(sum(members) / len(members))
         assert part.scores[0].n + part.missing == (COUNTS[part.name] if official else 8)
     with pytest.raises(InputError, match=r"images are not under .*--allow-missing|has 8 items, the published"):
-        evaluate(encoder, benchmarks=["sugarcrepe"], root=data_root, progress=False)
+        Evaluation(["sugarcrepe"], data_root, progress=False).score(encoder)
 
 
 def test_a_bag_of_words_ties_on_swaps(data_root: Path) -> None:
-    result = evaluate(bag_of_words(), benchmarks=["sugarcrepe"], root=data_root, allow_missing=True, progress=False)
+    result = Evaluation(["sugarcrepe"], data_root, allow_missing=True, progress=False).score(bag_of_words())
     swaps = [part for part in result.benchmarks[0].parts if part.family == "swap"]
     assert sum(part.scores[0].ties for part in swaps) > 5
     assert sum(part.scores[0].ties for part in result.benchmarks[0].parts if part.family == "replace") == 0
@@ -149,7 +149,7 @@ def test_class_folders_are_read(tmp_path: Path) -> None:
     assert entry.classes == ("cube", "ball")
     assert entry.labels == (0, 0, 0, 1, 1)
     assert entry.images[0].path == "zeroshot/toys/blue_cube/0.png"
-    result = evaluate(spreading(), benchmarks=["zeroshot"], root=tmp_path, progress=False)
+    result = Evaluation(["zeroshot"], tmp_path, progress=False).score(spreading())
     top1, per_class, top5 = result.benchmarks[0].parts[0].scores
     right = {item.id: item.ok["top1"] for item in result.items}
     cubes = [worth for name, worth in right.items() if "blue_cube" in name]
@@ -167,7 +167,7 @@ def test_copies_of_a_picture_are_drawn_with_it(tmp_path: Path) -> None:
     shown = [f"zeroshot/toys/red_ball/{name}.png" for name in ("0", "1", "copy")]
     rows = [{"id": path, "image": path, "image_id": path, "text": f"a ball {path}"} for path in shown]
     (tmp_path / "retrieval" / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    result = evaluate(spreading(), benchmarks=["zeroshot", "retrieval"], root=tmp_path, progress=False)
+    result = Evaluation(["zeroshot", "retrieval"], tmp_path, progress=False).score(spreading())
     copies = [item for item in result.items if item.image.endswith("copy.png")]
     assert [item.drawn_with for item in copies] == [item.image.replace("copy.png", "0.png") for item in copies]
     assert len(copies) == 3 and sum(bool(item.same_as) for item in result.items) == 3

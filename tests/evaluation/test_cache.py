@@ -29,7 +29,7 @@ from degla.evaluation.cache import (
 )
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.files import cache_folder
 from degla.model.load import load_encoder
 from degla.records import ItemImage
@@ -42,7 +42,7 @@ KEY = "a1b2:image:" + "c" * 64
 
 def run(encoder: FakeEncoder, root: Path, folder: Path) -> Result:
     with open_cache(folder) as cache:
-        return evaluate(encoder, benchmarks=["small"], root=root, progress=False, cache=cache)
+        return Evaluation(["small"], root, progress=False, cache=cache).score(encoder)
 
 
 def embedding_counts(encoder: FakeEncoder) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def test_the_second_run_embeds_nothing_and_says_the_same(small_root: Path, folde
     assert embedding_counts(second) == (0, 0)
     assert two.items == one.items
     assert two.benchmarks == one.benchmarks
-    fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    fresh = Evaluation(["small"], small_root, progress=False).score(spreading())
     assert fresh.items == one.items
 
 
@@ -94,7 +94,7 @@ def test_a_changed_image_of_the_same_name_is_embedded_again(small_root: Path, fo
     changed = spreading()
     after = run(changed, small_root, folder)
     assert embedding_counts(changed) == (1, 0)
-    fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    fresh = Evaluation(["small"], small_root, progress=False).score(spreading())
     assert after.items == fresh.items
 
 
@@ -420,7 +420,7 @@ def test_texts_are_not_shared_where_images_are(small_root: Path, folder: Path) -
     other = model("b")
     result = run(other, small_root, folder)
     assert embedding_counts(other) == (0, 18)
-    assert result.items == evaluate(model("b"), benchmarks=["small"], root=small_root, progress=False).items
+    assert result.items == Evaluation(["small"], small_root, progress=False).score(model("b")).items
 
 
 def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Path) -> None:
@@ -428,6 +428,6 @@ def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Pat
     results = []
     for encoder in (first, second):
         with DiskCache(folder, images_only=True) as cache:
-            results.append(evaluate(encoder, benchmarks=["small"], root=small_root, progress=False, cache=cache))
+            results.append(Evaluation(["small"], small_root, progress=False, cache=cache).score(encoder))
     assert embedding_counts(first) == (6, 18) and embedding_counts(second) == (0, 18)
     assert results[0].items == results[1].items

@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, data_set, plain
 from degla.evaluation.image_files import decode_image, has_image, read_image_file, thumbnail
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import FakeEncoder, knowing
@@ -164,8 +164,8 @@ def test_pictures_and_labels_belong_together(name: str, tmp_path: Path) -> None:
     entry = one_entry(tmp_path, name)
     encoder = colour_classifier(entry, tmp_path)
     with pytest.raises(InputError, match=f"part '{name}' under .* has {len(entry.images)} items, the published one"):
-        evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path, progress=False)
-    result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path, progress=False, allow_missing=True)
+        Evaluation(["zeroshot"], tmp_path, progress=False).score(encoder)
+    result = Evaluation(["zeroshot"], tmp_path, progress=False, allow_missing=True).score(encoder)
     (part,) = result.benchmarks[0].parts
     assert [score.value for score in part.scores] == [1.0, 1.0, 1.0]
     assert part.scores[0].metric == data_set(name).metric
@@ -204,7 +204,7 @@ def test_one_folder_a_class_and_tars_serve_too(tmp_path: Path) -> None:
     assert has_image(tmp_path / "b", entry.images[2].path)
     assert not has_image(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
     encoder = colour_classifier(entry, tmp_path / "b")
-    result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path / "b", progress=False, allow_missing=True)
+    result = Evaluation(["zeroshot"], tmp_path / "b", progress=False, allow_missing=True).score(encoder)
     assert result.benchmarks[0].parts[0].scores[0].value == 1.0
     assert encoder.images_seen == 2, "equal bytes in two tars are one picture"
 

@@ -18,7 +18,7 @@ from degla.evaluation.comparison import compare
 from degla.evaluation.models import BlindModel, load_floor, load_model, seed_of
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.scoring import unit_rows
 from degla.records import ItemImage, PairItem
 from degla.results import Result
@@ -65,7 +65,7 @@ def use(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def score(name: str, root: Path, benchmark: str = "gift") -> Result:
-    return evaluate(load_model(name), benchmarks=[benchmark], root=root, progress=False)
+    return Evaluation([benchmark], root, progress=False).score(load_model(name))
 
 
 def test_random_is_at_chance_and_the_same_every_time(gift: Path) -> None:
@@ -130,7 +130,7 @@ def save(result: Result, folder: Path, label: str) -> Path:
 
 def test_they_stand_beside_chance_in_the_report(gift: Path, tmp_path: Path) -> None:
     paths = [save(score(name, gift), tmp_path, name) for name in ("random", "blind")]
-    model = evaluate(spreading(), benchmarks=["gift"], root=gift, progress=False)
+    model = Evaluation(["gift"], gift, progress=False).score(spreading())
     paths += [save(model, tmp_path, "mine")]
     comparison = compare(paths, baseline="mine")
     assert [method.label for method in comparison.methods] == ["mine"]
@@ -157,7 +157,7 @@ def test_they_stand_beside_chance_in_the_report(gift: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["random", "blind"])
 def test_a_model_in_a_folder_of_that_name_is_none(gift: Path, tmp_path: Path, name: str) -> None:
-    model = evaluate(spreading(), benchmarks=["gift"], root=gift, progress=False)
+    model = Evaluation(["gift"], gift, progress=False).score(spreading())
     model = model.model_copy(update={"model": model.model.model_copy(update={"name": name})})
     paths = [save(model, tmp_path, "mine"), save(score("random:2", gift), tmp_path, "floor")]
     paths.append(save(model, tmp_path, "other"))

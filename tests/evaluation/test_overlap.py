@@ -30,7 +30,7 @@ from degla.evaluation.overlap import (
 )
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
-from degla.evaluation.run import Evaluation, evaluate, training_seed_of
+from degla.evaluation.run import Evaluation, training_seed_of
 from degla.evaluation.terminal import render_result
 from degla.evaluation.trainings import (
     ReplayedPairs,
@@ -285,9 +285,7 @@ def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_pat
 
 
 def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -> None:
-    result = evaluate(
-        spreading(), benchmarks=["small"], root=small_root, progress=False, training=training_images(str(run))
-    )
+    result = Evaluation(["small"], small_root, progress=False).score(spreading(), training=training_images(str(run)))
     save_result(result, tmp_path / "tuned.json")
     again = load_result(tmp_path / "tuned.json")
     assert again.leakage == result.leakage and again.leakage is not None
@@ -305,7 +303,7 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     assert data["methods"][0]["training_data"] == ["second.jsonl, first.jsonl: 3 images, among them 3 of 6 of small"]
     assert "3 of 6 benchmark images are in the training data" in (tmp_path / "report.html").read_text()
     assert "training data: second.jsonl" in (tmp_path / "report.md").read_text()
-    unknown = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    unknown = Evaluation(["small"], small_root, progress=False).score(spreading())
     save_result(unknown, tmp_path / "base.json")
     assert report([tmp_path / "base.json"], out=tmp_path / "report.html")["methods"][0]["training_data"] == [
         "not known"
@@ -317,7 +315,7 @@ def test_a_base_that_is_not_found_is_told(run: Path, small_root: Path, tmp_path:
     first.rename(run.parent / "elsewhere")
     training = training_images(str(run))
     assert training is not None and sorted(file.name for file in training.files) == ["0.png", "1.png"]
-    result = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False, training=training)
+    result = Evaluation(["small"], small_root, progress=False).score(spreading(), training=training)
     save_result(result, tmp_path / "tuned.json")
     known, unknown = compare([tmp_path / "tuned.json"]).warnings
     assert "2 of 6 benchmark images are in the training data" in known

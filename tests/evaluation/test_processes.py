@@ -119,8 +119,8 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
         "dist.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=rank, world_size=2)\n"
         "if rank == 0:\n"
         "    from degla.evaluation.models import load_model\n"
-        "    from degla.evaluation.run import evaluate\n"
-        "    result = evaluate(load_model('random'), benchmarks=['zeroshot'], root=Path(sys.argv[3]), progress=False)\n"
+        "    from degla.evaluation.run import Evaluation\n"
+        "    result = Evaluation(['zeroshot'], Path(sys.argv[3]), progress=False).score(load_model('random'))\n"
         "    print(result.items_count)\n"
         "dist.barrier()\n"
     )

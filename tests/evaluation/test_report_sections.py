@@ -25,7 +25,7 @@ from degla.evaluation.item_difference import lead_over
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.report import report, result_files
 from degla.evaluation.results import TracedResult, load_result, save_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores, render_result
 from degla.pages.words import UNKNOWN
 from degla.records import ItemImage, PairItem, write_jsonl
@@ -325,9 +325,7 @@ def test_texts_of_another_version_are_not_shown(tmp_path: Path, caplog: pytest.L
     for label in ("base", "tuned"):
         text_row = lambda tokens, label=label: spread_row(f"{label}{tokens}".encode(), 24)  # noqa: E731
         model = FakeEncoder(spreading().image_row, text_row, name=label)
-        paths.append(
-            _save(tmp_path, evaluate(model, benchmarks=["own"], root=tmp_path, allow_missing=True, progress=False))
-        )
+        paths.append(_save(tmp_path, Evaluation(["own"], tmp_path, allow_missing=True, progress=False).score(model)))
 
     def texts() -> set[tuple[str, ...]]:
         changes = largest_changes(compare(paths, baseline="base"), root=tmp_path)["tuned"]

@@ -17,7 +17,7 @@ from degla.evaluation.benchmarks import zeroshot
 from degla.evaluation.benchmarks.zeroshot import BENCHMARK, items
 from degla.evaluation.results import AttackedScores, name_epsilon
 from degla.evaluation.robustness import Attacker, AttackSettings, attack_model
-from degla.evaluation.run import ask_all, evaluate
+from degla.evaluation.run import Evaluation, ask_all
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.records import PairItem
@@ -61,7 +61,7 @@ def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(encoder: Encode
     (benchmark,) = result.benchmarks
     clean, *attacked = benchmark.attacked
     assert [scores.epsilon for scores in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
-    plain = evaluate(encoder, benchmarks=["zeroshot"], root=root, progress=False).benchmarks[0]
+    plain = Evaluation(["zeroshot"], root, progress=False).score(encoder).benchmarks[0]
     assert clean.scores == plain.parts[0].scores[:2] and clean.averages == plain.averages
     assert _top1(clean) > 0.8 and clean.scores[0].interval is not None
     values = [_top1(clean), *map(_top1, attacked)]

@@ -14,7 +14,7 @@ from PIL import Image
 from degla.errors import DeglaError, InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result, save_result, spare_results
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.records import ItemImage
 from degla.results import Result
 from tests.evaluation.conftest import COLOURS, TRUTH
@@ -22,7 +22,7 @@ from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing, sprea
 
 
 def run(encoder: FakeEncoder, root: Path, **settings: object) -> Result:
-    return evaluate(encoder, benchmarks=["small"], root=root, progress=False, **settings)  # type: ignore[arg-type]
+    return Evaluation(["small"], root, progress=False, **settings).score(encoder)  # type: ignore[arg-type]
 
 
 def values(result: Result) -> dict[str, float]:
@@ -60,7 +60,7 @@ def test_a_result_has_no_password_of_an_address(small_root: Path, tmp_path: Path
 
 
 def test_result_says_where_it_comes_from(small_root: Path) -> None:
-    result = run(spreading(), small_root, label="mine", training_seed=3)
+    result = Evaluation(["small"], small_root, progress=False).score(spreading(), label="mine", training_seed=3)
     assert (result.model.label, result.training_seed, result.model.activation) == ("mine", 3, "quick_gelu")
     assert set(result.versions) == {"degla", "torch", "open_clip", "python"}
     benchmark = result.benchmarks[0]
@@ -164,7 +164,7 @@ def test_missing_images_are_an_error_or_are_reported(small_root: Path, caplog: p
 
 def test_bad_input_is_named(small_root: Path) -> None:
     with pytest.raises(InputError, match=r"unknown benchmark 'sugarcrap'.*Did you mean 'sugarcrepe'"):
-        evaluate(spreading(), benchmarks=["sugarcrap"], root=small_root, progress=False)
+        Evaluation(["sugarcrap"], small_root, progress=False).score(spreading())
     with pytest.raises(InputError, match="tie rule 'loose'"):
         run(spreading(), small_root, tie="loose")
     with pytest.raises(InputError, match="no such folder"):

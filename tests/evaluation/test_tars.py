@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from degla.errors import InputError
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from tests.evaluation.fake_encoders import spreading
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
 from tests.evaluation.test_data_sets import read
@@ -29,7 +29,7 @@ def test_webdataset_itself_writes_what_is_read(tmp_path: Path) -> None:
     (entry,) = read(tmp_path)
     assert (entry.part, entry.labels, entry.classes) == ("mine", (0, 1, 0), ("cat", "dog"))
     assert entry.templates == ("a drawing of a {}.",)
-    result = evaluate(spreading(), benchmarks=["zeroshot"], root=tmp_path, progress=False)
+    result = Evaluation(["zeroshot"], tmp_path, progress=False).score(spreading())
     assert result.benchmarks[0].parts[0].scores[0].n == 3
 
 

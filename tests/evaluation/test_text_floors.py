@@ -18,7 +18,7 @@ from degla.evaluation.forms import square_question
 from degla.evaluation.neutral import find_floors, without
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores, render_result
 from degla.evaluation.text_floors import COMPARED, SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
 from degla.evaluation.verdicts import order_blind
@@ -78,7 +78,7 @@ def gift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def score(root: Path) -> Result:
-    return evaluate(spreading(), benchmarks=["gift"], root=root, progress=False)
+    return Evaluation(["gift"], root, progress=False).score(spreading())
 
 
 def test_length_and_words_are_seen_order_is_not() -> None:
@@ -296,7 +296,7 @@ def test_a_part_that_is_left_is_named_where_its_average_is_not_complete(gift: Pa
 def test_floors_are_those_of_all_items_where_images_are_missing(gift: Path) -> None:
     for number in range(3, 12):
         (gift / f"{number}.png").unlink()
-    result = evaluate(spreading(), benchmarks=["gift"], root=gift, allow_missing=True, progress=False)
+    result = Evaluation(["gift"], gift, allow_missing=True, progress=False).score(spreading())
     entry = result.benchmarks[0]
     assert entry.parts[0].scores[0].n == 15
     assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}

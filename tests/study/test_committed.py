@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.model.load import load_encoder
 from degla.pages import plot
 from degla.pages.plot import standalone_picture
@@ -393,7 +393,7 @@ def test_the_bases_scores_of_a_committed_study_follow_from_the_code(tmp_path: Pa
     )  # fmt: skip
     encoder = load_encoder("world")
     assert encoder.fingerprint == data["base"]
-    (result,) = evaluate(encoder, benchmarks=("world",), root=root, progress=False).benchmarks
+    (result,) = Evaluation(("world",), root, progress=False).score(encoder).benchmarks
     parts = {part.name: part.scores[0] for part in result.parts}
     for name in data["compositional"]:
         assert parts[name].n == data["counts"][name], name

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
 from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
@@ -74,7 +74,7 @@ def test_the_average_is_what_is_evaluated_and_kept(
     assert all(torch.equal(value, average[name]) for name, value in encoder.clip.state_dict().items())
     alone = open_clip.create_model(f"local-dir:{averaged.folder}")
     assert all(torch.equal(value, average[name]) for name, value in alone.state_dict().items())
-    result = evaluate(encoder, benchmarks=["world"], root=benchmark, progress=False)
+    result = Evaluation(["world"], benchmark, progress=False).score(encoder)
     row = json.loads((tmp_path / "averaged" / "validation.jsonl").read_text().splitlines()[-1])
     scores = named_scores(result)
     assert row["step"] == 4 and {name: row[name] for name in scores} == scores

@@ -16,7 +16,7 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.run import evaluate
+from degla.evaluation.run import Evaluation
 from degla.evaluation.trainings import Trainings
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
@@ -88,9 +88,9 @@ def test_every_process_takes_part_and_the_first_writes(
 
     def evaluate_alone(*arguments: Any, processes: EvaluationProcesses, **options: Any) -> Any:
         calls.append(processes)
-        return evaluate(*arguments, **options)
+        return Evaluation(*arguments, **options)
 
-    monkeypatch.setattr("degla.evaluation.run.evaluate", evaluate_alone)
+    monkeypatch.setattr("degla.evaluation.run.Evaluation", evaluate_alone)
     wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
     processes = EvaluationProcesses(rank, 2)
     monkeypatch.setattr(EvaluationProcesses, "from_first", lambda self, work: work())

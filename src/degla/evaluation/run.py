@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
@@ -291,15 +290,3 @@ def training_seed_of(name: str, known: Trainings | None = None) -> int | None:
         return seed_of(name)
     last = (known or trainings_of(name)).last
     return last.seed if last else None
-
-
-def evaluate(
-    encoder: EmbeddingModel,
-    *,
-    label: str | None = None,
-    training_seed: int | None = None,
-    training: TrainingImages | None = None,
-    **settings: Any,
-) -> TracedResult:
-    """Score one model with `Evaluation(**settings).score(...)`; same arguments and errors."""
-    return Evaluation(**settings).score(encoder, label=label, training_seed=training_seed, training=training)

@@ -268,7 +268,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
 
     from degla.evaluation.cache import DiskCache
     from degla.evaluation.results import save_result
-    from degla.evaluation.run import ask_all, evaluate
+    from degla.evaluation.run import Evaluation, ask_all
     from degla.model.checkpoint import average_weights
     from degla.model.load import load_encoder
 
@@ -301,10 +301,11 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         # Images that many models of a study embed identically are embedded once.
         shared = job.config is None or not job.config.train.train_image_tower
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
-            result = evaluate(
-                encoder, benchmarks=questions.benchmarks, root=questions.root, allow_missing=questions.allow_missing,
-                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=asked,
+            evaluation = Evaluation(
+                questions.benchmarks, questions.root, allow_missing=questions.allow_missing, progress=False,
+                cache=cache, questions=asked,
             )  # fmt: skip
+            result = evaluation.score(encoder, label=measure.label, training_seed=job.seed)
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         origins[measure.label] = _origin(job) | {"fingerprint": result.model.fingerprint}
         count += 1

@@ -178,15 +178,15 @@ class Validation:
         return {f"validation/{name}": value for name, value in (scores | traded).items()}
 
     def _measure(self, encoder: Encoder) -> dict[str, float]:
-        from degla.evaluation.run import evaluate
+        from degla.evaluation.run import Evaluation
         from degla.evaluation.terminal import named_scores
 
         assert self.config.root is not None
-        result = evaluate(
-            encoder, benchmarks=self.config.benchmarks, root=self.config.root, label=self.label,
-            training_seed=self.seed, progress=False, processes=self.processes, questions=self._questions,
+        evaluation = Evaluation(
+            self.config.benchmarks, self.config.root, progress=False, processes=self.processes,
+            questions=self._questions,
         )  # fmt: skip
-        return named_scores(result)
+        return named_scores(evaluation.score(encoder, label=self.label, training_seed=self.seed))
 
     def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
         """Return the rows up to a step, in order, and the names of the checkpoints that still exist."""
