@@ -66,7 +66,7 @@ def tune(job: Job) -> JobResult:
     """Finish a job.
 
     Raises:
-        DeglaError: see `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
+        DeglaError: see `degla.training.loop.train` and `degla.evaluation.run.Evaluation.score`.
     """
     folder = _folder(job)
     record = _Record.read(folder) if job.resume else _Record()
