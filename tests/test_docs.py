@@ -22,6 +22,7 @@ from degla.errors import InputError
 from degla.fetch.sources import read_sources
 from degla.losses.core.objective import losses_by_name
 from degla.shelf import BENCHMARKS, RULES, SYSTEMS
+from degla.verbs import explain
 from degla.verbs._training import configure
 from degla.verbs.system import read_command
 
@@ -35,6 +36,9 @@ COMMAND_PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md", "examples/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+
+_CONFIGURED = {"train": ("--resume", "--dry-run", "--" + "recipe"), "doctor": ("--json",), "prepare_rows": ()}
+"""The verbs whose flags are the fields of a training configuration, and their other ones."""
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(degla [^`]+)`")
@@ -82,8 +86,8 @@ def _mentions(page: Path) -> Iterator[list[str]]:
 @cache
 def _flags(verb: str) -> frozenset[str]:
     """Every long flag of a verb."""
-    if verb == "train":
-        names = {"--help", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
+    if verb in _CONFIGURED:
+        names = {"--help", "--config", "--print-config", *_CONFIGURED[verb]}
         return frozenset(names | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
     own = frozenset(parser(verb)._option_string_actions)
     if verb == "system":
@@ -122,11 +126,6 @@ def _refusal(words: list[str]) -> str:
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-            if words[0] == "train":
-                # The files that a page names do not exist; its flags are valid with any recipe.
-                flag_words = ["degla", *words[3:]] if words[1] in ("--resume", "--config") else words[1:]
-                configure([word for word in flag_words if word not in ("--print-config", "--dry-run")], verb="train")
-                return ""
             if words[0] == "system" and "--help" not in words:
                 read_command(words[1:])
                 return ""
@@ -134,6 +133,15 @@ def _refusal(words: list[str]) -> str:
                 _top().parse_args(words)
                 return ""
             name, rest = _verb(words)
+            if name in _CONFIGURED:
+                # The files that a page names do not exist; its flags are valid with any recipe.
+                flag_words = ["degla", *rest[2:]] if rest[0] in ("--resume", "--config") else rest
+                others = ("--print-config", *_CONFIGURED[name])
+                configure([word for word in flag_words if word not in others], verb=name)
+                return ""
+            if name == "explain":
+                explain.run_words(rest)
+                return ""
             options = parser(name).parse_args(rest)
     except InputError as error:
         return str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import textwrap
@@ -153,17 +152,6 @@ def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
             raise InputError(f"{flag} is given {'twice' if path else 'without a file'}. Give {flag} FILE once.")
         path = text
     return path, rest
-
-
-def describe_flags(verb: argparse.ArgumentParser) -> None:
-    """Add every field of the configuration as a flag, for the help; `read_flags` does the parsing."""
-    from degla.config.fields import flags
-    from degla.config.run import TrainConfig
-
-    verb.add_argument(CONFIG, metavar="FILE", help="YAML, TOML or JSON file of fields; flags override it")
-    verb.add_argument(PRINT, action="store_true", help="print the whole configuration in the form of --config and exit")
-    for name, switch in flags(TrainConfig()).items():
-        verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")
 
 
 def _help_of(words: list[str]) -> tuple[str | None, list[str]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from degla.evaluation.processes import first_process
 from degla.verbs._terminal import print_json
-from degla.verbs._training import configure, describe_flags
+from degla.verbs._training import configure
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -21,12 +20,6 @@ _USAGE = (
     "The exit status is 1 if there is an error.\n"
     "degla doctor RECIPE --help lists the usual flags, --help all lists every flag.\n"
 )
-
-
-def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", nargs="?", help="a recipe; see degla ls recipes")
-    verb.add_argument("--json", action="store_true", help="print as JSON")
-    describe_flags(verb)
 
 
 def run_words(words: list[str]) -> int:

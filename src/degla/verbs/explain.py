@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -28,10 +27,6 @@ _USAGE = (
     f"NAME is one of degla ls; if it is ambiguous, write its kind before it: {', '.join(KINDS)}.\n"
     "FIELD is a field or section of the training configuration: optim.lr, --optim.lr, optim, objective.contrastive.\n"
 )
-
-
-def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("words", nargs="+", metavar="NAME", help="a name from degla ls, after its kind if ambiguous")
 
 
 def run_words(words: list[str]) -> int:

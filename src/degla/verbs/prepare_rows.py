@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from degla.pages.words import counted
-from degla.verbs._training import configure, describe_flags
+from degla.verbs._training import configure
 
 _USAGE = (
     "usage: degla prepare rows RECIPE | --config FILE [FLAGS OF degla train]\n\n"
@@ -14,11 +13,6 @@ _USAGE = (
     "table is rebuilt. It is stored in the cache folder (DEGLA_CACHE, else degla/prepared in ~/.cache) and is about\n"
     "as large as the captions and negatives. --out and --model are optional.\n"
 )
-
-
-def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", nargs="?", help="a recipe; see degla ls recipes")
-    describe_flags(verb)
 
 
 def run_words(words: list[str]) -> int:
