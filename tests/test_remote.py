@@ -45,13 +45,13 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import has_image
 from degla.evaluation.models import load_floor, load_model
 from degla.evaluation.overlap import training_images
-from degla.evaluation.processes import EvaluationProcesses
 from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.negatives.files.caption_index import CaptionIndex
+from degla.processes import ProcessGroup
 from degla.records import CaptionRecord
 from degla.screening import require_images
 from degla.training import loop
@@ -481,7 +481,7 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
         monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(rank)))
         monkeypatch.setattr(remote, "_info_of", reported[rank])
 
-    class Both(EvaluationProcesses):
+    class Both(ProcessGroup):
         """Does the work of two processes, each on a machine of its own."""
 
         def together(self, work: Callable[[], Any]) -> list[Any]:

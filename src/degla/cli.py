@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TextIO
 
 from degla.errors import DeglaError, InputError, error_of_memory, error_of_system
-from degla.evaluation.processes import first_process, parsed_once, reported_once, started_processes
 from degla.pages.words import printable
 from degla.parse import with_short_words
+from degla.processes import first_process, parsed_once, reported_once, started_processes
 from degla.remote import address_of, check_address, in_addresses
 from degla.shelf import VERBS, did_you_mean
 from degla.verbs._arguments import Parser, parse_words, require_least

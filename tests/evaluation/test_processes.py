@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from degla import processes
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation import processes
-from degla.evaluation.processes import EvaluationProcesses, joined_processes
 from degla.evaluation.results import load_result
+from degla.processes import ProcessGroup, joined_processes
 from degla.world.draw import draw_benchmark
 from tests.launch import Program, start, start_together
 from tests.tiny import write_classes
@@ -96,13 +96,13 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
 
 def test_shares_are_whole_and_a_broken_environment_is_reported() -> None:
     work = list(range(7))
-    shares = [list(EvaluationProcesses(rank=rank, count=3).share(work)) for rank in range(3)]
+    shares = [list(ProcessGroup(rank=rank, count=3).share(work)) for rank in range(3)]
     assert (
         sorted(number for share in shares for number in share) == work
         and max(map(len, shares)) - min(map(len, shares)) == 1
     )
     with joined_processes({}) as alone:
-        assert alone == EvaluationProcesses() and alone.first
+        assert alone == ProcessGroup() and alone.first
     with (
         pytest.raises(InputError, match=r"WORLD_SIZE is 2 but RANK, MASTER_ADDR, MASTER_PORT is not set.*torchrun"),
         joined_processes({"WORLD_SIZE": "2"}),
@@ -135,7 +135,7 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
 def test_machines_with_other_weights_under_one_name_are_refused(tmp_path: Path) -> None:
     from degla.evaluation.run import Evaluation
 
-    class Two(processes.EvaluationProcesses):
+    class Two(processes.ProcessGroup):
         def together(self, work: Callable[[], Any]) -> list[Any]:
             return [work(), "of another machine"]
 
@@ -149,7 +149,7 @@ def test_machines_with_other_flags_are_refused_but_for_paths(
 ) -> None:
     """The embeddings of one machine would have another precision, without a word."""
 
-    class Two(processes.EvaluationProcesses):
+    class Two(processes.ProcessGroup):
         def together(self, work: Callable[[], Any]) -> list[Any]:
             own = work()
             if not isinstance(own, dict):
@@ -169,7 +169,7 @@ def test_machines_with_another_number_of_models_are_refused(
 ) -> None:
     """One machine ended with status 0 and no result, the other because the first was gone."""
 
-    class Two(processes.EvaluationProcesses):
+    class Two(processes.ProcessGroup):
         def together(self, work: Callable[[], Any]) -> list[Any]:
             own = work()
             return [own, 2 if own == 1 else own]
@@ -228,8 +228,8 @@ import torch
 import torch.distributed as dist
 import degla.verbs.evaluate as verb
 from degla.cli import main
-from degla.evaluation import processes
-from degla.evaluation.processes import joined_processes
+from degla import processes
+from degla.processes import joined_processes
 
 # Where one has an error alone it is waited for in vain; else as long as the other takes.
 processes._SECONDS_TO_WAIT = 1 if sys.argv[1] == "1" else 120

@@ -20,9 +20,9 @@ from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import trade_off
-from degla.evaluation.processes import EvaluationProcesses
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
+from degla.processes import ProcessGroup
 from degla.training.loop import TrainResult, train
 from degla.training.step import Trainer
 from degla.training.validation import Validation
@@ -363,9 +363,9 @@ def test_all_processes_decide_alike_after_a_resume(
     train(config)
     assert config.out is not None
     sent: list[Any] = []
-    monkeypatch.setattr(EvaluationProcesses, "together", lambda self, work: [sent.append(work()) or sent[0]])
+    monkeypatch.setattr(ProcessGroup, "together", lambda self, work: [sent.append(work()) or sent[0]])
     for rank, run in ((0, config.out), (1, tmp_path / "other disk")):
-        processes = EvaluationProcesses(rank, 2)
+        processes = ProcessGroup(rank, 2)
         validation = Validation(config.validation, config.stop, run=run, label="x", seed=0, processes=processes)
         assert validation.begin(load_encoder(config.model), start=6) == {}
         assert validation.ended is not None and validation.best == "step-4"

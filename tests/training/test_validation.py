@@ -15,11 +15,11 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import Evaluation
 from degla.evaluation.trainings import Trainings
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
+from degla.processes import ProcessGroup
 from degla.training.loop import TrainResult, train
 from degla.training.rows import read_pairs
 from degla.training.validation import Validation
@@ -84,16 +84,16 @@ def test_a_run_that_ends_before_an_evaluation_is_due_says_so(
 def test_every_process_takes_part_and_the_first_writes(
     rank: int, benchmark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[EvaluationProcesses] = []
+    calls: list[ProcessGroup] = []
 
-    def evaluate_alone(*arguments: Any, processes: EvaluationProcesses, **options: Any) -> Any:
+    def evaluate_alone(*arguments: Any, processes: ProcessGroup, **options: Any) -> Any:
         calls.append(processes)
         return Evaluation(*arguments, **options)
 
     monkeypatch.setattr("degla.evaluation.run.Evaluation", evaluate_alone)
     wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
-    processes = EvaluationProcesses(rank, 2)
-    monkeypatch.setattr(EvaluationProcesses, "from_first", lambda self, work: work())
+    processes = ProcessGroup(rank, 2)
+    monkeypatch.setattr(ProcessGroup, "from_first", lambda self, work: work())
     validation = Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes)
     encoder = load_encoder(str(tiny_model))
     before, scores = validation.begin(encoder), validation.score(encoder, 1)
@@ -136,7 +136,7 @@ def test_questions_about_trained_images_are_reported(
         rows = [{"image": image, "caption": "a cat on a mat", "negative": "a mat on a cat"} for image in images]
         (tmp_path / "own" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
         wanted = ValidationConfig(benchmarks=("own",), root=tmp_path, every_steps=1)
-        processes = EvaluationProcesses()
+        processes = ProcessGroup()
         caplog.clear()
         Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes).read(
             trained=replace(config, model=model), rows=tables, earlier=before

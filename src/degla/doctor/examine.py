@@ -20,7 +20,6 @@ from degla.data.shards import reader_of
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed, weights_of
 from degla.errors import DeglaError, InputError
-from degla.evaluation.processes import EvaluationProcesses, started_processes
 from degla.files import cache_folder
 from degla.losses.core import Processes
 from degla.model import fast_paths
@@ -29,6 +28,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.tokenizer import are_cut
 from degla.pages.words import counted, duration
+from degla.processes import ProcessGroup, started_processes
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
@@ -83,7 +83,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
             run=Path(),
             label=config.recipe,
             seed=config.train.seed,
-            processes=EvaluationProcesses(),
+            processes=ProcessGroup(),
         ).read(trained=config, rows=[each.dataset.rows for each in (pairs, replay) if each is not None])
     except InputError as error:
         yield Finding("configuration", "error", str(error), {})

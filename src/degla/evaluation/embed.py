@@ -28,10 +28,10 @@ from degla.errors import DeglaError
 from degla.evaluation.cache import Cache
 from degla.evaluation.image_files import ImageFiles, decode_item, read_image_file
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.pages.words import counted
 from degla.parse import cut_short
+from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
@@ -99,7 +99,7 @@ class Embedder:
     identity: str = ""
     image_identity: str = ""
     progress: TaskProgress = field(default_factory=TaskProgress)
-    processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     cut: dict[str, None] | None = None
 
     def embed(self, images: Iterable[ItemImage], texts: Iterable[str]) -> EmbeddedItems:
@@ -259,7 +259,7 @@ class Embedder:
         """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
         from degla.model.tokenizer import are_cut
 
-        if not full or self.processes.rank:
+        if not (full and self.processes.first):
             return
         cut = dict.fromkeys(compress(full, are_cut(self.encoder.tokenize, full)))
         if self.cut is None:

@@ -31,7 +31,6 @@ from degla.evaluation.models import (
 )
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
@@ -39,6 +38,7 @@ from degla.evaluation.trainings import Trainings, trainings_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
 from degla.passwords import without_passwords
+from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
@@ -50,7 +50,7 @@ _TIES = ("strict", "half", "lenient")
 
 
 def ask_all(
-    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: EvaluationProcesses | None = None
+    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: ProcessGroup | None = None
 ) -> list[BenchmarkQuestions]:
     """Read and check the benchmarks' questions before any model is loaded; arguments as for `Evaluation`.
 
@@ -62,7 +62,7 @@ def ask_all(
     require_local(root)
     chosen: list[Benchmark] = [BENCHMARKS.member(name, "BENCHMARK") for name in dict.fromkeys(benchmarks)]
     # One process prepares generated benchmarks while the others wait.
-    (processes or EvaluationProcesses()).from_first(
+    (processes or ProcessGroup()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
     )
     return [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
@@ -106,7 +106,7 @@ class Evaluation:
     progress: bool = True
     cache: Cache | None = None
     regions: Regions | None = None
-    processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     questions: Sequence[BenchmarkQuestions] | None = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,6 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
-from degla.evaluation.processes import LONGEST_WAIT
 from degla.inputs import with_sources
 from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
@@ -28,6 +27,7 @@ from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.pages.words import counted
+from degla.processes import LONGEST_WAIT
 from degla.training.attack import Attack
 from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
@@ -272,7 +272,7 @@ def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objecti
         masking = [name for name, loss in objective.active.items() if hasattr(loss, "mask_same_image")]
         for name in masking:
             objective.active[name] = replace(objective.active[name], mask_same_image=True)  # type: ignore[type-var]
-        if not masking and data.duplicates == "mask" and Processes.current().rank == 0:
+        if not masking and data.duplicates == "mask" and Processes.current().first:
             flag = data.flag("duplicates")
             log.warning(
                 "%s mask has no effect: %s cannot mask captions of the same image. Use %s avoid to spread them over "

@@ -25,7 +25,6 @@ from degla.evaluation.cache import DiskCache, image_identity_of, is_cached
 from degla.evaluation.embed import Embedder
 from degla.evaluation.image_files import content_digest, decode_image, read_image_file
 from degla.evaluation.models import EmbeddingModel
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows
 from degla.files import cache_folder, whole_file
 from degla.pages.words import counted
@@ -78,18 +77,17 @@ def embed_images(paths: Iterable[str], *, folder: Path, encoder: Encoder, proces
     Raises:
         InputError: an image cannot be read.
     """
-    group = EvaluationProcesses(processes.rank, processes.count)
     images = [ItemImage(path=path) for path in dict.fromkeys(paths)]
     with DiskCache(cache_folder("embeddings")) as cache:
-        identity, progress = image_identity_of(encoder), TaskProgress(group.first)
-        embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=group, progress=progress)
+        identity, bar = image_identity_of(encoder), TaskProgress(processes.first)
+        embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=processes, progress=bar)
         embedded = embedder.embed(images, [])
     _log.info(
         "%s embedded once, with the model's own transform and without random crops.",
         counted(len(images), "image is", "images are"),
     )
     row_of = {image.path: row for image, row in embedded.image_row.items()}
-    return ImageRows(row_of, group.from_first(lambda: embedded.images))
+    return ImageRows(row_of, processes.from_first(lambda: embedded.images))
 
 
 def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PatchRows:
@@ -101,7 +99,7 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
     Raises:
         InputError: an image cannot be read, or the file cannot be written.
     """
-    group, names = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
+    names = list(dict.fromkeys(paths))
 
     def make() -> Path:
         with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
@@ -113,7 +111,7 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
                 _write_rows(file, batches, count=len(names))
         return file
 
-    file = group.from_first(make)
+    file = processes.from_first(make)
     _log.info(
         "%s and their patches are embedded once, with the model's own transform and without random crops.",
         counted(len(names), "image"),

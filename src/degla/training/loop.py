@@ -19,7 +19,6 @@ from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
 from degla.errors import DeglaError, InputError
-from degla.evaluation import processes as evaluation
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.files import write_json
 from degla.locks import lock
@@ -40,6 +39,7 @@ from degla.model.runs import (
 from degla.model.trained_along import decoder_digest
 from degla.pages.words import counted
 from degla.passwords import without_passwords
+from degla.processes import ProcessGroup, reported_once
 from degla.remote import address_of, display_path, forget
 from degla.stopping import SIGNALS, Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
@@ -105,12 +105,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             "cannot train inside torch.autocast, which would use the weights of the first step in every step. Leave "
             "that block, and set --train.precision."
         )
-    processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
+    processes = Processes.current()
     run = bring_here(config.out) if resume else folder_of_run(config.out)
     with (
-        evaluation.reported_once(),
+        reported_once(),
         open_run(run, out=config.out, resume=resume, processes=processes),
-        RunMirror(config.out, active=accelerator.is_main_process, resume=resume, keep=config.checkpoint.keep) as mirror,
+        RunMirror(config.out, active=processes.first, resume=resume, keep=config.checkpoint.keep) as mirror,
     ):
         if resume:
             _require_same_checkpoint(config.out, mirror, processes)
@@ -129,13 +129,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: RunMirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
-    group = evaluation.EvaluationProcesses(processes.rank, processes.count)
-    _require_same_settings(config, group)
+    _require_same_settings(config, processes)
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
     data = _digests(config, sources)
-    _require_same_data(config, group.together(lambda: data))
-    validation = Validation(config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=group)
+    _require_same_data(config, processes.together(lambda: data))
+    validation = Validation(
+        config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=processes
+    )
     newest = latest_checkpoint(run) if resume else None
     recorded = None if newest is None else Trainings.read(newest)
     validation.read(trained=config, rows=[source.rows for source in sources], earlier=recorded)
@@ -143,7 +144,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
-    group.require_same_model(base or "", name=config.model)
+    processes.require_same_model(base or "", name=config.model)
     fast_paths.tell(encoder, training=True)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
@@ -153,8 +154,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     validation.warn_if_never_due(steps)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
-    earlier = recorded or group.from_first(lambda: trainings_of(config.model))
-    sizes = {} if newest else group.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
+    earlier = recorded or processes.from_first(lambda: trainings_of(config.model))
+    sizes = {} if newest else processes.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
@@ -169,13 +170,13 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         seed_everything(seed + processes.rank)
     first = step = state.load() if resume else 0
     per_epoch = len(pairs.plan)
-    if not resume and accelerator.is_main_process:
+    if not resume and processes.first:
         (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
     _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
-        explain_nonfinite(run, processes=group, steps_per_epoch=per_epoch),
-        StopRequest(notice=_STOPPING if accelerator.is_main_process else "") as stop,
+        explain_nonfinite(run, processes=processes, steps_per_epoch=per_epoch),
+        StopRequest(notice=_STOPPING if processes.first else "") as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
         _batches(config, pairs, replays, start=first, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
@@ -209,7 +210,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         tracker.finish()
     if step == steps or ended is not None:
         stopped = ""  # A signal at the end stops nothing.
-    if accelerator.is_main_process:
+    if processes.first:
         out, stood = display_path(config.out or run), step == first
         _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
     last = {name: float(value) for name, value in values.items()}
@@ -250,7 +251,7 @@ def _batches(
 
 def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
     """Write the configuration to the run's folder and to the trackers."""
-    if accelerator.is_main_process:
+    if Processes.current().first:
         write_json(run / "config.json", to_record(config))
     fields = flat(to_plain(config)).items()
     shown = {name: value if isinstance(value, int | float) else without_passwords(str(value)) for name, value in fields}
@@ -260,7 +261,7 @@ def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerat
 def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start: int, steps: int) -> Metrics:
     return Metrics(
         run, start=start, steps=steps, every_steps=config.tracking.every_steps, tracker=accelerator.log,
-        pairs_per_step=config.train.batch_size, active=accelerator.is_main_process, progress=config.tracking.progress,
+        pairs_per_step=config.train.batch_size, active=Processes.current().first, progress=config.tracking.progress,
     )  # fmt: skip
 
 
@@ -279,7 +280,7 @@ def _digests(config: TrainConfig, sources: Sequence[PairSource]) -> dict[str, st
     return digests
 
 
-def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: evaluation.EvaluationProcesses) -> None:
+def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGroup) -> None:
     """Refuse to resume from different checkpoints: a kill may leave the newest on one machine, not yet at the address.
 
     If it is on that of the first process, it is copied to the address, and the others fetch it.
@@ -319,7 +320,7 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: evaluation
             )
 
 
-def _require_same_settings(config: TrainConfig, processes: evaluation.EvaluationProcesses) -> None:
+def _require_same_settings(config: TrainConfig, processes: ProcessGroup) -> None:
     """Refuse settings that differ between processes; paths, the model's name and workers may, machine by machine."""
     free = {*path_fields(), "model", "data.workers", "replay.data.workers"}
     fields = flat(to_plain(config)).items()
@@ -395,7 +396,7 @@ class StopRequest(Interruption):
 
 
 @contextmanager
-def open_run(run: Path, *, out: Path, resume: bool, processes: evaluation.EvaluationProcesses) -> Iterator[None]:
+def open_run(run: Path, *, out: Path, resume: bool, processes: ProcessGroup) -> Iterator[None]:
     """Lock a run's folder for the block; if several processes train the run, the first holds the lock.
 
     Args:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.processes import EvaluationProcesses
 from degla.files import LineFile, whole_file, write_json
 from degla.model.runs import latest_checkpoint
 from degla.pages.words import rate
 from degla.parse import open_file, parse_json
+from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
 
 log = logging.getLogger("degla.train")
@@ -180,7 +180,7 @@ class FiniteWatch:
 
 
 @contextmanager
-def explain_nonfinite(run: Path, *, processes: EvaluationProcesses, steps_per_epoch: int) -> Iterator[None]:
+def explain_nonfinite(run: Path, *, processes: ProcessGroup, steps_per_epoch: int) -> Iterator[None]:
     """Report a loss that was not finite: write the ids of its batch to a file, and say what to do.
 
     Args:

@@ -124,7 +124,7 @@ def _joined(
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
     report.require(count, flag=data.flag("negatives_per_caption"))
-    if not verbose or Processes.current().rank:
+    if not (verbose and Processes.current().first):
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
     report.tell()
     _tell_unread(data, reads)

@@ -19,7 +19,6 @@ from torch import Tensor
 from degla.config.fields import to_record
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.trainings import Trainings
 from degla.export.card import try_checkpoint_card
 from degla.model import linear_kernel
@@ -95,19 +94,18 @@ class RunState:
         self.watch.look()
         if self.mirror is not None:
             self.mirror.wait()
-        folder = self.run / f"step-{step}"
+        folder, processes = self.run / f"step-{step}", self.trainer.processes
         if step == self._last_step:
-            if self.trainer.accelerator.is_main_process:
+            if processes.first:
                 amend_state(folder, best=best, ended=ended)
                 self._look_after(best)
             self.trainer.accelerator.wait_for_everyone()
             return folder
-        processes = self.trainer.processes
-        states = EvaluationProcesses(processes.rank, processes.count).together(random_state)
+        states = processes.together(random_state)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         optimizer_state = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.whole(everywhere=False) as (encoder, teacher):
-            if self.trainer.accelerator.is_main_process:
+            if processes.first:
                 scaler, model = self.trainer.accelerator.scaler, self.model_of(encoder)
                 save_checkpoint(
                     folder,
@@ -192,7 +190,7 @@ class RunState:
         if rank < len(tensors["random"]):
             set_random_state(tensors["random"][rank])
         self._last_step = state.step
-        if self.trainer.accelerator.is_main_process and not (folder / CARD_NAME).exists():
+        if self.trainer.processes.first and not (folder / CARD_NAME).exists():
             try_checkpoint_card(folder)  # A kill came between the checkpoint and its card.
         return state.step
 

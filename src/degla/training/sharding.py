@@ -107,7 +107,7 @@ class Sharding:
         Args:
             everywhere: if False, only the first process gets the weights.
         """
-        keep = everywhere or self.processes.rank == 0
+        keep = everywhere or self.processes.first
         pairs = [(self._twin, self.encoder)]
         if self.teacher is not None and self._teacher_twin is not None:
             pairs.append((self._teacher_twin.encoder, self.teacher.encoder))
@@ -135,7 +135,7 @@ class Sharding:
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the optimiser state as it would be without sharding; all processes must call it."""
-        keep = self.processes.rank == 0
+        keep = self.processes.first
         state = optimizer.state_dict()
         moments = {
             number: {name: _gathered(value, keep=keep) for name, value in values.items()}

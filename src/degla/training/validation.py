@@ -14,12 +14,12 @@ from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.choice import TradeOff, require_score, trade_off
-from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions
 from degla.files import LineFile, write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
 from degla.pages.words import counted
+from degla.processes import ProcessGroup
 from degla.training.metrics import lines_up_to
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Validation:
     run: Path
     label: str
     seed: int
-    processes: EvaluationProcesses
+    processes: ProcessGroup
     best: str | None = field(default=None, init=False)
     """Name of the best checkpoint among those within the limit on forgetting."""
     ended: str | None = field(default=None, init=False)

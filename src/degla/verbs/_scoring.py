@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from degla.errors import InputError
-from degla.evaluation.processes import first_process
 from degla.files import cache_folder, require_writable, write_text
 from degla.pages.words import counted
+from degla.processes import first_process
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import require_least
 from degla.verbs._terminal import show, tell
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from degla.evaluation.cache import DiskCache
-    from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.questions import BenchmarkQuestions
     from degla.evaluation.run import Evaluation
     from degla.model.encoder import Encoder
+    from degla.processes import ProcessGroup
     from degla.records import Record
 
 Result = TypeVar("Result", bound="Record")
@@ -171,15 +171,15 @@ def device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def evaluation(arguments: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
+def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = None) -> Iterator[Evaluation]:
     """Yield the evaluation that the arguments describe, with its embedding cache."""
     check_questions(arguments)
     require_least(arguments, "images_per_batch", "texts_per_batch", "workers", least=0)
 
-    from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all
+    from degla.processes import ProcessGroup
 
-    processes = processes or EvaluationProcesses()
+    processes = processes or ProcessGroup()
     with open_cache_of(arguments) as cache:
         yield Evaluation(
             arguments.benchmarks,

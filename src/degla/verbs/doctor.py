@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from degla.evaluation.processes import first_process
+from degla.processes import first_process
 from degla.verbs._terminal import print_json
 from degla.verbs._training import configure
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.evaluation.processes import first_process
 from degla.files import spare_inputs
+from degla.processes import first_process
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
 from degla.verbs._terminal import show, tell
 
@@ -67,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from degla.evaluation.golden import compare_verdicts, read_verdicts
     from degla.evaluation.models import check_precision
-    from degla.evaluation.processes import joined_processes
     from degla.evaluation.regions import Regions
     from degla.evaluation.results import items_name, save_result, spare_results
     from degla.evaluation.terminal import render_result
+    from degla.processes import joined_processes
 
     check_precision(arguments.models, arguments.precision)
     _check_labels(arguments)

@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.evaluation.processes import first_process
+from degla.processes import first_process
 from degla.remote import address_of
 from degla.shelf import RECIPES
 from degla.verbs._training import PRINT, configure, help_topic

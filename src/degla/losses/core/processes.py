@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from degla.losses.core.partition import refuse_second_derivative
+from degla.processes import ProcessGroup
 
 
 class _Gather(torch.autograd.Function):
@@ -34,20 +35,13 @@ class _Gather(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Processes:
-    """The number of processes that share the global batch, and the rank of this one.
+class Processes(ProcessGroup):
+    """The processes that share the global batch.
 
     To make gradients independent of the number of processes, every process computes the share of the loss that
     belongs to its own rows, times `count`, divided by the number of rows of *all* processes. Averaging the gradients
     over processes, as data-parallel training does, then gives the gradient of the global mean.
-
-    Attributes:
-        count: number of processes, 1 without distribution.
-        rank: rank of this process.
     """
-
-    count: int = 1
-    rank: int = 0
 
     @classmethod
     def current(cls) -> Processes:

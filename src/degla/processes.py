@@ -1,4 +1,4 @@
-"""Share one evaluation among several processes: split work, gather results, report errors once."""
+"""The processes of one job: split work, gather results, report errors once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SECONDS_TO_REPORT: Final = 1.0
 
 
 @dataclass(frozen=True)
-class EvaluationProcesses:
-    """The processes of one evaluation, and this process's rank.
+class ProcessGroup:
+    """The processes of one job, and this process's rank.
 
     Attributes:
-        rank: rank of this process; rank 0 keeps the cache, scores and writes.
-        count: number of processes.
+        rank: rank of this process; rank 0 keeps caches, scores and writes.
+        count: number of processes, 1 without distribution.
     """
 
     rank: int = 0
@@ -39,7 +39,7 @@ class EvaluationProcesses:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that keeps the cache, scores and writes."""
+        """Whether this is the process that keeps caches, scores and writes."""
         return self.rank == 0
 
     def share(self, work: Sequence[Value]) -> Sequence[Value]:
@@ -112,7 +112,7 @@ class EvaluationProcesses:
 
 
 @contextlib.contextmanager
-def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[EvaluationProcesses]:
+def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started for the duration of the block; a single process if it started none.
 
     They communicate over `gloo`: rows are small, whatever device computed them.
@@ -121,7 +121,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
         InputError: torchrun's environment variables are incomplete.
     """
     if started_processes(environment) == 1:
-        yield EvaluationProcesses()
+        yield ProcessGroup()
         return
     import torch.distributed as dist
 
@@ -135,7 +135,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         with reported_once():
-            yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
+            yield ProcessGroup(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
