@@ -18,10 +18,13 @@ from functools import partial
 from itertools import compress
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.backends import cudnn
 
 from degla.allowance import main_memory, usable_cores
 from degla.errors import DeglaError
@@ -29,16 +32,14 @@ from degla.evaluation.cache import Cache
 from degla.evaluation.image_files import ImageFiles, decode_item, read_image_file
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.model import linear_kernel
+from degla.model.encoder import Encoder, send
+from degla.model.tokenizer import are_cut
 from degla.pages.words import counted
 from degla.parse import cut_short
 from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from degla.model.encoder import Encoder
 
 _log = logging.getLogger(__name__)
 
@@ -109,22 +110,14 @@ class Embedder:
             InputError: an image cannot be read, or a crop lies outside its image.
             DeglaError: the model returns a wrong number of rows.
         """
-        import torch
-
-        from degla.model.linear_kernel import LinearKernel, is_faster
-
-        on_processor = torch.device(self.encoder.device).type == "cpu"
-        kernel = LinearKernel() if on_processor and is_faster() else contextlib.nullcontext()
+        faster = torch.device(self.encoder.device).type == "cpu" and linear_kernel.is_faster()
+        kernel = linear_kernel.LinearKernel() if faster else contextlib.nullcontext()
         with kernel, forward_only(self.encoder):
             image_row, image_rows, digests = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
         return EmbeddedItems(image_rows, image_row, text_rows, text_row, digests)
 
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows, dict[str, str]]:
-        import torch
-
-        from degla.model.encoder import send
-
         with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="degla-image") as pool:
             try:
                 files = ImageFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
@@ -219,10 +212,6 @@ class Embedder:
         return pixels
 
     def _texts(self, texts: list[str]) -> tuple[dict[str, int], EmbeddingRows]:
-        import torch
-
-        from degla.model.encoder import send
-
         tokens: list[NDArray[np.int64]] = []
         for start in range(0, len(texts), 4096):
             block = self.encoder.tokenize(texts[start : start + 4096])
@@ -257,8 +246,6 @@ class Embedder:
 
     def _tell_cut(self, full: list[str]) -> None:
         """Warn of texts whose ends are not read, among those with as many tokens as the encoder takes."""
-        from degla.model.tokenizer import are_cut
-
         if not (full and self.processes.first):
             return
         cut = dict.fromkeys(compress(full, are_cut(self.encoder.tokenize, full)))
@@ -308,8 +295,6 @@ def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:
     """Start copying rows to main memory, in float32; the returned function waits for them."""
-    import torch
-
     # Always copy: a model may reuse this memory for its next rows.
     rows = rows.detach().to(torch.float32, copy=True)
     if rows.device.type != "cuda":
@@ -326,8 +311,6 @@ def _fetched(rows: Tensor) -> Callable[[], Tensor]:
 
 
 def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[object]:
-    import torch
-
     if not takes_precision(encoder):
         return contextlib.nullcontext()
     dtype = torch.float16 if encoder.precision == "fp16" else torch.bfloat16
@@ -338,8 +321,6 @@ def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[obje
 @contextlib.contextmanager
 def _whole_convolutions() -> Iterator[None]:
     """On a GPU PyTorch computes convolutions of float32, such as those of an image's patches, in TF32 by default."""
-    from torch.backends import cudnn
-
     # From version 2.9 on, which refuses to read the older setting in a program that uses its new ones.
     conv: Any = getattr(cudnn, "conv", None)
     place, name, whole = (cudnn, "allow_tf32", False) if conv is None else (conv, "fp32_precision", "ieee")
@@ -358,8 +339,6 @@ def _nothing() -> EmbeddingRows:
 @contextlib.contextmanager
 def forward_only(encoder: EmbeddingModel) -> Iterator[None]:
     """Compute embeddings as evaluation does, whatever mode, autocast or settings the caller has; then restore these."""
-    import torch
-
     with _evaluating(encoder), torch.inference_mode(), _autocast(encoder), _whole_convolutions():
         yield
 
@@ -403,8 +382,6 @@ def open_images(
         name: of the task.
         size: batch size; 0: 32 on a CPU, else 128.
     """
-    import torch
-
     size = size or (32 if encoder.device.type == "cpu" else 128)
     with progress.task(name, len(numbers)) as advance:
         for start in range(0, len(numbers), size):
