@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from degla.shelf import LOSSES, class_name
 
 if TYPE_CHECKING:  # For type checkers, which take `as` for export; what is not listed works all the same.
-    from degla.inputs import LossTensors as LossTensors
     from degla.losses.class_contrast import ClassContrast as ClassContrast
     from degla.losses.concept_attention import ConceptAttention as ConceptAttention
     from degla.losses.concept_sigmoid import ConceptSigmoid as ConceptSigmoid
     from degla.losses.contextual_contrast import ContextualContrast as ContextualContrast
     from degla.losses.contrastive import Contrastive as Contrastive
-    from degla.losses.core.embeddings import Embeddings as Embeddings
-    from degla.losses.core.embeddings import Target as Target
-    from degla.losses.core.objective import Loss as Loss
-    from degla.losses.core.objective import Objective as Objective
-    from degla.losses.core.objective import StatefulLoss as StatefulLoss
-    from degla.losses.core.objective import losses_by_name as losses_by_name
+    from degla.losses.core import Embeddings as Embeddings
+    from degla.losses.core import Loss as Loss
+    from degla.losses.core import LossTensors as LossTensors
+    from degla.losses.core import Objective as Objective
+    from degla.losses.core import StatefulLoss as StatefulLoss
+    from degla.losses.core import Target as Target
+    from degla.losses.core import losses_by_name as losses_by_name
     from degla.losses.cross_modal_rank import CrossModalRank as CrossModalRank
     from degla.losses.dense_grounded import DenseGrounded as DenseGrounded
     from degla.losses.distractor import Distractor as Distractor
@@ -55,15 +55,7 @@ if TYPE_CHECKING:  # For type checkers, which take `as` for export; what is not 
     from degla.losses.unit_contrast import UnitContrast as UnitContrast
     from degla.losses.view_contrast import ViewContrast as ViewContrast
 
-_CORE = {
-    "Embeddings": "degla.losses.core.embeddings",
-    "Loss": "degla.losses.core.objective",
-    "LossTensors": "degla.inputs",
-    "Objective": "degla.losses.core.objective",
-    "StatefulLoss": "degla.losses.core.objective",
-    "Target": "degla.losses.core.embeddings",
-    "losses_by_name": "degla.losses.core.objective",
-}
+_CORE = ("Embeddings", "Loss", "LossTensors", "Objective", "StatefulLoss", "Target", "losses_by_name")
 
 
 def _losses() -> dict[str, str]:
@@ -75,7 +67,7 @@ __all__ = [*_CORE, *_losses()]
 
 def __getattr__(name: str) -> Any:
     """Import a loss on first access, so that listing the losses does not need torch."""
-    place = (_losses() | _CORE).get(name)
+    place = "degla.losses.core" if name in _CORE else _losses().get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(place), name)

@@ -27,13 +27,8 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 """File names of transformers tokenizers."""
 VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
+    "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
 """The files among them that contain a vocabulary."""
 
 _OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
