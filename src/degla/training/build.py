@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from dataclasses import replace
@@ -256,12 +255,6 @@ def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
     predictor.to(encoder.device)
     encoder.read_masked_as(predictor.mask_token)
     return predictor
-
-
-def copy_of_start(config: TrainConfig, encoder: Encoder) -> Encoder | None:
-    """Return a copy of the model before training if the run keeps its average with the student, else None."""
-    # In CPU memory: it is read only for checkpoints and evaluations.
-    return copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
 
 
 def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objective:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,11 @@ from degla.passwords import without_passwords
 from degla.processes import ProcessGroup, reported_once
 from degla.remote import address_of, display_path, forget
 from degla.stopping import SIGNALS, Interruption
-from degla.training.build import build_trainer, copy_of_start, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, explain_nonfinite
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import PairSource, extra_data, image_sizes, read_pairs
-from degla.training.runstate import RunState, own_state, seed_everything
+from degla.training.runstate import RunState, restored_state, seed_everything
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")
@@ -82,7 +83,7 @@ class TrainResult:
 
 
 @torch.inference_mode(False)  # A notebook may have disabled gradients.
-@own_state()
+@restored_state()
 def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 
@@ -153,7 +154,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
     validation.warn_if_never_due(steps)
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
-    start = copy_of_start(config, encoder)
+    # The average with the student is made of it. In CPU memory: it is read only for checkpoints and evaluations.
+    start = copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
     earlier = recorded or processes.from_first(lambda: trainings_of(config.model))
     sizes = {} if newest else processes.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
@@ -163,9 +165,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     watch, counts = FiniteWatch(), data_counts(pairs.dataset)
     state = RunState(
         run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
-        image_sizes=sizes, counts=counts,
+        image_sizes=sizes, counts=counts, mirror=mirror,
     )  # fmt: skip
-    state.mirror = mirror
     if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
         seed_everything(seed + processes.rank)
     first = step = state.load() if resume else 0
@@ -191,7 +192,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
                 ends, passed = step == steps, step % per_epoch == 0
                 scored = validation.due(step, end=ends or passed)
                 if scored or metrics.due(step):
-                    watch.look()
+                    watch.check()
                 metrics.record(step, epoch=epoch, values=values)
                 if scored:
                     with state.whole() as (student, _):

@@ -150,20 +150,20 @@ class NonFiniteLossError(DeglaError):
 
 
 class FiniteWatch:
-    """Collects losses on their device until `look` checks them."""
+    """Collects losses on their device until `check` reads them."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[int, tuple[str, ...]]] = []
         self._losses: list[Tensor] = []
 
     def note(self, step: int, *, loss: Tensor, ids: tuple[str, ...]) -> None:
-        """Store the loss of step number `step` (from 1), the same on all processes; `look` if there are many."""
+        """Store the loss of step number `step` (from 1), the same on all processes; `check` if there are many."""
         self._steps.append((step, ids))
         self._losses.append(loss)
         if len(self._losses) >= _MOST_LOSSES:
-            self.look()
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check all stored losses at once; call it before writing anything that a bad step may have changed.
 
         Raises:

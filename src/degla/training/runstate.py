@@ -50,20 +50,19 @@ class RunState:
         data: digests of the training rows by column; see `data_digests`.
         image_sizes: see `degla.training.rows.image_sizes`; a resumed run uses those of its checkpoint.
         counts: numbers of training rows, for the model card; see `data_counts`.
+        mirror: copies checkpoints elsewhere.
     """
 
     def __init__(
         self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
         base: str | None, earlier: Trainings, data: Mapping[str, str], image_sizes: Mapping[str, str],
-        counts: Mapping[str, int],
+        counts: Mapping[str, int], mirror: RunMirror,
     ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
-        self.watch, self.start, self._base, self.earlier = watch, start, base, earlier
+        self.watch, self.start, self._base, self.earlier, self.mirror = watch, start, base, earlier, mirror
         self._image_sizes = dict(image_sizes)
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
-        self.mirror: RunMirror | None = None
-        """Copies checkpoints elsewhere."""
         self._last_step: int | None = None  # Step of the checkpoint loaded or written last.
 
     def due(self, step: int) -> bool:
@@ -91,14 +90,13 @@ class RunState:
         Raises:
             NonFiniteLossError: a loss since the last check was not finite; nothing is written.
         """
-        self.watch.look()
-        if self.mirror is not None:
-            self.mirror.wait()
+        self.watch.check()
+        self.mirror.wait()
         folder, processes = self.run / f"step-{step}", self.trainer.processes
         if step == self._last_step:
             if processes.first:
                 amend_state(folder, best=best, ended=ended)
-                self._look_after(best)
+                self._link_and_prune(best)
             self.trainer.accelerator.wait_for_everyone()
             return folder
         states = processes.together(random_state)
@@ -137,16 +135,15 @@ class RunState:
                     model=None if model is encoder else model,
                 )
                 try_checkpoint_card(folder)
-                self._look_after(best)
+                self._link_and_prune(best)
         self.trainer.accelerator.wait_for_everyone()
         self._saved, self._last_step = time.monotonic(), step
         return folder
 
-    def _look_after(self, best: str | None) -> None:
+    def _link_and_prune(self, best: str | None) -> None:
         point_to_best(self.run, best)
         remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
-        if self.mirror is not None:
-            self.mirror.copy()
+        self.mirror.copy()
 
     def load(self) -> int:
         """Load the newest checkpoint; return its step. Batches are a function of the seed and the step's number.
@@ -245,7 +242,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def own_state() -> Iterator[None]:
+def restored_state() -> Iterator[None]:
     """Let the block seed generators, set up accelerate and start a process group; restore the caller's own."""
     before, grouped = random_state(), _has_group()
     settings: list[tuple[Any, dict[str, Any]]] = [

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.passwords import without_passwords
-from degla.processes import parsed_once
 from degla.shelf import RECIPES, did_you_mean
 from degla.verbs._terminal import tell
 from degla.verbs.explain import ALL
