@@ -309,7 +309,7 @@ def evaluate(
     Raises:
         InputError: a benchmark is unknown, or files are missing or wrong.
     """
-    from degla.evaluation.results import check_result_name, save_result, spare_results
+    from degla.evaluation.results import check_result_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.run import Evaluation, ask_all
     from degla.files import require_writable
 
@@ -320,7 +320,7 @@ def evaluate(
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
-        spare_results(Path(out), models=[name], benchmarks=benchmarks)
+        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=benchmarks)
         require_writable(Path(out))
     # Data come before models: a wrong folder is reported before anything is downloaded.
     questions = ask_all(benchmarks, root, allow_missing=allow_missing)

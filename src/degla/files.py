@@ -187,7 +187,7 @@ def require_writable(path: Path) -> None:
     raise InputError(f"{path}: cannot be written: {reason}. Choose another --out.")
 
 
-def spare_inputs(out: Path, *inputs: Path | None) -> None:
+def refuse_to_overwrite_inputs(out: Path, *inputs: Path | None) -> None:
     """Check that an output file is not one of the input files.
 
     Raises:

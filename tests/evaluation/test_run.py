@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.embed import Embedder
-from degla.evaluation.results import load_result, save_result, spare_results
+from degla.evaluation.results import load_result, refuse_to_overwrite_results, save_result
 from degla.evaluation.run import Evaluation
 from degla.records import ItemImage
 from degla.results import Result
@@ -54,9 +54,9 @@ def test_a_result_has_no_password_of_an_address(small_root: Path, tmp_path: Path
     result = run(encoder, small_root)
     assert (result.model.name, result.model.label) == ("sftp://host/run",) * 2
     save_result(result, out := tmp_path / "result.json")
-    spare_results(out, models=[encoder.name], benchmarks=["small"])
+    refuse_to_overwrite_results(out, models=[encoder.name], benchmarks=["small"])
     with pytest.raises(InputError, match="would be lost"):
-        spare_results(out, models=["sftp://me:secret@host/other"], benchmarks=["small"])
+        refuse_to_overwrite_results(out, models=["sftp://me:secret@host/other"], benchmarks=["small"])
 
 
 def test_result_says_where_it_comes_from(small_root: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_tower_reads_the_kept_patches_at_their_places(teacher: Teacher) -> N
 
 def test_the_teacher_tells_embedding_and_significance_by_one_pass(teacher: Teacher) -> None:
     images = _images()
-    raw, scores = teacher.look(images)
+    raw, scores = teacher.patch_significance(images)
     torch.testing.assert_close(raw, teacher.encode_raw_images(images), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(len(images)))
     assert scores.shape == (len(images), PATCHES) and not scores.requires_grad
@@ -118,7 +118,7 @@ def test_each_row_of_each_kind_of_image_has_a_seed_of_its_own() -> None:
 
 def test_a_cold_draw_leaves_out_what_the_teacher_attends_to(teacher: Teacher) -> None:
     images = _images(6)
-    part, order = [_part(slice(0, 6), images)], teacher.look(images)[1].argsort(dim=1)
+    part, order = [_part(slice(0, 6), images)], teacher.patch_significance(images)[1].argsort(dim=1)
     for by, expected in (("attention", order[:, :8]), ("low_attention", order[:, 8:])):
         views = Views(ViewsConfig(left_out=0.5, by=by, temperature=1e-9), PATCHES, Processes(), seed=0)
         assert torch.equal(_kept(views, part, teacher), expected.sort(dim=1).values)

@@ -202,7 +202,7 @@ def items_name(path: Path) -> Path:
     return path.with_name(f"{path.stem}.items.jsonl")
 
 
-def spare_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
+def refuse_to_overwrite_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
     """Refuse to overwrite results of other models or benchmarks; log when the same ones are replaced.
 
     Args:

@@ -88,7 +88,7 @@ class Teacher(nn.Module):
         return rows
 
     @torch.no_grad()
-    def look(
+    def patch_significance(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches"]]:
         """Return embeddings of images before normalisation and the significance of each patch, in one pass.

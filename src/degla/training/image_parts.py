@@ -77,7 +77,7 @@ class Views:
             noise = self._noise(part, rows=size, number=number)
             scores = noise
             if teacher is not None and self.config.by != "random":
-                rows, scores = teacher.look(part.image)
+                rows, scores = teacher.patch_significance(part.image)
                 raw.append(rows)
             keys = sampling_keys(scores, noise, temperature=temperature, by=_BY[self.config.by])
             views.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))

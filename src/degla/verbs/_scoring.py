@@ -105,12 +105,12 @@ def measure_networks(
     Returns:
         The exit status.
     """
-    from degla.evaluation.results import spare_results
+    from degla.evaluation.results import refuse_to_overwrite_results
     from degla.evaluation.run import ask_all
     from degla.model.load import load_encoder
 
     if arguments.out is not None:
-        spare_results(arguments.out, models=arguments.models, benchmarks=arguments.benchmarks)
+        refuse_to_overwrite_results(arguments.out, models=arguments.models, benchmarks=arguments.benchmarks)
     # Before any model is loaded.
     questions = ask_all(arguments.benchmarks, arguments.root, allow_missing=arguments.allow_missing)
     require(questions)

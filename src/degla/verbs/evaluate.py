@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import spare_inputs
+from degla.files import refuse_to_overwrite_inputs
 from degla.processes import first_process
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
 from degla.verbs._terminal import show, tell
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.evaluation.golden import compare_verdicts, read_verdicts
     from degla.evaluation.models import check_precision
     from degla.evaluation.regions import Regions
-    from degla.evaluation.results import items_name, save_result, spare_results
+    from degla.evaluation.results import items_name, save_result, refuse_to_overwrite_results
     from degla.evaluation.terminal import render_result
     from degla.processes import joined_processes
 
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if first_process():  # Other ranks write nothing.
         for name, out in zip(arguments.models, outs, strict=True):
-            spare_results(out, models=[name], benchmarks=arguments.benchmarks)
-            spare_inputs(items_name(out), arguments.compare_verdicts)
+            refuse_to_overwrite_results(out, models=[name], benchmarks=arguments.benchmarks)
+            refuse_to_overwrite_inputs(items_name(out), arguments.compare_verdicts)
     verdicts = list(read_verdicts(arguments.compare_verdicts)) if arguments.compare_verdicts is not None else []
     if arguments.compare_verdicts is not None and not verdicts:
         raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")

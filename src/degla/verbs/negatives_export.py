@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.files import spare_inputs
+from degla.files import refuse_to_overwrite_inputs
 from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_flags, require_ending
 from degla.verbs._terminal import answer, tell
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
-    spare_inputs(arguments.out, arguments.file, arguments.captions, arguments.neighbours)
+    refuse_to_overwrite_inputs(arguments.out, arguments.file, arguments.captions, arguments.neighbours)
     if arguments.to != "csv":
         refuse_flags(arguments, "images", "neighbours", why="requires --to csv; this is --to degla-json.")
         require_ending(arguments.out, (".json",), what="one JSON document")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import spare_inputs, write_json
+from degla.files import refuse_to_overwrite_inputs, write_json
 from degla.pages.words import counted
 from degla.verbs._arguments import (
     captions_of,
@@ -103,7 +103,7 @@ def _check(arguments: argparse.Namespace) -> None:
         require_folder(arguments.images, "of images (--images)")
     if arguments.margin is not None and not isfinite(arguments.margin):
         raise InputError(f"--margin is {arguments.margin}; it must be a finite number, such as 0.01.")
-    spare_inputs(arguments.out, arguments.file, arguments.captions)
+    refuse_to_overwrite_inputs(arguments.out, arguments.file, arguments.captions)
     model_source(arguments)  # Its flags are checked before any model is loaded.
 
 

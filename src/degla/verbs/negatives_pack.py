@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.files import spare_inputs
+from degla.files import refuse_to_overwrite_inputs
 from degla.verbs._terminal import answer, tell
 
 
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.files.pack import pack
 
-    spare_inputs(arguments.out, arguments.file)
+    refuse_to_overwrite_inputs(arguments.out, arguments.file)
     summary = pack(read_negatives(arguments.file), arguments.out, source=arguments.file, refused=arguments.all)
     answer(arguments, summary.plain, lambda: tell(f"written: {arguments.out}: {summary.sentence()}"))
     return 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.files import require_writable, spare_inputs
+from degla.files import refuse_to_overwrite_inputs, require_writable
 from degla.pages.words import counted, printable
 from degla.verbs._arguments import (
     captions_of,
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet is not None:
         require_ending(arguments.sheet, tsv.ENDINGS, what="a tab-separated table", flag="--sheet")
     if arguments.out is not None:
-        spare_inputs(arguments.out, *arguments.files, arguments.captions)
+        refuse_to_overwrite_inputs(arguments.out, *arguments.files, arguments.captions)
         require_ending(arguments.out, (".html",), what="an HTML page")
         require_writable(arguments.out)
     with CaptionIndex(captions_of(arguments)) as captions:

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from degla.files import spare_inputs
+from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.verbs._arguments import (
     captions_of,
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_jsonl(arguments.out)
     require_folder(arguments.images, "of images (--images)")
     require_folder(arguments.out.parent, "to write to (--out)")
-    spare_inputs(arguments.out, arguments.captions)
+    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
     captions = list(captions_of(arguments))
 
     from degla.model.load import load_encoder

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from degla.errors import InputError
-from degla.files import cannot_write, spare_inputs, whole_folder
+from degla.files import cannot_write, refuse_to_overwrite_inputs, whole_folder
 from degla.pages.words import counted, duration
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.remote import address_of, display_path
 from degla.shelf import LOSSES
 from degla.verbs._arguments import (
@@ -29,9 +30,6 @@ from degla.verbs._arguments import (
     require_jsonl,
 )
 from degla.verbs._terminal import tell
-
-if TYPE_CHECKING:
-    from degla.records import CaptionRecord
 
 _MAKERS = {
     "split": "the captions of a random fifth of the images (at most 1,000), to evaluate on, and all others: "
@@ -84,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
     require_folder(arguments.out.parent, "to write to (--out)")
-    spare_inputs(arguments.out, arguments.captions)
+    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
     own = () if arguments.maker in ("presence", "composites") else _own_columns()
@@ -111,8 +109,6 @@ def _with_a_warning(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord
 
 
 def _read(maker: str) -> tuple[str, ...]:
-    from degla.records import OPTIONAL_FIELDS
-
     return {"presence": (), "composites": ("positives",)}.get(maker, OPTIONAL_FIELDS)
 
 
@@ -177,7 +173,6 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     from degla.data.containers import one_image_per_picture
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
-    from degla.records import write_jsonl
 
     rows = list(captions)
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
@@ -199,7 +194,6 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
 
 def _presence(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
-    from degla.records import write_jsonl
 
     captions = list(captions)
     contents = survey(captions, seed=arguments.seed)
@@ -218,7 +212,6 @@ def _presence(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) 
 def _units(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.units import with_units
     from degla.negatives.written import UnitWriter
-    from degla.records import write_jsonl
 
     units, foils = 0, 0
 
@@ -239,7 +232,6 @@ def _units(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
 def _contexts(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.negatives.units import with_contexts
     from degla.negatives.written import ContextWriter
-    from degla.records import write_jsonl
 
     captions = list(captions)
     with model_with_replies(arguments) as opened:
@@ -256,7 +248,6 @@ def _contexts(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) 
 def _composites(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.data.composites import composites
     from degla.data.decoding import MAX_PIXELS
-    from degla.records import write_jsonl
 
     if arguments.images is None:
         raise InputError("composites need the folder that image paths are relative to (--images).")
