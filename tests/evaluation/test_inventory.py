@@ -13,7 +13,8 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.questions import ask, take_inventory
+from degla.evaluation.inventory import take_inventory
+from degla.evaluation.questions import ask
 from degla.shelf import BENCHMARKS
 from tests.evaluation.conftest import SMALL
 from tests.official import SHARED

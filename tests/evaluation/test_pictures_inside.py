@@ -19,9 +19,9 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmarks import bivlc, vismin
 from degla.evaluation.forms import square_question
 from degla.evaluation.image_files import has_image, read_image_file, size_of, thumbnail
+from degla.evaluation.inventory import take_inventory
 from degla.evaluation.item_difference import lead_over
 from degla.evaluation.overlap import TrainingImages, find_leakage
-from degla.evaluation.questions import take_inventory
 from degla.evaluation.results import save_result
 from degla.evaluation.verdicts import Judged, order_blind
 from degla.records import ItemImage, PairItem

@@ -49,7 +49,7 @@ class Fetched:
     note: str = ""
 
 
-def look(sources: Mapping[str, FileSource], root: Path) -> list[Fetched]:
+def inspect_files(sources: Mapping[str, FileSource], root: Path) -> list[Fetched]:
     """Return which sources are present; nothing is fetched or written."""
     return [_fetched(name, source, _state(name, source, root)) for name, source in sources.items()]
 

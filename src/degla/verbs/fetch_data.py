@@ -33,7 +33,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from degla.fetch.fetch import as_json, fetch_all, look
+    from degla.fetch.fetch import as_json, fetch_all, inspect_files
     from degla.fetch.sources import read_sources
 
     sources = read_sources(arguments.sources)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         files |= sources.of(name)
     if arguments.dry_run:
         refuse_flags(arguments, "no_archives", why="has no effect: --dry-run downloads nothing.")
-        results = look(files, arguments.root)
+        results = inspect_files(files, arguments.root)
     else:
         results = list(
             fetch_all(files, arguments.root, skip_archives=arguments.no_archives, show=not arguments.json, tell=tell)
@@ -108,7 +108,7 @@ def _state_words(row: Fetched) -> str:
 
 def _tell_benchmarks(sources: Sources, names: list[str], root: Path) -> None:
     """Print what is present of the benchmarks among the names, counted by their own readers."""
-    from degla.evaluation.questions import take_inventory
+    from degla.evaluation.inventory import take_inventory
 
     members = {member for name in names for member in (name, *sources.sets[name])}
     for row in take_inventory(root, names=[name for name in BENCHMARKS.names() if name in members]):

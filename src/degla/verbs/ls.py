@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ls_inventory(arguments: argparse.Namespace) -> int:
-    from degla.evaluation.questions import render_inventory, take_inventory
+    from degla.evaluation.inventory import render_inventory, take_inventory
 
     rows = take_inventory(arguments.root)
     answer(arguments, lambda: [row.model_dump() for row in rows], lambda: show(render_inventory(rows)))
