@@ -37,7 +37,7 @@ from degla.study.workers import ClusterWorkers, open_cluster, run_jobs
 from tests.evaluation.shelf_contract import paint
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, UnsteadyModel, many, records, rows_of, run, varied
-from tests.study.test_workers import Watcher
+from tests.study.test_workers import pass_by
 
 RULES = ("replace_nouns", "swap_nouns")
 
@@ -207,18 +207,6 @@ def study_work(job: tuple[str, Path]) -> tuple[str, str]:
     return what, str(Path.cwd())
 
 
-class Stopping(Watcher):
-    """Asks the command to stop once a job waits."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def look(self, running: Sequence[int]) -> None:
-        if (self.folder / "waiting").exists():
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
 ) -> None:
@@ -226,27 +214,32 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
     with open_cluster(study_work, folder=Path(), processes=2) as workers:
         jobs = [("die once", tmp_path), ("break", tmp_path), ("fine", tmp_path)]
-        watcher = Watcher()
+        seen: list[int] = []
         (lost, broken, fine), stopped = run_jobs(
-            study_work, jobs, processes=workers.size, watcher=watcher, workers=workers
+            study_work, jobs, processes=workers.size, ended=lambda number, end: seen.append(number), workers=workers
         )
-        assert stopped == "" and sorted(watcher.seen) == [0, 1, 2] and workers.size == 2
+        assert stopped == "" and sorted(seen) == [0, 1, 2] and workers.size == 2
         assert lost is not None and lost.value == ("die once", str(tmp_path)) and (tmp_path / "died").exists()
         assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
         assert fine is not None and fine.value == ("fine", str(tmp_path))
         far = ClusterWorkers(ray_cluster, study_work, folder=tmp_path / "not shared", size=1, gpus=0)
-        (unseen,), _ = run_jobs(study_work, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
+        (unseen,), _ = run_jobs(study_work, [("fine", tmp_path)], processes=1, ended=pass_by, workers=far)
         assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under the same path.")
         (tmp_path / "only_here.py").write_text("def work(job): return job")
         with monkeypatch.context() as patch:
             patch.syspath_prepend(tmp_path)
             missing = importlib.import_module("only_here").work
         far = ClusterWorkers(ray_cluster, missing, folder=tmp_path, size=1, gpus=0)
-        (lacking,), _ = run_jobs(missing, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
+        (lacking,), _ = run_jobs(missing, [("fine", tmp_path)], processes=1, ended=pass_by, workers=far)
         assert lacking is not None and "Traceback" in lacking.details
         assert lacking.error == "Ray could not run it: ModuleNotFoundError: No module named 'only_here'"
+
+        def look(running: Sequence[int]) -> None:
+            if (tmp_path / "waiting").exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+
         ends, stopped = run_jobs(
-            study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
+            study_work, [("wait", tmp_path)], processes=1, ended=pass_by, look=look, workers=workers
         )
         assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()
 

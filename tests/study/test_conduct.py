@@ -174,7 +174,7 @@ def of_images(
         shutil.copy(tiny_pairs["images"] / f"00{number}.png", root / f"class {number}" / "a.png")
     (root / "class 2" / "a.png").write_bytes((root / "class 2" / "a.png").read_bytes() + b" ")
 
-    def one_by_one(work: Any, jobs: Any, *, watcher: Any, **_: Any) -> Any:
+    def one_by_one(work: Any, jobs: Any, *, ended: Any, **_: Any) -> Any:
         ends = []
         for job in jobs:
             try:
@@ -182,7 +182,7 @@ def of_images(
             except DeglaError as error:
                 ends.append(Ended(error=str(error)))
         for number, end in enumerate(ends):
-            watcher.ended(number, end)
+            ended(number, end)
         return ends, ""
 
     monkeypatch.setattr("degla.study.conduct.run_jobs", one_by_one)

@@ -47,26 +47,18 @@ def work(job: tuple[str, float]) -> tuple[str, int]:
 def be_killed(folder: Path) -> None:
     """A study's process: its workers hang until somebody kills it."""
     os.chdir(folder)
-    run_jobs(work, [("hang", 0)], processes=1, watcher=Watcher(), folder_lock=lock(folder))
+    run_jobs(work, [("hang", 0)], processes=1, ended=pass_by, folder_lock=lock(folder))
 
 
-class Watcher:
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-        self.looked: set[int] = set()
-
-    def look(self, running: Sequence[int]) -> None:
-        self.looked |= set(running)
-
-    def ended(self, number: int, end: Ended[Any]) -> None:
-        self.seen.append(number)
+def pass_by(number: int, end: Ended[Any]) -> None:
+    pass
 
 
 def test_failures_and_deaths_stop_nothing_else() -> None:
     jobs = [("fine", 0), ("refuse", 0), ("die", 0), ("break", 0), ("fine", 1)]
-    watcher = Watcher()
-    ends, stopped = run_jobs(work, jobs, processes=1, watcher=watcher)
-    assert stopped == "" and watcher.seen == [0, 1, 2, 3, 4]
+    seen: list[int] = []
+    ends, stopped = run_jobs(work, jobs, processes=1, ended=lambda number, end: seen.append(number))
+    assert stopped == "" and seen == [0, 1, 2, 3, 4]
     first, refused, died, broken, last = ends
     assert first is not None and last is not None and first.value and last.value
     assert first.value[1] != last.value[1], "the process that died was replaced"
@@ -92,24 +84,22 @@ def test_no_more_processes_than_processors_that_may_be_used(monkeypatch: pytest.
 
 
 def test_a_signal_ends_it() -> None:
-    class Signalling(Watcher):
-        def look(self, running: Sequence[int]) -> None:
-            if running == [0]:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def look(running: Sequence[int]) -> None:
+        if running == [0]:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)  # Other libraries of the same process may have set one.
-    ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, watcher=Signalling())
+    ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, ended=pass_by, look=look)
     assert stopped == "SIGTERM" and ends == [None, None]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_workers_get_time_to_save_after_a_signal_alone(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ending(Watcher):
-        def look(self, running: Sequence[int]) -> None:
-            if not stopped:
-                raise InputError("enough")
-            os.kill(os.getpid(), signal.SIGTERM)
+    def look(running: Sequence[int]) -> None:
+        if not stopped:
+            raise InputError("enough")
+        os.kill(os.getpid(), signal.SIGTERM)
 
     patience: list[float] = []
     end = LocalWorkers.end
@@ -120,7 +110,7 @@ def test_workers_get_time_to_save_after_a_signal_alone(stopped: bool, monkeypatc
 
     monkeypatch.setattr(LocalWorkers, "end", ended)
     with nullcontext() if stopped else pytest.raises(InputError, match="enough"):
-        run_jobs(work, [("wait", 0)], processes=1, watcher=Ending())
+        run_jobs(work, [("wait", 0)], processes=1, ended=pass_by, look=look)
     assert [seconds >= 60 for seconds in patience] == [stopped]
 
 
@@ -228,10 +218,9 @@ time.sleep(0.5)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_what_the_watcher_raises_ends_it() -> None:
-    class Strict(Watcher):
-        def ended(self, number: int, end: Ended[Any]) -> None:
-            raise InputError("enough")
+def test_an_error_raised_at_the_end_of_a_job_stops_all() -> None:
+    def refuse(number: int, end: Ended[Any]) -> None:
+        raise InputError("enough")
 
     with pytest.raises(InputError, match="enough"):
-        run_jobs(work, [("fine", 0), ("wait", 0)], processes=2, watcher=Strict())
+        run_jobs(work, [("fine", 0), ("wait", 0)], processes=2, ended=refuse)

@@ -166,8 +166,9 @@ def run_chains(
     with far as workers, Watch(chains, log=log, when_ended=when_ended) as watch:
         most = processes or default_processes() if workers is None else workers.size
         ends, signal = run_jobs(
-            tune_all, chains, processes=most, watcher=watch, folder_lock=folder_lock, workers=workers
-        )
+            tune_all, chains, processes=most, ended=watch.ended, look=watch.look, folder_lock=folder_lock,
+            workers=workers,
+        )  # fmt: skip
     if signal:
         resume = all(job.resume for chain in chains for job in chain.jobs)
         remedy = "run the same command again to resume" if resume else "the same command starts these runs from scratch"

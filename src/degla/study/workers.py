@@ -49,16 +49,6 @@ class Ended(Generic[Made]):
     seconds: float = 0.0
 
 
-class Watcher(Protocol):
-    """Observer of the jobs."""
-
-    def look(self, running: Sequence[int]) -> None:
-        """Called about twice per second with the numbers of the running jobs."""
-
-    def ended(self, number: int, end: Ended[Any]) -> None:
-        """Called once per job, when it ends."""
-
-
 class JobWorker(Protocol):
     """Runs one job at a time.
 
@@ -107,7 +97,8 @@ def run_jobs(
     jobs: Sequence[Given],
     *,
     processes: int,
-    watcher: Watcher,
+    ended: Callable[[int, Ended[Made]], None],
+    look: Callable[[Sequence[int]], None] = lambda running: None,
     folder_lock: Lock | None = None,
     workers: Workers[Any] | None = None,
 ) -> tuple[list[Ended[Made] | None], str]:
@@ -117,7 +108,8 @@ def run_jobs(
         work: module-level function; its argument and result are pickled.
         jobs: jobs in starting order.
         processes: largest number of workers, that is of parallel jobs.
-        watcher: notified of progress; an exception from it stops everything.
+        ended: called once per job, when it ends, with its number; an exception from it or from `look` stops everything.
+        look: called about twice per second with the numbers of the running jobs.
         folder_lock: lock of the folder that the jobs write to; the processes hold it too, so it is free once all ended.
         workers: workers that run `work` elsewhere; None: processes on this machine.
 
@@ -145,8 +137,8 @@ def run_jobs(
                     number, worker.number = worker.number, None
                     if not worker.alive:
                         all_of_them.remove(worker)
-                    watcher.ended(number, end)
-                watcher.look([worker.number for worker in all_of_them if worker.number is not None])
+                    ended(number, end)
+                look([worker.number for worker in all_of_them if worker.number is not None])
         finally:
             # After a signal a training run writes its checkpoint first.
             place.end(all_of_them, patience=_PATIENCE if stop.name else 0.0)

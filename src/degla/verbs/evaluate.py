@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.evaluation.golden import compare_verdicts, read_verdicts
     from degla.evaluation.models import check_precision
     from degla.evaluation.regions import Regions
-    from degla.evaluation.results import items_name, save_result, refuse_to_overwrite_results
+    from degla.evaluation.results import items_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.terminal import render_result
     from degla.processes import joined_processes
 
@@ -165,23 +165,6 @@ def _score(task: _Task) -> TracedResult:
         return silent.score_named(task.model, label=task.label, device=device(arguments.device))
 
 
-@dataclass(frozen=True)
-class _Finishing:
-    """Handles each task of `_score_on_ray` when it ends."""
-
-    tasks: Sequence[_Task]
-    finish: Callable[[int, TracedResult], None]
-
-    def look(self, running: Sequence[int]) -> None:
-        pass
-
-    def ended(self, number: int, end: Ended[TracedResult]) -> None:
-        if end.value is not None:
-            self.finish(number, end.value)
-        else:
-            tell(f"{self.tasks[number].model}: {end.error}\n{end.details}".rstrip())
-
-
 def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], None]) -> bool:
     """Score each model in a task of a Ray cluster; Ray restarts a task whose process or machine is lost.
 
@@ -199,9 +182,14 @@ def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], 
     from degla.stopping import StoppedError
     from degla.study.workers import open_cluster, run_jobs
 
+    def ended(number: int, end: Ended[TracedResult]) -> None:
+        if end.value is not None:
+            finish(number, end.value)
+        else:
+            tell(f"{tasks[number].model}: {end.error}\n{end.details}".rstrip())
+
     with open_cluster(_score, folder=tasks[0].arguments.root, processes=None) as workers:
-        watcher = _Finishing(tasks, finish)
-        ends, stopped = run_jobs(_score, tasks, processes=workers.size, watcher=watcher, workers=workers)
+        ends, stopped = run_jobs(_score, tasks, processes=workers.size, ended=ended, workers=workers)
     if stopped:
         raise StoppedError(stopped, ".")
     return any(end is None or end.value is None for end in ends)
