@@ -124,9 +124,9 @@ def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def read_text(path: Path, *, remedy: str = "") -> str:
+def read_text(path: Path) -> str:
     """Read a UTF-8 text file, without a byte order mark; raises like `read_bytes` and `decode`."""
-    return decode(read_bytes(path, remedy=remedy), where=str(path), remedy=remedy)
+    return decode(read_bytes(path), where=str(path))
 
 
 def decode(content: bytes, *, where: str, remedy: str = "") -> str:

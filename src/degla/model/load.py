@@ -266,7 +266,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         return _from_hub(architecture, pretrained=source, name=name)
     if source not in tags:
         if source in open_clip.list_pretrained_tags_by_model(twin):
-            raise _activation_error(name, twin, quick_gelu=quick_gelu)
+            raise _activation_error(name, f"Use {twin} instead.", quick_gelu=quick_gelu)
         raise InputError(
             f"{name!r}: there is no file or pre-trained tag {source!r}.{did_you_mean(source, tags)} "
             f"Tags of {architecture}: {', '.join(tags) or 'none'}."
@@ -278,15 +278,15 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
                 f"{name}: open_clip's table of weights and its architecture differ in the activation, and there is no "
                 f"other {architecture}. Use hf-hub:{str(tag.get('hf_hub')).strip('/')}, which records it."
             )
-        raise _activation_error(name, twin, quick_gelu=quick_gelu)
+        raise _activation_error(name, f"Use {twin} instead.", quick_gelu=quick_gelu)
     return _from_hub(architecture, pretrained=source, name=name)
 
 
-def _activation_error(name: str, twin: str, *, quick_gelu: bool) -> InputError:
+def _activation_error(name: str, remedy: str, *, quick_gelu: bool, part: str = "this architecture") -> InputError:
     wrong, right = ("QuickGELU", "GELU") if quick_gelu else ("GELU", "QuickGELU")
     return InputError(
-        f"{name}: these weights were trained with {right}, but this architecture uses {wrong}, so every result would "
-        f"be wrong. Use {twin} instead."
+        f"{name}: these weights were trained with {right}, but {part} uses {wrong}, so every result would be wrong. "
+        f"{remedy}"
     )
 
 
@@ -316,12 +316,9 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
         except (InputError, KeyError, AttributeError, TypeError):
             recorded = None
     if recorded is not None and recorded != quick_gelu:
-        right, wrong = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
-        raise InputError(
-            f"{path}: these weights were trained with {right}, but the configuration uses {wrong}, so every result "
-            f"would be wrong. Use the architecture {'with' if recorded else 'without'} the suffix '-quickgelu'"
-            f"{', or set quick_gelu in ' + CONFIG_NAME if beside.is_file() else ''}."
-        )
+        remedy = f"Use the architecture {'with' if recorded else 'without'} the suffix '-quickgelu'"
+        remedy += f", or set quick_gelu in {CONFIG_NAME}." if beside.is_file() else "."
+        raise _activation_error(str(path), remedy, quick_gelu=quick_gelu, part="the configuration")
     return recorded is not None
 
 

@@ -51,7 +51,6 @@ def false_pairs_of_all(
     weight: Float[Tensor, " texts"],
     absent: AbsentTexts,
     processes: Processes,
-    block_logits: int = BLOCK_LOGITS,
 ) -> Float[Tensor, " batch"]:
     """Return sum_t w_t `false_pair`(s <v, t> + b) for each image of this process, over the texts of all processes.
 
@@ -64,9 +63,8 @@ def false_pairs_of_all(
         weight: weight of each of these texts, 0 for one that does not exist.
         absent: texts that do not count for some images.
         processes: processes that share the batch.
-        block_logits: maximum number of logits held at a time.
     """
-    size = max(1, block_logits // max(len(texts), 1))
+    size = max(1, BLOCK_LOGITS // max(len(texts), 1))
     blocks = [slice(start, min(start + size, len(student.image))) for start in range(0, len(student.image), size)]
     visits = _Visits(weight, absent, processes, blocks)
     sums = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)
