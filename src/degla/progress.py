@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from degla.pages.words import rate
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _SOONEST: Final = 5.0
 """Least seconds between two log lines, one per tenth of the work; ..."""
@@ -94,7 +94,7 @@ class _State:
         if now - self._logged_at >= (_SOONEST if tenth > self._logged else _LATEST):
             self._logged, self._logged_at = tenth, now
             of = f" of {self.total}" if self.done <= self.total else ""
-            LOG.info("%s", ", ".join([f"{name}: {self.done}{of}", *self.describe()]))
+            log.info("%s", ", ".join([f"{name}: {self.done}{of}", *self.describe()]))
 
     def describe(self) -> list[str]:
         """Return the rate, the time left, and the note."""

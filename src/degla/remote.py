@@ -51,7 +51,7 @@ _LASTING: Final = ("ParamValidationError", "ProfileNotFound", "ConfigParseError"
 """Errors of botocore about names and settings."""
 _INSTALL: Final = "Install it: pip install 'degla[remote]' for s3 and http; gs needs gcsfs, az needs adlfs."
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _Reader = TypeVar("_Reader", bound=Callable[..., object])
 
@@ -322,7 +322,7 @@ def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
                 raise RemoteError(
                     f"{address}: {reason}, {number} times in a row. Check the network and the server's name."
                 ) from None
-            _log.debug("%s: %s: retrying in %.1f s", address, in_one_line(error), wait)
+            log.debug("%s: %s: retrying in %.1f s", address, in_one_line(error), wait)
         time.sleep(wait)
     raise AssertionError("not reached")
 

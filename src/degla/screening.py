@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from degla.negatives.llm.likelihood import Likelihood
     from degla.negatives.run.output import Journal
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _ROWS: Final = 256
 """Rows screened at a time, so that memory does not grow with the file."""
 _MOST_ASKED: Final = 1000
@@ -297,6 +297,6 @@ class ImageScreen:
         try:
             decode_image(read_image_file(self.images, path), self.images, path)
         except InputError as error:
-            _log.warning("%s Its negatives are not judged.", error)
+            log.warning("%s Its negatives are not judged.", error)
             return False
         return True

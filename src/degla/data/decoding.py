@@ -27,7 +27,7 @@ from degla.errors import InputError
 from degla.records import ImageReading
 from degla.remote import AccessError, address_of, read_range, size_of
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 VERSION = 2
 """Changes when the decoded pixels change, which invalidates cached results computed from other pixels."""
@@ -310,7 +310,7 @@ def _orientation(picture: Image.Image) -> object:
     try:
         return picture.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # EXIF is parsed by the same decoders
-        _log.debug("EXIF orientation ignored: %s", error)
+        log.debug("EXIF orientation ignored: %s", error)
         return 1
 
 

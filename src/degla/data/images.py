@@ -164,7 +164,7 @@ def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     )
 
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _SHOWN = 5  # damaged images named in a message
 _AT_A_TIME = 4096  # images that wait for a thread
@@ -269,9 +269,9 @@ def usable_rows(
     if not len(usable):
         raise InputError(f"no image can be used.\n{which}{report.summary()}")
     left_out = counted(len(rows) - len(usable), "row is", "rows are")
-    _log.warning("%s skipped. %s%s", left_out, which, report.summary())
+    log.warning("%s skipped. %s%s", left_out, which, report.summary())
     for entry in report.bad[_SHOWN:]:
-        _log.info("%s", entry.message)
+        log.info("%s", entry.message)
     return usable
 
 

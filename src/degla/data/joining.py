@@ -39,7 +39,7 @@ from degla.errors import InputError
 from degla.pages.words import counted
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, NegativeRecord, Record, only_negatives
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 TABLE_NAME: Final = "rows.arrow"
 _EXAMPLES = 3  # ids shown in a message
@@ -75,16 +75,16 @@ class JoinReport(Record):
 
     def tell(self) -> None:
         """Write it to the log."""
-        _log.info("%s", self.summary())
+        log.info("%s", self.summary())
         if self.contradiction:
-            _log.warning(
+            log.warning(
                 "%s also given as true texts of their captions, for example %s: dropped as negatives. A "
                 "text cannot be both: remove it from one of the two files.",
                 counted(self.dropped[_BOTH], "negative is", "negatives are"),
                 self.contradiction,
             )
         if self.foreign:
-            _log.warning(ForeignCheck.WARNING, self.foreign)
+            log.warning(ForeignCheck.WARNING, self.foreign)
 
     def summary(self) -> str:
         """Return one sentence for the log."""

@@ -20,7 +20,7 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.pages.words import counted
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SHARDS_AT_A_TIME = 8
 """Shards whose rows are shuffled together if the order goes from shard to shard."""
@@ -91,7 +91,7 @@ class BatchPlan:
             raise InputError(f"step {start} is not in the epoch, which has {counted(len(self), 'step')}.")
         batches = self.global_batches(epoch)
         if self.duplicates == "avoid" and self.rank == 0 and (left := self._meetings(batches)):
-            _log.warning(
+            log.warning(
                 "epoch %d: %s a batch with another caption of the same image; %s of %s cannot avoid it.",
                 epoch,
                 counted(left, "row shares", "rows share"),

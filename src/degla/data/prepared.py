@@ -43,7 +43,7 @@ _SECONDS_TO_SETTLE = 2
 """A file changed less than this before it was read may change again within one tick of its timestamps."""
 _PIECE = 1 << 22
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class SourceState(Record):
@@ -198,4 +198,4 @@ def _delete_unused(folder: Path) -> None:
             about = entry / _ABOUT  # Missing if the process that made the entry was killed.
             if is_unused(about if about.is_file() else entry):
                 remove_folder(entry)
-                _log.info("%s was not used for %d days and was deleted.", entry, UNUSED_DAYS)
+                log.info("%s was not used for %d days and was deleted.", entry, UNUSED_DAYS)

@@ -38,7 +38,7 @@ _SECONDS_TO_END: Final = 5.0
 """Longest wait for a request that is under way when nothing more is needed."""
 _NEVER: Final = threading.Event()
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def shards_of(rows: PairTable, *, flag: str) -> RowIndex:
@@ -150,7 +150,7 @@ def copied_ahead(
             except _EndedError:
                 return
             except DeglaError as error:
-                _log.debug("not copied in advance: %s", in_one_line(error))
+                log.debug("not copied in advance: %s", in_one_line(error))
 
     if not any(address_of(place) for place in places):
         yield lambda: None, lambda number: None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 Value = TypeVar("Value")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the file format; files of other versions are left alone."""
 _ROWS_A_WRITE = 512
@@ -167,7 +167,7 @@ def _delete_unused(folder: Path) -> None:
         with contextlib.suppress(OSError):  # Another process deletes it, too; on Windows, it is being read.
             if is_unused(file):
                 file.unlink()
-                logger.info("%s was not used for %d days and was deleted.", file, UNUSED_DAYS)
+                log.info("%s was not used for %d days and was deleted.", file, UNUSED_DAYS)
 
 
 class DiskCache:
@@ -288,7 +288,7 @@ class _File:
         except (sqlite3.Error, OSError) as error:
             self._unusable = True
             self.close()
-            logger.warning(
+            log.warning(
                 "%s: the embedding cache cannot be used: %s. Continuing without it; %s if this happens again.",
                 self.path,
                 error,
@@ -301,7 +301,7 @@ class _File:
             return np.frombuffer(data, dtype=_NUMBERS).astype(np.float32)
         if not self._warned:
             self._warned = True
-            logger.warning(
+            log.warning(
                 "%s: some rows of the embedding cache are damaged; they are embedded and written again.", self.path
             )
         return None

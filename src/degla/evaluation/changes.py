@@ -28,7 +28,7 @@ from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
 from degla.shelf import BENCHMARKS
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 COUNT = 10
 
 
@@ -261,7 +261,7 @@ def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairIt
     try:
         entries.extend(BENCHMARKS.member(name, "BENCHMARK").items(root))
         if digest not in digests_of(entries, root):
-            logger.warning(
+            log.warning(
                 "The report shows no texts of %s: the files under %s differ from those evaluated. Evaluate again.",
                 name,
                 root,
@@ -269,13 +269,13 @@ def _items(name: str, digest: str, ids: set[str], root: Path) -> Iterable[PairIt
             return []
     except InputError as error:
         # Items read before the error are still shown; the report's scores do not need them.
-        logger.warning("The report cannot show all texts of %s: %s", name, error)
+        log.warning("The report cannot show all texts of %s: %s", name, error)
     return [entry for entry in entries if isinstance(entry, PairItem) and entry.id in ids]
 
 
 def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int) -> ItemChange:
     if item is not None and item.images and item.images[0].path != change.image:
-        logger.warning("%s: the item with this name under %s is about another image.", change.id, root)
+        log.warning("%s: the item with this name under %s is about another image.", change.id, root)
         return change
     image = item.images[0] if item is not None and item.images else ItemImage(path=change.image)
     change = replace(change, thumbnail=thumbnail(image, root=root, side=side) or "")

@@ -41,7 +41,7 @@ from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Batches = Sequence[Sequence[int]]
 """Indices of keys, in batches."""
@@ -286,7 +286,7 @@ class Embedder:
 def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
     """Warn of the texts whose ends the model does not read, if there are any."""
     if texts:
-        _log.warning(
+        log.warning(
             "%s longer than the %d tokens of %s, which does not read the end, for example %r.",
             counted(len(texts), "text is", "texts are"), encoder.context_length, encoder.name,
             cut_short(next(iter(texts)), 60),

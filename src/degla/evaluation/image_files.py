@@ -24,7 +24,7 @@ from degla.errors import InputError
 from degla.evaluation.archives import MARK, SUFFIXES, as_image_file, has_bytes, read_batch, read_bytes
 from degla.records import ImageReading, ItemImage
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 LARGEST = 10_000
 """Largest size of a default thumbnail in a page, in base64 bytes; scaled with the pixels for larger ones."""
 SIDE = 144
@@ -208,7 +208,7 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
         content, subject = read_image_file(root, image.path), _subject(root, image.path)
         picture = decode_part(content, subject, draw=lambda size: image.crop or (0, 0, *size), least=2 * side)
     except InputError as error:
-        logger.debug("no thumbnail: %s", error)
+        log.debug("no thumbnail: %s", error)
         return None
     largest = LARGEST * side * side // (SIDE * SIDE)
     while True:

@@ -26,7 +26,7 @@ from degla.evaluation.trainings import TrainedPairs, Training, Trainings, traini
 from degla.records import Original, Record, read_jsonl
 from degla.remote import address_of
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _EXAMPLES = 3
 _AT_ONCE: Final = 32
 """Remote files that are read or asked about at once."""
@@ -123,7 +123,7 @@ def training_images(name: str, known: Trainings | None = None) -> TrainingImages
         trainings = [images for training in found.data for images in trained_by(training)]
     except InputError as error:
         # Unlike the record, the data may well be elsewhere by now.
-        logger.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, _RELATIVE)
+        log.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, _RELATIVE)
         return None
     return replace(joined_images(trainings), unknown=found.unknown) if trainings else None
 
@@ -199,7 +199,7 @@ def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tu
     if before["image sizes"] == digest_of_sizes(sizes):
         return names | sizes, ()
     if not any(sizes.values()):
-        logger.warning("%s: none of the images of %s is there. %s", folder, name, _RELATIVE)
+        log.warning("%s: none of the images of %s is there. %s", folder, name, _RELATIVE)
     return names | sizes, (f"the images of {name}",)
 
 

@@ -32,7 +32,7 @@ from degla.ray import Engine
 from degla.records import POSITIVE
 from degla.stopping import WORKERS, Interruption, leave_signals
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 WordSource = Literal["captions", "lexicon"]
 _SPREAD = 8 * BATCH
@@ -237,11 +237,11 @@ def _write_all(
                 captions_done += captions
             advance(captions)
     except DeglaError:
-        LOG.warning("%s; run the same command again to resume.", _how_far(captions_done, summary))
+        log.warning("%s; run the same command again to resume.", _how_far(captions_done, summary))
         raise
     if stop.name is not None and captions_done < summary.captions:
         summary.stopped = stop.name
-        LOG.warning(
+        log.warning(
             "stopped by %s: %s; run the same command again to resume.", stop.name, _how_far(captions_done, summary)
         )
 

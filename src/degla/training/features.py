@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from degla.losses.core import Processes
     from degla.model.encoder import Encoder
 
-_log = logging.getLogger("degla.train")
+log = logging.getLogger("degla.train")
 _BATCH = 32
 """Number of images embedded at a time with their patches."""
 
@@ -82,7 +82,7 @@ def embed_images(paths: Iterable[str], *, folder: Path, encoder: Encoder, proces
         identity, bar = image_identity_of(encoder), TaskProgress(processes.first)
         embedder = Embedder(encoder, root=folder, cache=cache, identity=identity, processes=processes, progress=bar)
         embedded = embedder.embed(images, [])
-    _log.info(
+    log.info(
         "%s embedded once, with the model's own transform and without random crops.",
         counted(len(images), "image is", "images are"),
     )
@@ -112,7 +112,7 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
         return file
 
     file = processes.from_first(make)
-    _log.info(
+    log.info(
         "%s and their patches are embedded once, with the model's own transform and without random crops.",
         counted(len(names), "image"),
     )

@@ -34,7 +34,7 @@ from degla.records import CaptionRecord
 from degla.remote import address_of
 from degla.shelf import TOLD_RULES
 
-_log = logging.getLogger("degla.train")
+log = logging.getLogger("degla.train")
 
 _COLUMNS: Final = "columns.arrow"
 _LOOKED_AT: Final = 1_000_000  # Rows at most of whose images the sizes are recorded.
@@ -137,7 +137,7 @@ def _warn_of_text_cues(report: JoinReport, *, flag: str, remedy: str) -> None:
     """Warn of negatives that a model can learn to reject without the image."""
     rules = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
     if rules:
-        _log.warning(
+        log.warning(
             "%s: %s of %s from %s. They are longer than their captions, so a model can learn to reject them without "
             "the image. Use %s with other rules to leave them out.",
             flag, f"{sum(report.per_rule[rule] for rule in rules):,}",
@@ -164,7 +164,7 @@ def _tell_unread(data: DataConfig, reads: frozenset[str]) -> None:
     }
     for name, (idle, reason) in unread.items():
         if idle and getattr(data, name) is not None:
-            _log.info("%s %s is not used in this run: %s.", data.flag(name), getattr(data, name), reason)
+            log.info("%s %s is not used in this run: %s.", data.flag(name), getattr(data, name), reason)
 
 
 def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:

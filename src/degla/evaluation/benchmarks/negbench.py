@@ -43,7 +43,7 @@ from degla.evaluation.forms import choice_question
 from degla.pages.words import counted
 from degla.records import Record
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _FOLDER = "negbench/images"
 _CHOICES = {
     "coco": (
@@ -136,7 +136,7 @@ def _retrieval(name: str, file: Path) -> Retrieval:
         images += 1
         captions = list_in_cell(row.captions, column="captions", where=where)
         if not all(text.strip() for text in captions):
-            logger.warning("%s: a caption of %s is empty; it is scored as published.", where, row.filepath)
+            log.warning("%s: a caption of %s is empty; it is scored as published.", where, row.filepath)
         pairs += [(f"coco/val2017/{PurePosixPath(row.filepath).name}", text) for text in captions]
     if images == _IMAGES and len(pairs) != _CAPTIONS:
         raise InputError(

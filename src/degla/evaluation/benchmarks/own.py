@@ -33,7 +33,7 @@ from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entrie
 from degla.parse import PARQUET_ENDINGS
 from degla.records import CaptionRecord, PairItem, Record, only_negatives, validate
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _FOLDER = "own"
 _CAPTIONS, _NEGATIVES = "captions", "negatives"
@@ -145,7 +145,7 @@ def _negatives(root: Path, file: Path) -> Iterator[PairItem]:
         foreign.add(record.text, record.rule, caption_id=record.caption_id, caption=caption.text)
         yield image_question(place, image_name(caption.image), [caption.text], [record.text])
     if foreign.example:
-        _log.warning(f"%s: {ForeignCheck.WARNING}", file, foreign.example)
+        log.warning(f"%s: {ForeignCheck.WARNING}", file, foreign.example)
 
 
 BENCHMARK = Benchmark(

@@ -23,7 +23,7 @@ from degla.negatives.llm.dialect import Answer, Mode
 from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first one that is set is used."""
@@ -214,7 +214,7 @@ class Asker:
         last = "; ".join(f"{host}: {fault}" for host, fault in faults)
         if silent > 20 * self.backoff and began != self._logged_silence:
             self._logged_silence = began
-            LOG.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, 600 * self.backoff)
+            log.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, 600 * self.backoff)
         if silent > 600 * self.backoff:
             raise DeglaError(
                 f"No server has answered for {silent:.0f} s. Last errors: {last}. Run the same command again once a "

@@ -22,7 +22,7 @@ from degla.negatives.llm.faults import Fault
 from degla.negatives.replies import read_member, read_reply, without_thinking
 from degla.parse import parse_json
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Mode = Literal["json_schema", "json_object", "plain"]
 """How the answer format is requested: by JSON schema (OpenAI, vLLM, llama-server), as a JSON object with a separate
@@ -146,7 +146,7 @@ class Dialect:
         if "messages" in body and body["messages"][0]["role"] == "system" and _SYSTEM.search(message):
             if not self._joins:
                 self._joins = True
-                LOG.warning(
+                log.warning(
                     "The server at %s accepts no system turn; its text goes first. Message: %s", self.host, message
                 )
             return True
@@ -158,7 +158,7 @@ class Dialect:
             if name in body and name in message and _UNSUPPORTED.search(message):
                 if name not in self._dropped:
                     self._dropped.add(name)
-                    LOG.warning(
+                    log.warning(
                         'The server at %s does not accept "%s"; it is omitted. Message: %s', self.host, name, message
                     )
                 return True
@@ -205,7 +205,7 @@ class Dialect:
         self._cut += cut
         self._uncut += not cut
         if cut and self._cut == _CUT_OFF > self._uncut:
-            LOG.warning(
+            log.warning(
                 "The server at %s has cut off %d of %d answers at the limit of %d tokens. If the model thinks before "
                 "it answers, set a larger --max-tokens or turn its thinking off (docs/negatives-server.md).",
                 self.host, self._cut, self._cut + self._uncut, self.settings.max_tokens,
@@ -220,7 +220,7 @@ class Dialect:
     def _step_down(self, why: str, *, to: Mode = "plain") -> None:
         old, self.mode = self.mode, to
         self.kept = self._ignored = self._failed = 0
-        LOG.warning(
+        log.warning(
             'The server at %s does not support "%s" for structured output, using "%s" from now on: it %s.',
             self.host, old, self.mode, why,
         )  # fmt: skip

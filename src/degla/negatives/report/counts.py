@@ -24,7 +24,7 @@ from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
 from degla.records import POSITIVE, NegativeRecord
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _MOST_RULES: Final = 64
 _MOST_WORDS: Final = 200_000
@@ -247,7 +247,7 @@ def count_records(
             "from, with the same columns."
         )
     if foreign.example:
-        _log.warning(f"%s: {ForeignCheck.WARNING}", where, foreign.example)
+        log.warning(f"%s: {ForeignCheck.WARNING}", where, foreign.example)
     rules_each: NDArray[np.int64] = np.zeros(len(captions), dtype=np.int64)
     for name, rule in counts.rules.items():
         has_rule = (covered & bits[name]) != 0
