@@ -30,12 +30,12 @@ class ProcessGroup:
     """The processes of one job, and this process's rank.
 
     Attributes:
-        rank: rank of this process; rank 0 keeps caches, scores and writes.
         count: number of processes, 1 without distribution.
+        rank: rank of this process; rank 0 keeps caches, scores and writes.
     """
 
-    rank: int = 0
     count: int = 1
+    rank: int = 0
 
     @property
     def first(self) -> bool:

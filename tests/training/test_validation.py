@@ -92,7 +92,7 @@ def test_every_process_takes_part_and_the_first_writes(
 
     monkeypatch.setattr("degla.evaluation.run.Evaluation", evaluate_alone)
     wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
-    processes = ProcessGroup(rank, 2)
+    processes = ProcessGroup(count=2, rank=rank)
     monkeypatch.setattr(ProcessGroup, "from_first", lambda self, work: work())
     validation = Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes)
     encoder = load_encoder(str(tiny_model))
