@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from degla.evaluation.results import TracedResult
-from degla.pages.words import counted, percent
+from degla.pages.table import Tone
+from degla.pages.words import counted, interval, percent, points
 from degla.results import BenchmarkResult, Interval, Score
 from degla.statistics.seeds import Difference
 
@@ -100,6 +101,21 @@ class Row:
 def limited(score: Score | Row) -> bool:
     """Whether a model that ignores word order cannot get everything right."""
     return score.ceiling is not None and score.ceiling < 1 - 1e-9  # An average of ones may be rounded.
+
+
+def gap_words(difference: Difference | None, number: Callable[[float], str] = points) -> str:
+    """Format a difference with its interval, as "+7.1 [+5.0, +9.2]"; "" for None."""
+    if difference is None:
+        return ""
+    ends = difference.interval
+    return number(difference.value) + (f" {interval(ends.low, ends.high, number)}" if ends else "")
+
+
+def gap_tone(difference: Difference | None, *, lower: bool = False) -> Tone:
+    """Return the colour of a significant difference; `lower`: lower is better."""
+    if difference is None or not difference.significant:
+        return ""
+    return "up" if (difference.value > 0) != lower else "down"
 
 
 Data = dict[str, Any]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, limited, provenance
+from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, gap_tone, gap_words, limited, provenance
 from degla.evaluation.changes import ItemChange, ShownChange
 from degla.evaluation.comparison import Comparison, JointScore, weighed_rows
 from degla.evaluation.in_print import PrintedTable, mteb_section
@@ -155,14 +156,14 @@ def _cell(row: Row, label: str) -> TableCell:
     key = f"{row.benchmark} {row.name} {row.metric}"
     if cell is None:
         return TableCell(key=key)
-    gain, note = cell.gain, _gain(cell)
+    gain, note = cell.gain, gap_words(cell.gain)
     if gain is None and cell.deviation is None and cell.interval is not None:
         note = interval(cell.interval.low, cell.interval.high)
     return TableCell(
         percent(cell.mean),
         spread=cell.spread,
         note=note,
-        tone="" if gain is None or not gain.significant else "up" if gain.value > 0 else "down",
+        tone=gap_tone(gain),
         doubt=gain.doubt if gain else "",
         bold=cell.best,
         key=key,
@@ -178,7 +179,7 @@ def _joint(comparison: Comparison, joint: JointScore, label: str) -> TableCell:
     return TableCell(
         points(difference.value),
         note="" if ends is None else interval(ends.low, ends.high, points),
-        tone="" if not difference.significant else "up" if difference.value > 0 else "down",
+        tone=gap_tone(difference),
         doubt=difference.doubt,
     )
 
@@ -311,10 +312,7 @@ def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
         return TableCell(), TableCell()
     short = TableCell(percent(cell.mean), spread=cell.spread, bold=cell.best)
     doubts = [cell.gain.doubt if cell.gain else "", counted(cell.ties, "tie") if cell.ties else ""]
-    whole = TableCell(
-        short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, doubts))
-    )
-    return short, whole
+    return short, replace(short, note=gap_words(cell.gain), doubt=", ".join(filter(None, doubts)))
 
 
 def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str]:
@@ -334,14 +332,6 @@ def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str
         lines.append(TableRow([name, *(percent(row.values.get(column)) for column in table.measured)]))
     yield Table(["model", *table.measured], lines)
     yield from (f"* {row.model}: {row.note}." for row in table.rows if row.note)
-
-
-def _gain(cell: Cell) -> str:
-    """Points against the baseline with their interval, "+7.1 [+5.0, +9.2]"; empty without a gain."""
-    if cell.gain is None:
-        return ""
-    ends = cell.gain.interval
-    return points(cell.gain.value) + (f" {interval(ends.low, ends.high, points)}" if ends else "")
 
 
 def _sources(comparison: Comparison) -> Iterator[Facts]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.cells import Cell, ordered_results
+from degla.evaluation.cells import Cell, gap_words, ordered_results
 from degla.evaluation.comparison import Comparison, compare
 from degla.export.recipe_card import bare_name, data_lines, reproduce_lines, training_lines
 from degla.files import write_text
@@ -20,7 +20,7 @@ from degla.model.integrity import STATE_NAME
 from degla.model.load import SHIPPED
 from degla.model.runs import CARD_NAME
 from degla.pages.table import markdown_line
-from degla.pages.words import UNKNOWN, interval, percent, points
+from degla.pages.words import UNKNOWN, interval, percent
 from degla.parse import read_json_object
 from degla.remote import in_addresses
 from degla.version import __version__
@@ -194,8 +194,7 @@ def _score(cell: Cell | None) -> str:
     text = percent(cell.mean) + cell.spread
     if cell.gain is None:
         return text + (f" {interval(cell.interval.low, cell.interval.high)}" if cell.interval else "")
-    ends = cell.gain.interval
-    text += f"; {points(cell.gain.value)}" + (f" {interval(ends.low, ends.high, points)}" if ends else "")
+    text += f"; {gap_words(cell.gain)}"
     return text + (f" ({cell.gain.doubt})" if cell.gain.doubt else "")
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_jsonable_python
 
+from degla.evaluation.cells import gap_tone, gap_words
 from degla.pages.page import Code, Facts, Figure, Page, Paragraph, Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
-from degla.pages.words import UNKNOWN, counted, duration, interval, minus, percent, points
-from degla.statistics.seeds import Difference, seed_difference, seed_spread
+from degla.pages.words import UNKNOWN, counted, duration, minus, percent, points
+from degla.statistics.seeds import seed_difference, seed_spread
 from degla.systems.record import SystemRecord, seeds_of
 from degla.systems.system import AnySystem, Expectation, ScoreColumn
 
@@ -134,19 +136,8 @@ def _cell(system: AnySystem, record: SystemRecord, data: str, method: str, colum
     if method == system.baseline or not baseline:
         return TableCell(value, spread=half)
     gap = seed_difference(values, baseline)
-    return TableCell(value, spread=half, note=_gap(gap, column), tone=_tone(gap, column))
-
-
-def _gap(gap: Difference, column: ScoreColumn) -> str:
-    ends = gap.interval
-    change = _change(gap.value, column)
-    return change if ends is None else f"{change} {interval(ends.low, ends.high, lambda end: _change(end, column))}"
-
-
-def _tone(gap: Difference, column: ScoreColumn) -> Tone:
-    if not gap.significant:
-        return ""
-    return "up" if (gap.value > 0) == (column.better == "higher") else "down"
+    note, tone = gap_words(gap, partial(_change, column)), gap_tone(gap, lower=column.better == "lower")
+    return TableCell(value, spread=half, note=note, tone=tone)
 
 
 def _expected_columns() -> list[Column]:
@@ -178,10 +169,10 @@ def _expectation(
 
     gap = seed_difference(first, second)
     gaps = [first[seed] - second[seed] for seed in sorted(set(first) & set(second), key=str)]
-    bound = f"{'≥' if column.better == 'higher' else '≤'} {_change(each.bound, column)}"
+    bound = f"{'≥' if column.better == 'higher' else '≤'} {_change(column, each.bound)}"
     tone: Tone = "up" if keeps(gap.value) else "down"
     return TableRow([
-        f"{each.first} − {each.second}", data, column.name, _gap(gap, column), bound,
+        f"{each.first} − {each.second}", data, column.name, gap_words(gap, partial(_change, column)), bound,
         TableCell("yes" if keeps(gap.value) else "no", tone=tone), f"{sum(map(keeps, gaps))} of {len(gaps)}",
     ])  # fmt: skip
 
@@ -190,7 +181,7 @@ def _number(value: float, column: ScoreColumn) -> str:
     return percent(value) if column.percent else minus(f"{value:z.3g}")
 
 
-def _change(value: float, column: ScoreColumn) -> str:
+def _change(column: ScoreColumn, value: float) -> str:
     return points(value) if column.percent else minus(f"{round(value, 12):+z.3g}")
 
 
