@@ -11,13 +11,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from degla.evaluation.changes import ItemAnswers, ItemChange
+from degla.evaluation.changes import ItemChange
 from degla.look import GIVEN, Candidate, Look
 from degla.negatives.differences import TextPiece, mark_words, measure_difference
 from degla.pages import open_templates
 from degla.pages.plot import BASELINE, Mark, marks_of
 from degla.pages.table import breakable, html_mark
-from degla.pages.words import capitalized, counted, minus, percent, points
+from degla.pages.words import capitalized, counted, minus, percent, points, signed_cosine
 from degla.search import Hit
 
 _MOST_TEXTS = 3
@@ -29,7 +29,7 @@ def _macros() -> Any:
     environment = open_templates("degla.app")
     environment.filters.update(
         dot=html_mark, breakable=breakable, capitalized=capitalized, counted=counted, minus=minus, percent=percent,
-        points=points, signed=_signed, answered=_answered,
+        points=points, signed=signed_cosine,
     )  # fmt: skip
     environment.globals.update(margin=_margin, marked=_marked, others=_others, given=GIVEN, baseline=BASELINE)
     return environment.get_template("comparison.html.j2").module
@@ -115,18 +115,6 @@ def gallery_html(
     items = counted(total, "item")
     those = f"The {len(changes)} of {items}" if len(changes) < total else capitalized(items)
     return Markup(_macros().gallery(changes, those, most, titles, names, _MOST_TEXTS))
-
-
-def _signed(value: float) -> str:
-    """Format a difference of cosines: 0.0612 as "+0.061"."""
-    return minus(f"{value:+z.3f}")
-
-
-def _answered(answers: ItemAnswers) -> str:
-    """Describe a method's answers over its seeds."""
-    if answers.seeds == 1:
-        return "right" if answers.right else "wrong"
-    return f"right in {answers.right} of {answers.seeds}"
 
 
 def search_html(

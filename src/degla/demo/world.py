@@ -29,7 +29,7 @@ from degla.evaluation.terminal import named_scores
 from degla.files import write_text
 from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
-from degla.pages.words import UNKNOWN, counted, interval, minus, percent
+from degla.pages.words import UNKNOWN, counted, interval, percent, signed_cosine
 from degla.records import PairItem, read_jsonl
 from degla.results import ItemVerdict, Result
 from degla.stopping import WORKERS, end_with_parent
@@ -202,7 +202,7 @@ def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
         for each in zip(("up", "down"), "✓✗", item.texts, strict=True)
     )
     about = Markup('<p class="soft">{}, {}</p>').format(
-        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+z.3f}")
+        row.part.partition("/")[2].replace("_", " "), signed_cosine(row.margin)
     )
     image = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
     return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(image, true, false, about))

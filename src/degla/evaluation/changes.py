@@ -23,7 +23,7 @@ from degla.evaluation.image_files import SIDE, thumbnail
 from degla.evaluation.questions import digests_of, require_root
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
-from degla.pages.words import counted, minus
+from degla.pages.words import counted, signed_cosine
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
 from degla.shelf import BENCHMARKS
@@ -45,6 +45,13 @@ class ItemAnswers:
     margin: float
     right: int
     seeds: int
+
+    @property
+    def words(self) -> str:
+        """The answers over all seeds: "right", "wrong", "right in 3 of 5 seeds"."""
+        if self.right in (0, self.seeds):
+            return "right" if self.right else "wrong"
+        return f"right in {self.right} of {counted(self.seeds, 'seed')}"
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,9 @@ class ShownChange:
         lines += [stated.format(false, text) for text in change.false[:3]]
         lines += [quiet.format(f"and {len(change.false) - 3} more")] if len(change.false) > 3 else []
         lines += [quiet.format(f"of the first of {counted(change.images, 'image')}")] if change.images > 1 else []
-        moved = Markup('<span class="{}">{} → {}</span>').format(
-            "up" if change.change > 0 else "down", _margin(change.before), _margin(change.after)
-        )
-        lines += [line.format(moved), quiet.format(f"{_answered(change.before)} → {_answered(change.after)}")]
+        margins = (signed_cosine(answers.margin) for answers in (change.before, change.after))
+        moved = Markup('<span class="{}">{} → {}</span>').format("up" if change.change > 0 else "down", *margins)
+        lines += [line.format(moved), quiet.format(f"{change.before.words} → {change.after.words}")]
         lines.append(quiet.format(breakable(f"{self.title}, {change.part}" if self.title else change.part)))
         return Markup('<div class="card item">{}<div>\n{}\n</div></div>').format(img, Markup("\n").join(lines))
 
@@ -107,21 +113,9 @@ class ShownChange:
         true = " / ".join(change.true) or change.id
         false = f" (false: {' / '.join(change.false)})" if change.false else ""
         return (
-            f"* {change.part}: {true}{false}. Margin {_margin(change.before)} to {_margin(change.after)}; "
-            f"{_answered(change.before)}, then {_answered(change.after)}."
+            f"* {change.part}: {true}{false}. Margin {signed_cosine(change.before.margin)} to "
+            f"{signed_cosine(change.after.margin)}; {change.before.words}, then {change.after.words}."
         )
-
-
-def _margin(answers: ItemAnswers) -> str:
-    """A difference of cosines, 0.0612 as "+0.061"."""
-    return minus(f"{answers.margin:+z.3f}")
-
-
-def _answered(answers: ItemAnswers) -> str:
-    """What a method answered over its seeds: "right", "wrong", "right in 3 of 5 seeds"."""
-    if answers.right in (0, answers.seeds):
-        return "right" if answers.right else "wrong"
-    return f"right in {answers.right} of {counted(answers.seeds, 'seed')}"
 
 
 @dataclass

@@ -22,6 +22,11 @@ def points(value: float) -> str:
     return minus(f"{100 * value:+z.1f}")
 
 
+def signed_cosine(value: float) -> str:
+    """Format a difference of cosines: 0.0612 as "+0.061"."""
+    return minus(f"{value:+z.3f}")
+
+
 def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:
     """Format as "[59.9, 62.8]", each end with `number`."""
     return f"[{number(low)}, {number(high)}]"
