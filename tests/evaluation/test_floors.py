@@ -219,6 +219,7 @@ def test_blind_with_a_language_model_ranks_by_mean_likelihood(tmp_path: Path) ->
     blind = load_floor(f"blind:{folder}")
     assert isinstance(blind, BlindModel)
     assert blind._dislike(texts) == pytest.approx(expected, abs=1e-4)
+    assert blind._dislike([""]) == [0.0]  # without tokens
     rows = blind.encode_captions(blind.tokenize(texts)).numpy()
     assert np.argsort(rows[:6, 0]).tolist() == np.argsort(expected[:6])[::-1].tolist()
     assert blind.fingerprint != load_floor("blind").fingerprint

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -244,23 +245,17 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
         InputError: the model is not installed, damaged or unsupported; raised by the function: a text is too long
             for the model.
     """
-    from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
+    from degla.negatives.llm.likelihood import Likelihood, TooLongError
     from degla.negatives.llm.weights import find_weights, load
 
     weights = find_weights(None if model == "embedded" else model)
     likelihood = Likelihood(*load(weights, precision="float32"))
 
-    def some(texts: Sequence[str]) -> list[float]:
-        # The start token has no likelihood of its own; its path follows nothing.
-        tree = Tree()
-        paths = [tree.add((likelihood.start, *likelihood.encode(text)), after=-2)[1:] for text in texts]
-        computed = likelihood.compute(tree)
-        return [-sum(computed.path(tree, nodes)) / len(nodes) if nodes else 0.0 for nodes in paths]
-
     def dislike(texts: Sequence[str]) -> list[float]:
         try:
             parts = [texts[start : start + _TEXTS_A_PASS] for start in range(0, len(texts), _TEXTS_A_PASS)]
-            return [value for part in parts for value in some(part)]
+            means = [mean for part in parts for mean in likelihood.means([likelihood.encode(text) for text in part])]
+            return [0.0 if math.isnan(mean) else -mean for mean in means]
         except TooLongError as error:
             raise InputError(f"blind:{model}: a text is too long for the language model: {error}.") from None
 

@@ -209,12 +209,22 @@ class Likelihood:
         Raises:
             TooLongError: one of the texts does not fit the context.
         """
+        first, *others = self.means([self.encode(" " + text) for text in (caption, *texts)])
+        return [first - other for other in others]
+
+    def means(self, texts: Sequence[TokenIds]) -> list[float]:
+        """Return the mean log-likelihood per token (nats) of each text without context; NaN for one without tokens.
+
+        Raises:
+            TooLongError: one of the texts does not fit the context.
+        """
         tree = Tree()
         start = tree.add((self.start,), after=-2)[-1]
-        paths = [tree.add(self.encode(" " + text), after=start) for text in (caption, *texts)]
+        paths = [tree.add(tokens, after=start) for tokens in texts]
+        if not any(paths):
+            return [math.nan] * len(texts)
         computed = self.compute(tree)
-        first, *others = (computed.mean(tree, path) for path in paths)
-        return [first - other for other in others]
+        return [computed.mean(tree, path) if path else math.nan for path in paths]
 
     def _extend(self, beginning: Beginning, part: TokenIds) -> Beginning:
         tree = Tree(beginning)

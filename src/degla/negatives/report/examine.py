@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, CaptionNegative, likely_pair, ngram_likelihoods, solve_blind, worth
@@ -160,16 +158,8 @@ class Judge:
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return each text's mean log-likelihood per token (nats); NaN if it is empty or exceeds the context."""
-        from degla.negatives.llm.likelihood import Tree
-
         encoded = [self._likelihood.encode(text) for text in texts]
-        encoded = [tokens if len(tokens) < self._likelihood.context else () for tokens in encoded]
-        tree, start = Tree(), self._likelihood.start
-        paths = [tree.add((start, *tokens), after=-2)[1:] for tokens in encoded]
-        if not any(paths):
-            return [math.nan] * len(texts)
-        computed = self._likelihood.compute(tree)
-        return [float(np.mean(computed.path(tree, path))) if path else math.nan for path in paths]
+        return self._likelihood.means([tokens if len(tokens) < self._likelihood.context else () for tokens in encoded])
 
 
 def examine_file(
