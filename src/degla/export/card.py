@@ -1,6 +1,6 @@
 """The model card, README.md: made from the run and its results; says so if there are none.
 
-At the end of this module are the usage instructions for each format.
+The usage instructions of each format are in templates/use.md.j2.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from degla.files import write_text
 from degla.model.integrity import STATE_NAME
 from degla.model.load import SHIPPED
 from degla.model.runs import CARD_NAME
+from degla.pages import open_templates
 from degla.pages.table import markdown_line
 from degla.pages.words import UNKNOWN, interval, percent
 from degla.parse import read_json_object
@@ -92,7 +93,7 @@ def card(facts: CardFacts) -> str:
     # A label may hold "<".
     lines += [line.replace("<", "&lt;") for line in (*_results(comparison, facts), *_leakage(comparison))]
     lines += _licence(facts, config)
-    lines += _USE[facts.form]
+    lines.append(open_templates("degla.export").get_template("use.md.j2").render(form=facts.form))
     lines += reproduce_lines(config) if config else []
     return in_addresses("\n".join([*lines, f"Made by degla {__version__}."]) + "\n")
 
@@ -232,81 +233,3 @@ def _licence(facts: CardFacts, config: dict[str, Any] | None) -> Iterator[str]:
 def _shipped(facts: CardFacts, config: dict[str, Any] | None) -> str | None:
     """The licence of a shipped model that was not fine-tuned."""
     return SHIPPED.get(facts.origin) if config is None else None
-
-
-_DEGLA = """With degla:
-
-```sh
-degla evaluate FOLDER --benchmarks sugarcrepe --root DATA --out results.json
-```
-
-```python
-import degla
-
-model = degla.load_model("FOLDER")
-images, texts = degla.encode_images(model, ["photo.jpg"]), degla.encode_captions(model, ["a dog chases a cat"])
-```
-"""
-
-_OPEN_CLIP = """With open_clip:
-
-```python
-import open_clip
-
-model, _, transform = open_clip.create_model_and_transforms("local-dir:FOLDER")  # or hf-hub:OWNER/NAME
-tokenize = open_clip.get_tokenizer("local-dir:FOLDER")
-```
-
-If `vision_cfg.timm_model_name` in open_clip_config.json ends in `_tanh`, `import degla.model.timm_towers` first.
-"""
-
-_TRANSFORMERS = """With transformers:
-
-```python
-from PIL import Image
-from transformers import AutoModel, AutoProcessor
-
-model, processor = AutoModel.from_pretrained("FOLDER"), AutoProcessor.from_pretrained("FOLDER")
-image = Image.open("photo.jpg")
-inputs = processor(text=["a dog"], images=image, padding="max_length", truncation=True, return_tensors="pt")
-similarity = model(**inputs).logits_per_image
-```
-"""
-
-_ONNX = """With onnxruntime, from any language: `image.onnx` takes `pixel_values` [batch, 3, height, width] in float32,
-`text.onnx` takes `input_ids` [batch, context] in int64; both return unit-length embeddings. `degla_onnx.json` holds
-the sizes, padding, logit scale and opset version, `tokenizer.json` the tokenizer, `preprocessor_config.json` the mean,
-standard deviation and sizes.
-
-```python
-import json
-
-import numpy
-import onnxruntime
-from tokenizers import Tokenizer
-
-sizes, tokenizer = json.load(open("FOLDER/degla_onnx.json")), Tokenizer.from_file("FOLDER/tokenizer.json")
-context = sizes["context_length"]
-tokenizer.enable_truncation(context)
-tokenizer.enable_padding(length=context, pad_id=sizes["padding"], direction=sizes["padding_side"])
-input_ids = numpy.array([tokenizer.encode("a dog chases a cat").ids])
-(texts,) = onnxruntime.InferenceSession("FOLDER/text.onnx").run(None, {"input_ids": input_ids})
-```
-"""
-
-_TO_OTHERS = """For other programs: `degla export FOLDER --to onnx --out OUT`, or `--to transformers`
-if that has an equivalent model. `--to open_clip` exports only the weights, without the training state.
-"""
-
-
-def _lines(*parts: str) -> list[str]:
-    return ["## Use", "", *"\n".join(parts).splitlines(), ""]
-
-
-_USE: dict[CardForm, list[str]] = {
-    "checkpoint": _lines(_DEGLA, _OPEN_CLIP, _TO_OTHERS),
-    "open_clip": _lines(_DEGLA, _OPEN_CLIP, _TO_OTHERS),
-    "transformers": _lines(_DEGLA, _TRANSFORMERS),
-    "onnx": _lines(_DEGLA, _ONNX),
-}
-"""Usage section of a card, by format."""
