@@ -25,9 +25,9 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, half_of, solve_blind
 from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import examine_file, explain, frequent
-from degla.negatives.report.page import _whole_flags, notes, quantile
+from degla.negatives.report.page import notes, quantile
 from degla.negatives.report.sheet import _cell, draw_sheet, key_path
-from degla.negatives.report.terminal import add_row, new_table
+from degla.pages.table import Column, Table, whole_flags
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
@@ -207,13 +207,13 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert page.count('<p class="was" dir="auto">') == page.count('<p class="is" dir="auto">') >= 1, "of any script"
     assert "&lt;b&gt;near&lt;/b&gt;" in page
     assert "refused: synonym" in page and "refused: no_candidate" not in page
-    assert page.count('<table class="stacked">') == 2 and '<td data-head="captions covered">' in page, "fit a phone"
+    assert page.count('<table class="stacked">') == 2 and ' data-head="captions covered">' in page, "fit a phone"
     assert '<th scope="row"><span class="again">replace_<wbr>nouns</span></th>' in page, "no file without its rule"
     assert page.count("<figure") == page.count('<figure class="card"><div role="img" aria-label="') >= 4
     # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.
-    assert _whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
-    assert _whole_flags("mainly by: \u202e. Drop") == r"mainly by: \u202e. Drop", "the rest is not written backwards"
-    assert ">-</td>" not in page and ">–</td>" in page
+    assert whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
+    assert whole_flags("mainly by: \u202e. Drop") == r"mainly by: \u202e. Drop", "the rest is not written backwards"
+    assert ">-</" not in page and ">–</span></td>" in page
     assert "<h4" not in page and page.count("</span>&lt;i&gt;two&lt;/i&gt;</h3>") == 3, "no level is left out"
     # Names of XML are addresses but are never fetched; nothing else points outside.
     outside = set(re.findall(r"https?://[^\s\"'<)]+", page))
@@ -259,7 +259,10 @@ def test_the_page_counts_what_a_language_model_answered(files: tuple[Path, Path]
     out = tmp_path / "page.html"
     assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--out", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
-    assert '<th scope="row">swap_<wbr>nouns</th><td>1</td><td>0</td></tr>' in page  # refused, answered
+    row = '<th scope="row"><span>swap_<wbr>nouns</span></th>'
+    for outcome, times in (("refused", 1), ("answered", 0)):
+        row += f'<td data-head="{outcome}"><span>{times}</span></td>'
+    assert f"{row}</tr>" in page
     assert "2 requests (write 2), sent 4 times; 1 answer repaired; retry: 429 2." in page
 
 
@@ -271,17 +274,18 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
 
 
 def test_a_narrow_terminal_drops_neither_names_nor_digits() -> None:
-    table = new_table("", "file", ["captions", "covered %", "neg./caption", "rules/caption", "text-only %"])
-    add_row(table, "negatives", "5,768", "100.0", "5.00", "5.00", "59 [57-61]")
+    columns = ["file", "captions", "covered %", "neg./caption", "rules/caption", "text-only %"]
+    table = Table(columns, [["negatives", "5,768", "100.0", "5.00", "5.00", "59 [57-61]"]])
     console = Console(width=60, file=io.StringIO(), record=True)
-    console.print(table)
+    console.print(table.terminal(slim=True))
     printed = console.export_text()
     assert all(word in printed for word in ("negat", "5,768", "100.0", "5.00", "59", "[57-61]")), printed
 
 
 def test_intervals_stay_whole_on_a_narrow_terminal() -> None:
-    table = new_table("By rule [x]", "rule", ["accepted", "accepted %", "captions %", "text-only %"], last="why")
-    add_row(table, "replace_adjectives", "12,345", "100.0", "23.4", "56 [48-63]", "too few of them " * 4)
+    columns = ["rule", "accepted", "accepted %", "captions %", "text-only %", Column("why", align="left")]
+    rows = [["replace_adjectives", "12,345", "100.0", "23.4", "56 [48-63]", "too few of them " * 4]]
+    table = Table(columns, rows).terminal(title="By rule [x]", slim=True)
     for width in range(30, 100):
         console = Console(width=width, force_terminal=False)
         with console.capture() as capture:

@@ -116,6 +116,20 @@ def test_terminal() -> None:
     assert "few images" in output and "n 1,000" not in output and "why" not in output
 
 
+def test_a_name_of_several_rows_is_shown_once() -> None:
+    columns = ["rule", Column("file", align="left"), Column("pairs accepted", short="pairs")]
+    table = Table(columns, [["x", "a", "1"], ["x", "b", "2"], ["y", "a", "3"]], grouped=True)
+    html = table.__html__()
+    assert html.count('<tr class="more"><th scope="row"><span class="again">x</span></th>') == 1
+    assert html.count('class="again"') == 1 and "pairs accepted" in html
+    console = Console(width=40)
+    with console.capture() as capture:
+        console.print(table.terminal(slim=True))
+    lines = [line.split() for line in capture.get().splitlines() if line.strip()]
+    assert [lines[0], *lines[2:]] == [["rule", "pairs"], ["x"], ["a", "1"], ["b", "2"], ["y"], ["a", "3"]]
+    assert "\n   a " in capture.get(), "below its name"
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_columns_that_do_not_fit_on_a_terminal_continue_below(width: int) -> None:
     names = [f"runs/degla_plus-{number}" for number in range(40)]

@@ -197,6 +197,7 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
 
 
 def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
+    assert row.margin is not None
     true, false = (
         Markup('<p><span class="{}">{}</span> {}</p>').format(*each)
         for each in zip(("up", "down"), "✓✗", item.texts, strict=True)

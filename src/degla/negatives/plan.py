@@ -12,7 +12,6 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 
 from degla.allowance import usable_cores
 from degla.negatives.checks import check_caption
@@ -25,6 +24,7 @@ from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.output import count_finished, count_replies
 from degla.negatives.run.pipeline import Pipeline, TaggedTask, make_rows, tag
 from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
+from degla.pages.table import Table
 from degla.pages.words import counted, duration
 from degla.remote import address_of
 from degla.stopping import Interruption, StoppedError
@@ -141,12 +141,10 @@ class NegativesPlan:
         if self.least is None or self.most is None:
             return Group(*lines, grammar)
         bounds = [self.least] if self.least == self.most else [self.least, self.most]
-        table = Table(title="Requests to the language model", title_justify="left")
-        for heading in ("rule", *(("at least", "at most") if len(bounds) > 1 else ("requests",))):
-            table.add_column(heading, justify="left" if heading == "rule" else "right")
-        for rule in self.most.requests:
-            table.add_row(rule, *(f"{each.requests[rule]:,}" for each in bounds))
-        table.add_row("all", *(f"{each.total:,}" for each in bounds))
+        rows = [[rule, *(f"{each.requests[rule]:,}" for each in bounds)] for rule in self.most.requests]
+        rows.append(["all", *(f"{each.total:,}" for each in bounds)])
+        columns = ["rule", *(("at least", "at most") if len(bounds) > 1 else ("requests",))]
+        table = Table(columns, rows).terminal(title="Requests to the language model")
         if len(bounds) > 1:
             lines.append("at least: every written answer is accepted; at most: none is, and the model chooses, too")
         prompts, answers = [each.prompt_tokens for each in bounds], [each.answer_tokens for each in bounds]

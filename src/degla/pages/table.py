@@ -41,12 +41,14 @@ class Column:
         notes: small lines below it, only in HTML.
         align: right for numbers, left for words.
         where: "page": only in HTML; "text": only in Markdown and on the terminal.
+        short: its name in Markdown and on the terminal; "" for the same.
     """
 
     title: str
     notes: tuple[str, ...] = ()
     align: Literal["left", "right"] = "right"
     where: Literal["everywhere", "page", "text"] = "everywhere"
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,22 @@ class Table:
         columns: a plain string is a column of numbers; the first one is a column of names.
         rows: plain lists are ordinary rows.
         stacked: on a phone, show one block per row instead of a scrolling table.
+        grouped: the first two cells name a row, and rows with the same first cell show it once: on a terminal on a line
+            of its own.
     """
 
     columns: Sequence[Column | str]
     rows: Sequence[TableRow | Sequence[TableCell | str]]
     stacked: bool = False
+    grouped: bool = False
 
     def _columns(self) -> list[Column]:
         first, *others = (Column(column) if isinstance(column, str) else column for column in self.columns)
         return [replace(first, align="left"), *others]
 
     def _shown(self, where: Rendering) -> list[Column]:
-        return [column for column in self._columns() if column.where in ("everywhere", where)]
+        columns = [column for column in self._columns() if column.where in ("everywhere", where)]
+        return columns if where == "page" else [replace(each, title=each.short or each.title) for each in columns]
 
     def _rows(self, where: Rendering) -> Iterator[tuple[TableRow, list[tuple[Column, TableCell]]]]:
         columns = self._columns()
@@ -131,7 +137,7 @@ class Table:
             yield row, [(column, cell) for column, cell in pairs if column.where in ("everywhere", where)]
 
     def __html__(self) -> str:
-        return Markup(_template().table(self._shown("page"), list(self._rows("page")), self.stacked))
+        return Markup(_template().table(self._shown("page"), list(self._rows("page")), self.stacked, self.grouped))
 
     def markdown(self) -> str:
         """Return the lines of a Markdown table."""
@@ -168,35 +174,49 @@ class Table:
         columns: list[Column | str] = [first, *(name.text for name, *_ in rows)]
         return Table(columns, [[column.title, *(row[at] for row in rows)] for at, column in enumerate(others, start=1)])
 
-    def terminal(self, *, title: str = "", caption: str = "") -> RichTable:
+    def terminal(self, *, title: str = "", caption: str = "", slim: bool = False) -> RichTable:
         """Render for a terminal: long names are wrapped, numbers never; what does not fit continues below.
 
         Args:
             title: above the table.
             caption: below it.
+            slim: without vertical lines, which leaves room for more columns.
         """
+        from rich import box
         from rich.text import Text
 
         from degla.pages.terminal import ContinuedTable
 
-        table = ContinuedTable(title_justify="left", caption_justify="left")
+        table = ContinuedTable(
+            box=box.SIMPLE_HEAD if slim else box.HEAVY_HEAD, collapse_padding=slim, pad_edge=not slim,
+            title_justify="left", caption_justify="left",
+        )  # fmt: skip
         # As `Text`: a path may hold what would be markup.
         table.title = Text(printable(title), style="table.title") if title else None
         table.caption = Text(printable(caption), style="table.caption") if caption else None
-        for column in self._shown("text"):
-            table.add_column(Text(printable(column.title)), justify=column.align, overflow="fold")
+        for number, column in enumerate(self._shown("text")):
+            if not (self.grouped and number == 1):
+                table.add_column(Text(printable(column.title)), justify=column.align, overflow="fold")
+        group = None
         for row, cells in self._rows("text"):
             if row.kind == "section":
                 table.add_section()
                 continue
-            table.add_row(*(_terminal_cell(cell, quiet=row.kind == "floor") for _, cell in cells))
+            texts = [_terminal_cell(cell, quiet=row.kind == "floor") for _, cell in cells]
+            if self.grouped:
+                name, second, *texts = texts
+                if name.plain != group:
+                    group = name.plain
+                    table.add_row(name)
+                texts.insert(0, Text("  ").append_text(second))
+            table.add_row(*texts)
         return table
 
 
 @cache
 def _template() -> Any:
     environment = open_templates("degla.pages")
-    environment.filters.update(breakable=breakable, dot=html_mark)
+    environment.filters.update(breakable=breakable, dot=html_mark, whole_flags=whole_flags)
     return environment.get_template("table.html.j2").module
 
 
@@ -231,6 +251,12 @@ def breakable(name: str) -> Markup:
     """Make a name breakable at the ends of its words, but not inside numbers."""
     text = re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", str(isolated(name)))
     return Markup(re.sub(r"(?<!<)([/_.])(?=(?:<bdi>)?[^\W\d])", r"\1<wbr>", text))
+
+
+def whole_flags(text: str) -> Markup:
+    """Keep browsers from breaking a line between the two hyphens of `--per-rule`."""
+    # Quoted words may hold marks that would reverse the rest of the sentence.
+    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(printable(text)))))
 
 
 def html_mark(mark: Mark | None) -> Markup:

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([each.plain() for each in examined])
     else:
-        from degla.negatives.report.terminal import render_tables
+        from degla.negatives.report.tables import render_tables
 
         show(render_tables(examined))
     if arguments.out is not None:

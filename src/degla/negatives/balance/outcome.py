@@ -18,7 +18,7 @@ from rich.text import Text
 
 from degla.errors import InputError
 from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs, worth
-from degla.negatives.report.terminal import add_row, new_table
+from degla.pages.table import Column, Table
 from degla.pages.words import counted
 
 Halves = tuple[Sequence[CaptionNegative], Sequence[CaptionNegative]]
@@ -193,14 +193,17 @@ def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: s
 
 def render(report: Balance) -> Group:
     """Render the outcome for an 80-column terminal: one line per rule, a total and an explanation."""
-    headings = ("captions %", "words", "length", "likelihood", "all")
-    table = new_table("Text-only accuracy, %, before and after", "rule", headings, last="")
+    headings = ("rule", "captions %", "words", "length", "likelihood", "all")
+    rows = []
     for rule, state in report.rules.items():
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
         fate = {"": "", "too_few": "too few"}.get(state.reason, "dropped")
-        add_row(table, rule, share, *_cells(state.before, state.after), fate)
+        rows.append([rule, share, *_cells(state.before, state.after), fate])
     shares = " ".join(_percent(number, report.captions) for number in report.covered)
-    add_row(table, "together", shares, *_cells(report.before, report.after), "")
+    rows.append(["together", shares, *_cells(report.before, report.after), ""])
+    table = Table([*map(Column, headings), Column("", align="left")], rows).terminal(
+        title="Text-only accuracy, %, before and after", slim=True
+    )
     before, after = report.negatives
     explanation = (
         f"{counted(report.captions, 'caption')}; negatives: {before:,} before (one per caption and rule), "

@@ -6,7 +6,6 @@ All plots use colours that follow the page's light or dark mode.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,23 +13,21 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from degla.files import write_text
-from degla.negatives.checks import REASONS
 from degla.negatives.differences import mark_tokens
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import Drawn, RuleCounts, mean
-from degla.negatives.report.examine import Examination, all_rules, frequent
-from degla.negatives.report.terminal import has_inserted_words, share_percent, with_interval
+from degla.negatives.report.examine import Examination, all_rules
+from degla.negatives.report.tables import file_marks, giveaways, glance, inserted_words, model_answers, reasons, rules
 from degla.pages import open_templates
-from degla.pages.page import Page, Raw
-from degla.pages.plot import FONT, SOFT, Mark, dress, marks_of, new_figure, styled, to_svg
-from degla.pages.table import breakable, html_mark, isolated
-from degla.pages.words import UNKNOWN, counted, printable
-from degla.statistics.proportions import Proportion, wilson
+from degla.pages.page import Facts, Fold, Grid, Page, Part, Raw, Section
+from degla.pages.plot import FONT, SOFT, Mark, dress, new_figure, styled, to_svg
+from degla.pages.table import html_mark, isolated
+from degla.pages.words import counted
+from degla.statistics.proportions import Proportion
 
-_TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9
 """Accuracy of the blind test above which a rule is named at the top of the page."""
 
@@ -42,39 +39,42 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
         InputError: the page cannot be written.
     """
     environment = open_templates("degla.negatives.report")
-    environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
-    environment.filters.update(
-        breakable=breakable, dot=html_mark, isolated=isolated, whole_flags=_whole_flags, counted=counted
-    )
-    rules = all_rules(files)
-    body = environment.get_template(_TEMPLATE).render(
-        files=files,
-        unknown=UNKNOWN,
-        rules=rules,
-        inserted=has_inserted_words(files),
-        marks=_marks(files),
-        drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
-        wilson=wilson,
-        frequent=frequent,
-        samples=_samples(files),
-        mark_tokens=mark_tokens,
-        reasons=_reasons(files),
-        outcomes=_outcomes(files),
-        facts={file.label: _facts(file) for file in files},
-    )
+    environment.filters.update(dot=html_mark, isolated=isolated)
+    template: Any = environment.get_template("negatives.html.j2").module
+    marks, drawings = file_marks(files), {name: Markup(drawing) for name, drawing in _drawings(files).items()}
     labels = ", ".join(file.label for file in files)
     lead = (
-        f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(rules), 'rule')}. Shares are in "
-        "percent; brackets and bars are 95 % intervals."
+        f"{labels}: {counted(files[0].counts.captions, 'caption')}, {counted(len(all_rules(files)), 'rule')}. Shares "
+        "are in percent; brackets and bars are 95 % intervals."
     )
-    time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts: list[Part] = [
+        Section("At a glance", [glance(files)]),
+        Section("Rules", [rules(files), template.on_rules]),
+        Section("Coverage, length and size of the change", [Raw(template.changes(marks, drawings))]),
+    ]
+    if drawings["blind"] or drawings["likelier"]:
+        judges = dict.fromkeys(file.judge for file in files if file.judge)
+        plots = Raw(template.texts(marks, drawings, ", ".join(judges)))
+        parts.append(Section("Does the text give the negative away?", [template.on_classifier, plots]))
+    if (table := giveaways(files)).rows:
+        parts.append(Fold("What gives negatives away", [table, template.on_cues], open=True))
+    for title, table, below in (
+        ("Inserted words", inserted_words(files), [template.on_words]),
+        ("Refused, or no proposal", reasons(files), []),
+        ("Answers of the language model", model_answers(files), list(_requests(files))),
+    ):
+        if table.rows:
+            parts.append(Section(title, [table, *below]))
+    if samples := _samples(files):
+        parts.append(Section("Samples", [template.on_samples, Raw(template.samples(samples, marks, mark_tokens))]))
+    facts = [Facts(_facts(file), title=file.label, mark=marks[file.label]) for file in files]
     page = Page(
         "Hard negatives",
-        [Raw(body)],
+        [*parts, Section("How they were made", [Grid(facts)])],
         lead=[lead],
         warnings=notes(files),
         tab=f"Hard negatives: {labels}",
-        foot=time,
+        foot=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(out, page.html())
 
@@ -137,26 +137,16 @@ def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
     return samples
 
 
-def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
-    """Return (reason, meaning, label to rule to rows) tuples, most frequent first."""
-    total: Counter[str] = sum((rule.reasons for file in files for rule in file.rules), Counter())
-    return [
-        (
-            reason,
-            REASONS.get(reason, ""),
-            {
-                file.label: Counter({rule.name: rule.reasons[reason] for rule in file.rules if rule.reasons[reason]})
-                for file in files
-            },
-        )
-        for reason, _ in total.most_common()
-    ]
-
-
-def _outcomes(files: Sequence[Examination]) -> list[str]:
-    """Return all outcomes that occurred, most frequent first."""
-    total: Counter[str] = sum((file.outcomes.by_outcome() for file in files if file.outcomes), Counter())
-    return [outcome for outcome, _ in total.most_common()]
+def _requests(files: Sequence[Examination]) -> Iterator[str]:
+    """Yield a sentence on each file's requests to the language model."""
+    for file in files:
+        if (outcomes := file.outcomes) is not None:
+            forms = ", ".join(f"{form} {times:,}" for form, times in sorted(outcomes.by_form().items()))
+            others = "".join(f"; {what} {times:,}" for what, times in sorted(outcomes.counts.items()))
+            yield (
+                f"{file.label}: {counted(outcomes.requests, 'request')} ({forms}), sent "
+                f"{counted(outcomes.attempts, 'time')}; {counted(outcomes.repaired, 'answer')} repaired{others}."
+            )
 
 
 def _facts(file: Examination) -> list[tuple[str, str]]:
@@ -172,19 +162,8 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
     return facts
 
 
-def _whole_flags(text: str) -> Markup:
-    """Keep browsers from breaking a line between the two hyphens of `--per-rule`."""
-    # The words it quotes may hold marks that would reverse the rest of the sentence.
-    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(printable(text)))))
-
-
 _WIDTH: Final = 4.7
 """Inches; at this width, letters are as large as the page's text on a phone."""
-
-
-def _marks(files: Sequence[Examination]) -> dict[str, Mark]:
-    """Map each file's label to its mark, the same everywhere on the page."""
-    return marks_of((file.label for file in files), baseline=None)
 
 
 def _on_line(mark: Mark) -> dict[str, Any]:
@@ -211,7 +190,7 @@ def _draw_coverage(files: Sequence[Examination]) -> str:
 @styled
 def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
     """Share of captions by the number of different rules that they have a negative of."""
-    marks = _marks(files)
+    marks = file_marks(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     most = max(max(file.counts.rules_a_caption) for file in files)
     width = 0.84 / len(files)
@@ -230,7 +209,7 @@ def _draw_rules_a_caption(files: Sequence[Examination]) -> str:
 @styled
 def _draw_lengths(files: Sequence[Examination]) -> str:
     """Draw the lengths in words of captions (grey, first file) and their negatives, as shares of pairs."""
-    marks = _marks(files)
+    marks = file_marks(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), Mark(SOFT), filled=True)
     for file in files:
@@ -317,7 +296,7 @@ def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, 
 
 def _rows(names: Sequence[str], files: Sequence[Examination]) -> Iterator[tuple[Examination, str, float, Mark]]:
     """Yield every file and rule with its vertical position and the file's mark."""
-    for place, (file, mark) in enumerate(zip(files, _marks(files).values(), strict=True)):
+    for place, (file, mark) in enumerate(zip(files, file_marks(files).values(), strict=True)):
         for row, name in enumerate(names):
             yield file, name, row - 0.4 + 0.8 / len(files) * (place + 0.5), mark
 

@@ -28,7 +28,7 @@ from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
-from degla.negatives.report.terminal import with_interval
+from degla.negatives.report.tables import with_interval
 from degla.pages.words import counted
 from degla.parse import read_text
 from degla.records import NegativeRecord

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from degla.negatives.llm import Form, Reply
+from degla.pages.table import Column, Table
 from degla.pages.words import counted
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
@@ -201,14 +201,17 @@ class Summary:
     def render(self) -> Group:
         """Return a table for a terminal with one line per rule, then skipped captions and totals."""
         title, one = ("True texts that look changed", "true text") if self.true else ("Hard negatives", "negative")
-        table = Table(title=title, title_justify="left")
-        for heading in ("rule", "accepted", "captions covered", "refused or none by reason"):
-            table.add_column(heading, justify="left" if heading[0] == "r" else "right")
+        columns = [
+            *map(Column, ("rule", "accepted", "captions covered")),
+            Column("refused or none by reason", align="left"),
+        ]
+        rows = []
         for rule in self.rules:
             reasons = {reason: count for (name, reason), count in self.reasons.items() if name == rule}
             entries = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
             share = self.covered[rule] / self.captions if self.captions else 0.0
-            table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", Text(entries or "-"))
+            rows.append([rule, f"{self.accepted[rule]:,}", f"{share:.1%}", entries or "-"])
+        table = Table(columns, rows).terminal(title=title)
         lines = [
             f"{counted(self.captions, 'caption')}, {self.share_covered:.1%} with at least one {one}, {self.mean:.2f} "
             f"{one}s per caption, {self.seconds:.1f} s"
@@ -226,6 +229,6 @@ class Summary:
             entries = ", ".join(f"{name} {count:,}" for name, count in counts if count)
             lines.append(f"language model: {counted(self.replies.attempts, 'request')}; replies: {entries}")
         if self.unanswered:
-            rows = counted(self.unanswered, "row")
-            lines.append(f"no answer for {rows} (model_unreachable): the same command asks again")
+            unanswered = counted(self.unanswered, "row")
+            lines.append(f"no answer for {unanswered} (model_unreachable): the same command asks again")
         return Group(table, *map(Text, lines))  # square brackets in ids are not markup
