@@ -60,6 +60,12 @@ class CaptionUnit(Record):
     foils: tuple[str, ...] = ()
     kind: Literal["thing", "relation"] = "thing"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_options(cls, fields: Any) -> Any:
+        # All units of a Parquet file or `datasets` folder have the same fields; where one has no value, it is null.
+        return {name: each for name, each in fields.items() if each is not None} if isinstance(fields, dict) else fields
+
     @model_validator(mode="after")
     def _foils_differ(self) -> CaptionUnit:
         if any(not foil.strip() or foil.casefold() == self.text.casefold() for foil in self.foils):

@@ -77,6 +77,8 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
         {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a", "label": 7, "positives": ["one cat"]},
         {"id": "2", "image": "a.png", "text": "a dog", "image_id": "a", "label": None, "positives": None},
     ]
+    rows[0]["units"] = None
+    rows[1]["units"] = [{"text": "a dog"}, {"text": "it runs", "foils": ["it sits"], "kind": "relation"}]
     path = tmp_path / f"captions.{form}"
     if form == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -90,6 +92,8 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     assert [record.label for record in records] == ["7", None]
     assert [record.positives for record in records] == [("one cat",), ()]
     assert records[0].distractor_image is None
+    runs = CaptionUnit(text="it runs", foils=("it sits",), kind="relation")
+    assert [record.units for record in records] == [(), (CaptionUnit(text="a dog"), runs)]
 
 
 @pytest.mark.parametrize(
