@@ -18,6 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.run import Evaluation
 from degla.evaluation.trainings import Trainings
 from degla.losses.core import Processes
+from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.processes import ProcessGroup
 from degla.training.loop import TrainResult, train
@@ -68,6 +69,26 @@ def test_evaluating_does_not_change_the_training(watched: tuple[TrainConfig, Tra
     config, outcome = watched
     plain = train(replace(config, out=tmp_path / "plain", validation=ValidationConfig()))
     assert plain.values == outcome.values
+
+
+def test_nothing_is_evaluated_before_a_run_that_is_refused(
+    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", freeze_image_blocks=9)
+    config = replace(config, validation=ValidationConfig(benchmarks=("world",), root=benchmark))
+    with pytest.raises(InputError, match="freeze-image-blocks is 9"):
+        train(config)
+    assert not (tmp_path / "run" / "validation.jsonl").exists()
+
+
+def test_adapters_do_not_change_the_scores_before_training(
+    watched: tuple[TrainConfig, TrainResult], tmp_path: Path
+) -> None:
+    config, outcome = watched
+    adapter = AdapterConfig(rank=2, text_map=True)
+    train(replace(config, out=tmp_path / "run", adapter=adapter, train=replace(config.train, precision="bf16")))
+    first, same = ((run / "validation.jsonl").open().readline() for run in (tmp_path / "run", outcome.folder.parent))
+    assert first == same
 
 
 def test_a_run_that_ends_before_an_evaluation_is_due_says_so(

@@ -153,7 +153,6 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     ]
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
     validation.warn_if_never_due(steps)
-    before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     # The average with the student is made of it. In CPU memory: it is read only for checkpoints and evaluations.
     start = copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
     earlier = recorded or processes.from_first(lambda: trainings_of(config.model))
@@ -167,6 +166,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
         image_sizes=sizes, counts=counts, mirror=mirror,
     )  # fmt: skip
+    with state.whole() as (student, _):  # After all that may refuse the model: an evaluation can take hours.
+        before = validation.begin(student, start=None if newest is None else step_of(newest))
     if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
         seed_everything(seed + processes.rank)
     first = step = state.load() if resume else 0
