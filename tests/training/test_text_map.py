@@ -119,6 +119,20 @@ def test_a_run_moves_map_and_scale_alone_and_continues_exactly(
     torch.testing.assert_close(half, expected, rtol=0, atol=1e-6)
 
 
+def test_the_map_of_a_layer_with_a_bias_is_written_once_and_resumed(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", **LINEAR)
+    config = tiny_config("degla", model=model, pairs=tiny_pairs, out=tmp_path / "whole")
+    outcome, resumed = whole_and_resumed(replace(config, adapter=AdapterConfig(text_map=True)))
+    for name in ("open_clip_model", "adapters", "teacher_adapters"):
+        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))
+        assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
+    base, tuned = load_encoder(str(model)), load_encoder(str(outcome.folder))
+    (matrix,) = (v for n, v in load_file(outcome.folder / "adapters.safetensors").items() if n.endswith(".text_map"))
+    texts = base.tokenize(CAPTIONS)
+    mapped = torch.nn.functional.normalize(base.encode_captions(texts) @ matrix.T, dim=-1)
+    torch.testing.assert_close(tuned.encode_captions(texts), mapped, rtol=0, atol=1e-5)
+
+
 def test_with_adapters_both_are_trained(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     _, gradients, _ = first_step(replace(config, adapter=AdapterConfig(rank=2, text_map=True)))

@@ -107,8 +107,11 @@ def _attend_for_pair(self: Any, states: Tensor, *_: Any, **options: Any) -> tupl
 
 
 def adapter_state(clip: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that training with adapters or a map changes: their matrices and the scale, by name."""
-    return {name: value for name, value in clip.state_dict().items() if _changes(name)}
+    """Return the tensors that training with adapters or a map changes: their matrices and the scale, by name.
+
+    A map of a layer with a bias is the parameter of two modules; it has the name of the first.
+    """
+    return {name: value.detach() for name, value in clip.named_parameters() if _changes(name)}
 
 
 def load_adapter_state(clip: nn.Module, state: dict[str, Tensor]) -> None:
@@ -117,7 +120,7 @@ def load_adapter_state(clip: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: names or shapes differ, as in `load_state_dict`.
     """
-    own = {name for name in clip.state_dict() if _changes(name)}
+    own = adapter_state(clip).keys()
     if own != state.keys():
         odd = sorted(own ^ state.keys())[:3]
         raise RuntimeError(f"the adapters differ\nin their parameters, for example\n{', '.join(odd)}")
