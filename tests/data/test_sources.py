@@ -11,7 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -667,6 +670,23 @@ def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
         list(read_captions(tmp_path / "splits" / "train"))
     with pytest.raises(InputError, match=r"other: has no uncompressed \.tar.* not a folder written by datasets'"):
         list(read_captions(tmp_path / "other"))
+
+
+def test_threads_open_a_dataset_folder_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a bar of the library may find its lock deleted by another thread's, and the image counts as damaged."""
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([row()]).save_to_disk(str(tmp_path / "saved"))
+    both, met, load = threading.Barrier(2), list[int](), datasets.load_from_disk
+
+    def watched(folder: str) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            met.append(both.wait(0.05))
+        return load(folder)
+
+    monkeypatch.setattr(datasets, "load_from_disk", watched)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: len(list(read_captions(tmp_path / "saved"))), range(2)))
+    assert found == [1, 1] and met == []
 
 
 def test_archives_of_pack_name_the_captions_file(tmp_path: Path) -> None:

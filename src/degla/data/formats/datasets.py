@@ -7,6 +7,7 @@ An image inside such a folder has no path of its own. Its `CaptionRecord.image` 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from degla.remote import remembered
 ENDINGS = ()
 PREFIX = "dataset:"
 _ROWS = 1024
+_OPENING = threading.Lock()
+"""The library's progress bar deletes a lock that all its bars share, so only one thread at a time may open a folder."""
 
 
 def claims(path: Path) -> bool:
@@ -118,7 +121,8 @@ def _opened(mark: Path) -> Any:
             f"{folder}: reading this folder needs the `datasets` library: pip install 'degla[datasets]'"
         ) from None
     try:
-        dataset = datasets.load_from_disk(folder)
+        with _OPENING:
+            dataset = datasets.load_from_disk(folder)
         if not isinstance(dataset, datasets.DatasetDict):
             # Arrow trusts the offsets in its files: a damaged one would lead to reads outside the file's memory.
             dataset.data.table.validate(full=True)
