@@ -146,6 +146,19 @@ def test_none_is_a_value_of_flags_and_files(word: str, tmp_path: Path) -> None:
         configure(["clip", "--optim.lr", word], verb="train")
 
 
+def test_flags_that_the_run_does_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="degla.train")
+    configure(["degla", "--teacher.decay", "0.5", "--attack.epsilon", "0", "--train.epochs", "2"], verb="train")
+    assert not caplog.messages
+    words = ["--objective.text-contrast.anchor", "caption", "--teacher.decay", "0.5", "--optim.lr", "1e-5"]
+    configure(["tecoa", *words, "--train.epochs", "2", "--attack.steps", "3"], verb="train")
+    assert caplog.messages == [
+        "--objective.text-contrast.anchor has no effect: --objective.text-contrast.weight is 0.",
+        "--teacher.decay has no effect: no loss uses a teacher.",
+        "--train.epochs has no effect: --train.steps is 20000; with none, epochs count.",
+    ]
+
+
 def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:
     file = _write(tmp_path / "lr.yaml", "optim.lr: 1e-4\n")
     assert configure(["gift", "--config", file], verb="train").optim.lr == 1e-4

@@ -166,6 +166,38 @@ class TrainConfig(Checked, section=""):
         """Whether a resumed run needs the model that it started from, which its checkpoints do not contain."""
         return self.adapter.active or bool(self.l2_sp.weight) or self.train.embed_images_once
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Flags that the run does not read, or their sections (with a dot at the end), and the reason for each."""
+        own, all_reads = self.pairs.reads, frozenset[str]().union(*(stream.reads for stream in self.streams))
+        unread = {
+            "replay.": (not self.replay.active, "no loss of --replay.objective has a weight"),
+            "teacher.": (not any(stream.needs for stream in self.streams), "no loss uses a teacher"),
+            "l2-sp.": (not self.l2_sp.weight, "--l2-sp.weight is 0"),
+            "attack.": (not self.attack.epsilon, "--attack.epsilon is 0"),
+            "views.": (not self.views.left_out, "--views.left-out is 0"),
+            "evidence.": ("evidence" not in own, "no loss reads parts of images with evidence"),
+            "predictor.": ("masked" not in own, "no loss reads masked words"),
+            "adapter.alpha": (not self.adapter.rank, "--adapter.rank is 0"),
+            "adapter.parts": (not self.adapter.rank, "--adapter.rank is 0"),
+            "validation.": (not self.validation.benchmarks, "--validation.benchmarks names none"),
+            "train.epochs": (
+                self.train.steps is not None,
+                f"--train.steps is {self.train.steps}; with none, epochs count",
+            ),
+            "data.class-template": ("classes" not in own, "no loss reads classes"),
+            "data.positives": ("positive" not in all_reads, "no loss reads additional true texts"),
+            **dict.fromkeys(
+                ("data.draw", "data.rules", "data.negatives-share"),
+                (not self.data.negatives_per_caption, "--data.negatives-per-caption is 0"),
+            ),
+        }
+        for section, losses in (("objective", self.objective), ("replay.objective", self.replay.objective)):
+            for name, loss in losses.items():
+                flag = f"{section}.{name}.".replace("_", "-")
+                unread[flag] = (not loss.weight, f"--{flag}weight is 0")
+        return {flag: why for flag, (there, why) in unread.items() if there}
+
     def check(self) -> None:
         """Check that the settings are compatible and that data and output folder are given; types check the ranges.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from degla.verbs.explain import ALL
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
 
+log = logging.getLogger("degla.train")
 Settings = TypeVar("Settings")
 CONFIG = "--config"
 PRINT = "--print-config"
@@ -66,6 +68,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
+    _tell_unread(default, config)
     if printed:
         text = to_yaml(config)
         public = without_passwords(text)
@@ -74,6 +77,19 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             tell("Passwords of addresses are left out. Add them where this configuration is used.")
         raise SystemExit(0)
     return config
+
+
+def _tell_unread(default: TrainConfig, config: TrainConfig) -> None:
+    """Say which of the given flags the run does not read; `default`: the configuration without them."""
+    from degla.config.fields import differences
+
+    for flag, _, value in differences(default, config):
+        reasons = (
+            why for name, why in config.unread.items() if flag == name or (name[-1] == "." and flag.startswith(name))
+        )
+        why = next(reasons, None)
+        if value and why is not None:
+            log.info("--%s has no effect: %s.", flag, why)
 
 
 def read_flags(words: list[str], settings: Settings) -> Settings:
