@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from degla.cli import main
 from degla.data.joining import TABLE_NAME, join, join_and_report
 from degla.data.pairs import PairRow, hold_out, normalized_words
 from degla.data.table import PairTable
 from degla.errors import InputError
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.evaluation.benchmarks.own import items as read_own
+from degla.evaluation.results import load_result
+from degla.records import CaptionRecord, NegativeRecord, PairItem, read_jsonl, write_jsonl
 
 
 def caption(id: str, text: str = "A dog on a sofa.", image: str = "a.jpg") -> CaptionRecord:
@@ -160,3 +165,43 @@ def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pyt
     same = [row.model_copy(update={"image": f"{n // 2}.jpg", "image_id": row.id}) for n, row in enumerate(rows)]
     train, held_out = hold_out(same, most=20, seed=0)
     assert len(held_out) == 8 and not {row.image for row in train} & {row.image for row in held_out}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["files", "parquet"])
+def test_split_with_images_writes_the_folders_of_both_benchmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """Only the negatives of `own` are left to make; then both are read without a copy of an image."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    pictures = [Image.new("RGB", (8, 8), (8 * n, 90, 90)) for n in range(10)]
+    rows = [{"image": f"{n // 2}.png", "image_id": f"{n // 2}", "text": f"a dog on a sofa {n}"} for n in range(20)]
+    if inside:
+        contents = io.BytesIO(), *(io.BytesIO() for _ in pictures[1:])
+        for picture, content in zip(pictures, contents, strict=True):
+            picture.save(content, format="png")
+        table = [row | {"image": contents[n // 2].getvalue()} for n, row in enumerate(rows)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), "photos/c.parquet")
+    else:
+        for n, picture in enumerate(pictures):
+            picture.save(f"photos/{n}.png")
+        Path("photos/c.jsonl").write_text(
+            "".join(json.dumps(row | {"id": str(n)}) + "\n" for n, row in enumerate(rows))
+        )
+    captions = "photos/c.parquet" if inside else "photos/c.jsonl"
+    assert main(["prepare", "split", captions, "--images", "photos", "--out", "data"]) == 0
+    assert "image paths are unchanged: pass --data.images photos: data" in capsys.readouterr().err
+    held_out = list(read_jsonl(CaptionRecord, Path("data/held_out.jsonl")))
+    write_jsonl(
+        Path("data/own/negatives.jsonl"),
+        [
+            NegativeRecord(caption_id=row.id, rule="swap_nouns", kind="order", source="rules", accepted=True,
+                           text=row.text.replace("a dog on a sofa", "a sofa on a dog"))
+            for row in held_out
+        ],
+    )  # fmt: skip
+    words = ["--benchmarks", "own", "retrieval", "--root", "data", "--out", "floor.json"]
+    assert main(["evaluate", "random", *words]) == 0, capsys.readouterr().err
+    own, retrieval = load_result(Path("floor.json")).benchmarks
+    assert own.parts[0].scored == 4 and retrieval.parts[0].scored == 2
+    assert len({item.images[0].path for item in read_own(Path("data")) if isinstance(item, PairItem)}) == 2

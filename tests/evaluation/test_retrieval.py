@@ -177,6 +177,19 @@ def test_a_caption_of_two_images_is_two_texts(tmp_path: Path) -> None:
         assert {value for item in items for value in item.ok.values()} <= {0.0, 1.0}
 
 
+def test_captions_with_one_image_id_are_of_one_image(tmp_path: Path) -> None:
+    """Rows of a Parquet file have a path each: `degla prepare split` writes them so."""
+    (tmp_path / "retrieval").mkdir()
+    rows = [
+        CaptionRecord(id=f"{n}", image=f"c.parquet#image/{n}", image_id=f"{n // 3}", text=f"dog {n}") for n in range(9)
+    ]
+    write_jsonl(tmp_path / "retrieval" / "dogs.jsonl", rows)
+    (question,) = BENCHMARK.items(tmp_path)
+    assert isinstance(question, Retrieval)
+    assert [image.path for image in question.images] == [f"c.parquet#image/{n}" for n in (0, 3, 6)]
+    assert question.owners == tuple((n // 3,) for n in range(9))
+
+
 def test_captions_of_missing_images_go_and_those_of_the_others_keep_their_own(tmp_path: Path) -> None:
     (tmp_path / "retrieval").mkdir()
     for name, first in (("own", 0), ("gone", 8)):

@@ -33,7 +33,7 @@ from degla.verbs._terminal import tell
 
 _MAKERS = {
     "split": "the captions of a random fifth of the images (at most 1,000), to evaluate on, and all others: "
-    "held_out.jsonl, train.jsonl",
+    "held_out.jsonl, train.jsonl; with --images, also the folders own and retrieval of those benchmarks",
     "presence": "captions that name absent objects, and multiple-choice questions: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
     "units": "captions with the objects and relations they name, foils of these (both by rules or, with --llm openai, "
@@ -62,7 +62,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     dry = "estimate rows, disk space and time from a sample of the images; write nothing, ask no language model"
     verb.add_argument("--dry-run", action="store_true", help=dry)
-    verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths are relative to")
+    images = "split, composites: folder that image paths are relative to"
+    verb.add_argument("--images", type=Path, metavar="DIR", help=images)
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
     describe_model(verb, examples=False)
@@ -72,8 +73,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.maker not in ("units", "contexts") and arguments.out.exists():
         raise InputError(f"{arguments.out}: already exists. Choose another --out.")
-    if arguments.maker != "composites" and (arguments.images, arguments.size) != (None, None):
-        raise InputError(f"--images and --size apply only to degla prepare composites, not to {arguments.maker}.")
+    if arguments.maker != "composites" and arguments.size is not None:
+        raise InputError(f"--size applies only to degla prepare composites, not to {arguments.maker}.")
+    if arguments.maker not in ("split", "composites") and arguments.images is not None:
+        raise InputError(f"--images applies only to degla prepare split and composites, not to {arguments.maker}.")
     if model_source(arguments) is not None and arguments.maker not in ("units", "contexts"):
         raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
     if arguments.maker == "split":
@@ -173,7 +176,12 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     from degla.data.containers import one_image_per_picture
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
+    from degla.evaluation.questions import LOCAL_ONLY
 
+    if (images := arguments.images) is not None:
+        if address_of(images) is not None:
+            raise InputError(f"--images {display_path(images)}: {LOCAL_ONLY}.")
+        require_folder(images, "of images (--images)")
     rows = list(captions)
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
     if again := sum(new.image != old.image for new, old in zip(merged, rows, strict=True)):
@@ -184,11 +192,17 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     with _new_folder(arguments.out) as folder:
         write_jsonl(folder / "train.jsonl", train)
         write_jsonl(folder / "held_out.jsonl", held_out)
-    images = len({caption.image_id for caption in held_out})
+        # As the benchmarks own and retrieval read them; own still needs its negatives.
+        for benchmark, file in () if images is None else (("own", "captions.jsonl"), ("retrieval", "held_out.jsonl")):
+            (folder / benchmark).mkdir()
+            write_jsonl(folder / benchmark / file, held_out)
+            (folder / benchmark / "images").symlink_to(images.resolve(), target_is_directory=True)
+    count = len({caption.image_id for caption in held_out})
+    passed = "pass the same --data.images to degla train, or, if none was needed, "
     return (
-        f"{counted(len(held_out), 'caption')} of {counted(images, 'image')} held out, {len(train):,} for training; "
-        "image paths are unchanged: pass the same --data.images to degla train, or, if none was needed, "
-        f"--data.images {display_path(base_of(arguments.captions))}"
+        f"{counted(len(held_out), 'caption')} of {counted(count, 'image')} held out, {len(train):,} for training; "
+        f"image paths are unchanged: {passed if images is None else 'pass '}"
+        f"--data.images {display_path(base_of(arguments.captions) if images is None else images)}"
     )
 
 
