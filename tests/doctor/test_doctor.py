@@ -394,6 +394,7 @@ def test_evaluations_are_counted_as_training_has_them(
 ) -> None:
     """Without a number of steps, the end of the run is evaluated too, wherever in its epoch it is."""
     config = recipe_config("clip")
+    config = replace(config, optim=replace(config.optim, lr=1e-3))
     watched = replace(config.validation, benchmarks=("zeroshot",), root=tmp_path, every_steps=every)
     trainer: Any = SimpleNamespace(encoder=load_encoder(str(tiny_model)), teacher=None)
     finding = _run(replace(config, validation=watched), trainer, steps=steps, per_epoch=6)
@@ -402,6 +403,25 @@ def test_evaluations_are_counted_as_training_has_them(
     assert finding.state == ("warning" if every > steps or steps < config.optim.warmup_steps else "ok")
     unwatched = replace(config, validation=replace(watched, benchmarks=()))
     assert "starting model" not in _run(unwatched, trainer, steps=steps, per_epoch=6).text
+
+
+def test_few_steps_at_the_rate_of_the_recipe_are_remarked(tiny_model: Path) -> None:
+    """20,000 pairs are 390 steps of 256; the paper's run has about 8,000 at the same rate."""
+    trainer: Any = SimpleNamespace(encoder=load_encoder(str(tiny_model)), teacher=None)
+
+    def remark(recipe: str, steps: int, **optim: float) -> str:
+        config = recipe_config(recipe)
+        config = replace(config, optim=replace(config.optim, **optim))
+        finding = _run(config, trainer, steps=steps, per_epoch=steps)
+        assert (finding.state == "warning") == ("Its learning rate" in finding.text)
+        return finding.text.partition(" Its learning rate ")[2]
+
+    assert remark("degla", 390) == (
+        "is that of degla, 1e-06, which is for thousands of steps: compare --optim.lr 3e-06 and 1e-05."
+    )
+    assert "--optim.lr 6e-06 and 2e-05" in remark("degla_plus", 390)
+    assert not remark("degla", 8000) and not remark("degla", 390, lr=3e-6)
+    assert not remark("smoke", 4) and not remark("labclip", 60)
 
 
 def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

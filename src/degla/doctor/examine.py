@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from degla.allowance import usable_cores
-from degla.config.run import StreamConfig, TrainConfig
+from degla.config.run import StreamConfig, TrainConfig, recipe_config
 from degla.data.dataset import PairDataset
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
@@ -29,6 +29,7 @@ from degla.model.load import load_encoder
 from degla.model.tokenizer import are_cut
 from degla.pages.words import counted, duration
 from degla.processes import ProcessGroup, started_processes
+from degla.shelf import RECIPES
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
@@ -44,6 +45,9 @@ _TEXTS = 2000
 
 _BATCH = 16
 """Largest batch that is measured, per stream of pairs."""
+
+_SHORT = 1e-3
+"""Learning rate x steps below which a run is short for its recipe's rate; DeGLA's is 8e-3: 1e-6 x 8,000 steps."""
 
 
 def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
@@ -208,6 +212,13 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
         remarks += (
             f" It ends within its warm-up, at a learning rate of {rate:.3g} instead of {config.optim.lr:g}: reduce "
             f"--optim.warmup-steps {config.optim.warmup_steps}."
+        )
+    recipe = recipe_config(config.recipe) if config.recipe in RECIPES.names() else None  # The caller's own has no name.
+    rate = config.optim.lr
+    if recipe and recipe.train.steps is None and rate == recipe.optim.lr and rate * steps < _SHORT:
+        remarks += (
+            f" Its learning rate is that of {config.recipe}, {rate:g}, which is for thousands of steps: compare "
+            f"--optim.lr {3 * rate:g} and {10 * rate:g}."
         )
     return Finding("run", "warning" if remarks else "ok", text + remarks, values)
 
