@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from degla.cli import main
 from degla.inputs import INPUTS
 from degla.losses import Contrastive, ImageGrounded
 
@@ -61,6 +63,41 @@ def check_joined_batches(example: dict[str, Any]) -> None:
         torch.testing.assert_close(rows[:, 0], example["model"].encode_text(tokens, normalize=True))
         inputs = {"image": image, "caption": rows[:, 0], "negative": rows[:, 1:], "scale": outputs[0]["logit_scale"]}
         torch.testing.assert_close(loss, Contrastive()(**inputs) + 0.5 * ImageGrounded()(**inputs))
+
+
+def test_the_plan_for_own_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_model: Path
+) -> None:
+    """After the steps of the quick start, with fewer steps and seeds."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EXAMPLES / "own_data.yaml", tmp_path)
+    assert main(["world", "draw", "--out", "world", "--pairs", "30"]) == 0
+    Path("images").symlink_to("world/pairs/images")
+    held_out, balanced = "data/own/captions.jsonl", "data/own/negatives.jsonl"
+    small = {
+        "base": tiny_model,
+        "seeds": 1,
+        "train.steps": 1,
+        "optim.lr": 1e-5,
+        "train.batch_size": 8,
+        "data.workers": 0,
+    }
+    for words in (
+        ["prepare", "split", "world/pairs/captions.jsonl", "--images", "images", "--out", "data"],
+        ["negatives", "data/train.jsonl", "--out", "negatives.jsonl"],
+        ["negatives", held_out, "--per-rule", "6", "--out", "candidates.jsonl"],
+        ["negatives", "balance", "candidates.jsonl", "--captions", held_out, "--out", balanced, "--text-only-rule=1"],
+        ["study", "own_data.yaml", "--out", "study", "--processes", "1"]
+        + [f"--set={name}={value}" for name, value in small.items()],
+    ):
+        assert main(words) == 0, words
+    capsys.readouterr()
+    assert main(["study", "own_data.yaml", "--out", "other", "--list"]) == 0
+    runs = capsys.readouterr().out.splitlines()
+    assert (len(runs), runs[0]) == (18, "negclip, last image block lr 3e-6, seed 0"), "and nothing is missing"
+    page = Path("study/study.md").read_text()
+    assert page.startswith("# Three recipes on own data") and "retrieval" in page
+    assert all(name in page for name in ("negclip, last image block", "degla_plus", "degla"))
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
