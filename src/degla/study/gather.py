@@ -142,10 +142,10 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
         if part.family not in ("recognition", "retrieval"):
             compositional.append(key)
         entry = entries[benchmark]
-        if part.family in entry.headline and benchmark_of(base, part.family) is entry:
-            continue
         place, slash, _ = part.name.partition("/")
         name = f"{part.family} {place}" if slash and place != part.family else part.family
+        if name in entry.headline and benchmark_of(base, name) is entry:
+            continue
         name = f"{entry.title}: {name}" if len(entries) > 1 else name
         families.setdefault(name, []).append(key)
     return {name: tuple(keys) for name, keys in families.items()}, tuple(compositional)
