@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from scipy.special import stdtrit
 
-from degla.study.record import FORMAT, load_study
+from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
+from degla.study.record import FORMAT, ModelRecord, StudyRecord, load_study
 from degla.study.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +50,11 @@ def read(path: Path) -> Committed:
     """Read a committed study, in either format."""
     data = json.loads(path.read_text(encoding="utf-8"))
     if data.get("format") == FORMAT:
-        table = Study(load_study(path)).table
+        record = load_study(path)
         rows = {}
-        for row in table.rows:
+        for row, model in zip(Study(record).table.rows, record.models, strict=True):
             spreads = {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}
+            spreads = _other_words(model, record) | spreads
             scores = {name: (spread.mean, spread.half_width) for name, spread in spreads.items()}
             rows[row.label] = Row(row.label, len(row.seeds), scores)
     else:
@@ -64,6 +67,36 @@ def read(path: Path) -> Committed:
             for model in data["models"]
         }
     return Committed(path.parent, data, rows)
+
+
+def _other_words(model: ModelRecord, record: StudyRecord) -> dict[str, Spread]:
+    """Composition and joint score on the world's "ood" scenes, whose variance over questions the file has by family.
+
+    That of a mean or difference of two is at most what it is if the two move together, or apart, so ± is not too small.
+    """
+    halves = [f"family:{kind} ood" for kind in ("replace", "swap")]
+    base = record.models[0]
+    if not all(half in each.questions for half in halves for each in (model, base)):
+        return {}
+
+    def spread(values: list[float], error: float) -> Spread:
+        return seed_spread(values, QuestionVariance(error, 1000, 1000, None))
+
+    parts = [part for half in halves for part in record.families[half.partition(":")[2]]]
+    assert len(parts) == 6
+    own, start = ([run for run in each.runs if not run.replicate] for each in (model, base))
+    scores, (before,) = ([fmean(run.parts[part] for part in parts) for run in runs] for runs in (own, start))
+    error, base_error = (fmean(each.questions[half].error for half in halves) for each in (model, base))
+    spreads = {"composition, other words": spread(scores, error), "joint, other words": seed_spread([0.0])}
+    if model is not base:
+        gained = [score - before for score in scores]
+        lost = [start[0].scores["recognition"] - run.scores["recognition"] for run in own]
+        # Model and base are right on the same questions rather than on different ones, as they are in domain.
+        apart = math.hypot(error, base_error)
+        assert model.questions["gained"].error <= apart
+        joint = [one - other for one, other in zip(gained, lost, strict=True)]
+        spreads["joint, other words"] = spread(joint, math.hypot(apart, model.questions["lost"].error))
+    return spreads
 
 
 def _changes(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +135,7 @@ def cell(value: tuple[float, float | None], *, signed: bool = False) -> str:
 def score_cells(heads: list[str], row: Row, plan: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """Return the cells of a model by column heading; `names` maps headings to score names."""
     signed = {f"{plan['gain']} gained": "gained", f"{plan['kept']} lost": "lost", "joint": "joint"}
+    signed |= {"joint, other words": "joint, other words"}
     cells = []
     for head in heads:
         if head in signed:

@@ -12,8 +12,8 @@ from degla.recipes.negclip import negclip
 def ce_clip() -> TrainConfig:
     """CE-CLIP with the weights of DeGLA's reproduction, 0.2 and 0.4 (CE-CLIP's script: 0.3 and 0.2, lr 5e-6).
 
-    Use when: composition matters and forgetting does not. In the embedded world it gained more than `negclip` and lost
-    more recognition than any other recipe.
+    Use when: you compare with CE-CLIP. In the embedded world it gained more than `negclip` on the words of its training
+    captions, lost composition on other words, and lost more recognition than any other recipe.
     """
     base = negclip()
     return replace(

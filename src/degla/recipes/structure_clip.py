@@ -17,7 +17,7 @@ def structure_clip() -> TrainConfig:
     vectors, biases and the scale, which is 0 here (0.1 there).
 
     Use when: composition matters most. In the embedded world it had the highest composition of all recipes at one
-    learning rate, and lost about as much recognition as `negclip`.
+    learning rate (not on other words than those of its captions), and lost about as much recognition as `negclip`.
     """
     base = clip()
     return replace(
