@@ -28,7 +28,7 @@ class Row:
 
     label: str
     seeds: int
-    scores: Mapping[str, tuple[float, float | None]]
+    scores: dict[str, tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ def read(path: Path) -> Committed:
             )
             for model in data["models"]
         }
+        base, halves = rows["base"].scores, ("family:replace ood", "family:swap ood")
+        for row in rows.values():
+            if set(halves) <= row.scores.keys():
+                one, before = (fmean(scores[half][0] for half in halves) for scores in (row.scores, base))
+                row.scores["composition, other words"] = (one, None)
+                row.scores["joint, other words"] = (one - before - row.scores["lost"][0], None)
     return Committed(path.parent, data, rows)
 
 
