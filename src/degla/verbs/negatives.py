@@ -9,7 +9,7 @@ from math import inf
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.files import spare_inputs
+from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._arguments import (
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--price: prices must be 0 or more, not {arguments.price[0]:g} and {arguments.price[1]:g}.")
     model = model_source(arguments)
     require_jsonl(arguments.out)
-    spare_inputs(arguments.out, arguments.captions)
+    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
     sets = arguments.example_sets if arguments.example_sets is not None else int(arguments.llm == "embedded")
     settings = NegativesSettings(
         rules=_rules(arguments.rules, POSITIVES if arguments.positives else RULES),
