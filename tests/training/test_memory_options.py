@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -140,6 +141,20 @@ def test_compiling_goes_with_the_configuration(
     assert len(compiled) == 2, "student and teacher"
     assert trainer.encoder.grow is not None and trainer.encoder.grow.multiple == 8
     assert LoopConfig().compile is False
+
+
+def test_what_open_clip_asks_of_transformers_is_no_warning(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip.hf_model import HFTextEncoder
+    from transformers import BertConfig
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    tower = HFTextEncoder("bert", output_dim=8, config=BertConfig(vocab_size=16, **sizes))
+    encoder = load_encoder(str(tiny_model))
+    monkeypatch.setattr(encoder.clip, "set_grad_checkpointing", tower.set_grad_checkpointing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.checkpoint_gradients()
+    assert tower.transformer.encoder.layer[0].gradient_checkpointing
 
 
 def test_a_model_without_gradient_checkpointing_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

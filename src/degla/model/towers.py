@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -170,7 +171,10 @@ def forget_activations(clip: Any, *, name: str) -> None:
         InputError: a tower does not support it.
     """
     try:
-        clip.set_grad_checkpointing(True)
+        with warnings.catch_warnings():
+            # open_clip calls text towers of transformers by a name that version 5 calls deprecated.
+            warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+            clip.set_grad_checkpointing(True)
     except (AttributeError, AssertionError, NotImplementedError, TypeError):
         raise InputError(f"{name}: does not support gradient checkpointing. Remove the flag.") from None
     for tower in TOWERS:
