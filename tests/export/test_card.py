@@ -213,7 +213,8 @@ def test_an_address_is_no_local_folder() -> None:
 
 
 def test_a_card_names_no_local_folder_with_a_colon() -> None:
-    assert [bare_name(f"{start}/me/lr:1e-5/step-5") for start in ("/home", ".", "~")] == ["step-5"] * 3
+    assert [bare_name(f"{start}/me/lr:1e-5/step-5") for start in ("/home", ".", "~", "runs")] == ["step-5"] * 4
+    assert bare_name("ViT-B-32:w/new.pt") == "ViT-B-32:new.pt" and bare_name("hf-hub:me/new") == "hf-hub:me/new"
 
 
 def test_a_shipped_model_has_its_licence(tmp_path: Path) -> None:

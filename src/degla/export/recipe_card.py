@@ -104,10 +104,7 @@ def command(config: TrainConfig) -> list[str]:
 def bare_name(model: str) -> str:
     """Return a model's name without local folders, which FOLDER and ARCHITECTURE:FILE may have."""
     kind, _, path = model.partition(":")
-    if _is_local(model):
+    if "/" in kind:
         return Path(model).name
-    return f"{kind}:{Path(path).name}" if _is_local(path) and not path.startswith("//") else model  # "//": an address
-
-
-def _is_local(path: str) -> bool:
-    return Path(path).is_absolute() or path.startswith((".", "~"))
+    is_local = path and kind != "hf-hub" and not path.startswith("//")  # "//": an address
+    return f"{kind}:{Path(path).name}" if is_local else model
