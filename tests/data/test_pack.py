@@ -247,3 +247,20 @@ def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
     Image.new("RGB", (9, 9)).save(root / "000000000042.jpg")
     (overlap,) = find_leakage(trained_images(data), [("b", ["000000000042.jpg"])], root=root).overlaps
     assert (overlap.by_id, overlap.by_content) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "31"], "--size is 31; it must be from 32 to 4096"),
+        (["--quality", "96"], "--quality is 96; it must be from 1 to 95"),
+        (["--per-shard", "0"], "--per-shard is 0; it must be from 1 to 1000000"),
+        (["--workers", "257"], "--workers is 257; it must be from 1 to 256"),
+    ],
+)
+def test_settings_out_of_range_are_named_by_their_flags(
+    words: list[str], message: str, tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(tmp_path / "p")]
+    assert main([*command, *words]) == 2 and f"degla: {message}.\n" == capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
