@@ -126,8 +126,12 @@ def test_statistics_of_a_share_of_the_batch_are_refused(
         choose_trainable(load_encoder(str(model)), config)
 
 
-def test_moving_statistics_mean_nothing_without_batch_norm(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_moving_statistics_mean_nothing_without_batch_norm(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="degla.train")
     assert train(_config(tiny_model, tiny_pairs, tmp_path / "run", batch_norm="update", chunk_size=2)).finished
+    assert f"--train.batch-norm update has no effect: {tiny_model} trains no BatchNorm." in caplog.messages
 
 
 @pytest.mark.parametrize("name", ["resnet", "test_vit", "test_efficientnet", "test_convnext"])

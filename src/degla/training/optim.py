@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 
@@ -20,6 +21,8 @@ from degla.model.fast_paths import why_no_adapters
 from degla.model.towers import TOWERS, Tower, has_statistics, resblocks, tower_depth, tower_module, tower_of
 from degla.model.trained_along import PredictorConfig
 from degla.pages.words import counted
+
+log = logging.getLogger("degla.train")
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
@@ -136,6 +139,8 @@ def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
     loop = config.train
     encoder.moves_statistics = loop.batch_norm == "update" and has_statistics(encoder.clip)
     if not encoder.moves_statistics:
+        if loop.batch_norm == "update":
+            log.info("--train.batch-norm update has no effect: %s trains no BatchNorm.", encoder.name)
         return
     processes = Processes.current().count
     # A stream of replayed pairs may have larger batches, and neighbours are part of the batch.
