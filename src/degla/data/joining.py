@@ -106,7 +106,7 @@ class JoinReport(Record):
         if negatives_per_caption > largest:
             raise InputError(
                 f"{counted(negatives_per_caption, 'negative per caption is', 'negatives per caption are')} needed, but "
-                f"no caption has more than {largest} usable ones. Set {flag} to {largest} or less, "
+                f"no caption has more than {counted(largest, 'usable one')}. Set {flag} to {largest} or less, "
                 "or make more negatives."
             )
 
