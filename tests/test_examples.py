@@ -17,6 +17,7 @@ import torch
 from degla.cli import main
 from degla.inputs import INPUTS
 from degla.losses import Contrastive, ImageGrounded
+from degla.study.workers import Ended
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHOWS = {
@@ -66,13 +67,24 @@ def check_joined_batches(example: dict[str, Any]) -> None:
 
 
 def test_the_plan_for_own_data_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_model: Path
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_model: Path,
+    tiny_pairs: dict[str, Path],
 ) -> None:
     """After the steps of the quick start, with fewer steps and seeds."""
+
+    def in_this_process(work: Any, jobs: Any, *, ended: Any, **_: Any) -> Any:
+        ends = [Ended(work(job)) for job in jobs]
+        for number, end in enumerate(ends):
+            ended(number, end)
+        return ends, ""
+
+    monkeypatch.setattr("degla.study.conduct.run_jobs", in_this_process)
     monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLES / "own_data.yaml", tmp_path)
-    assert main(["world", "draw", "--out", "world", "--pairs", "30"]) == 0
-    Path("images").symlink_to("world/pairs/images")
+    Path("images").symlink_to(tiny_pairs["images"])
     held_out, balanced = "data/own/captions.jsonl", "data/own/negatives.jsonl"
     small = {
         "base": tiny_model,
@@ -83,7 +95,7 @@ def test_the_plan_for_own_data_runs(
         "data.workers": 0,
     }
     for words in (
-        ["prepare", "split", "world/pairs/captions.jsonl", "--images", "images", "--out", "data"],
+        ["prepare", "split", str(tiny_pairs["captions"]), "--images", "images", "--out", "data"],
         ["negatives", "data/train.jsonl", "--out", "negatives.jsonl"],
         ["negatives", held_out, "--per-rule", "6", "--out", "candidates.jsonl"],
         ["negatives", "balance", "candidates.jsonl", "--captions", held_out, "--out", balanced, "--text-only-rule=1"],
