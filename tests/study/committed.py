@@ -56,6 +56,8 @@ def read(path: Path) -> Committed:
             spreads = {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}
             spreads = _other_words(model, record) | spreads
             scores = {name: (spread.mean, spread.half_width) for name, spread in spreads.items()}
+            own = [run.parts for run in model.runs if not run.replicate]
+            scores |= {f"part:{name}": (fmean(parts[name] for parts in own), None) for name in own[0]}
             rows[row.label] = Row(row.label, len(row.seeds), scores)
     else:
         rows = {

@@ -163,8 +163,30 @@ def test_words_about_all_methods_hold() -> None:
     assert not any(differences(study)[label, "clip", "composition"][2] for label in gained if label != "clip")
     assert len({label.partition(",")[0] for label in gained}) == 16, "sixteen methods"
 
+    for rule, ends in (("swap_nouns", "+{:.0f} to +{:.0f} for"), ("swap_phrases", "(+{:.0f} to +{:.0f};")):
+        few = ("negclip", "structure_clip", "structure_clip, adapters", "tsvlc")
+        changes = [100 * (value(study, label, f"part:own:{rule}") - value(study, "base", f"part:own:{rule}"))
+                   for label in few]  # fmt: skip
+        assert plain(ends.format(min(changes), max(changes))) in page
+    p_values = {(test.first, test.second, test.score): (test.corrected_seeds, test.corrected_questions)
+                for name in ("photographs", "photographs_balance")
+                for test in Study(load_study(of(name).folder / "study.json")).tests}  # fmt: skip
+    assert f"p {p_values['tsvlc', 'clip', 'composition'][0]:.2f} over seeds)" in page
+    over = "p {:.3f} over seeds and {:.3f} over questions".format(
+        *p_values["negclip, plain", "negclip, balanced", "retrieval"]
+    )
+    assert over in page
     for label in ("hard_positives", "ce_clip", "negclip", "degla_plus"):
         assert interval("photographs", label, "clip", "composition")[0] > 0, "have intervals above 0"
+    seconds = {model["label"]: model["cost"]["seconds"] for model in of("clip_forms").data["models"] if model["cost"]}
+    point, graph, context, evidence = (
+        f"{seconds[f'{name}_clip'] / seconds['negclip']:.1f}" for name in ("pointacl", "ugcl", "context", "excon")
+    )
+    cost = f"takes {point} of `negclip`'s time, `ugcl_clip` {graph}, `context_clip` {context}, `excon_clip` {evidence}."
+    assert cost in plain((ROOT / "docs" / "systems.md").read_text(encoding="utf-8"))
+    harm = [value("clip_search", "negclip", "joint") - value("clip_search", f"pointacl_clip left_out {share}", "joint")
+            for share in (0.2, 0.4)]  # fmt: skip
+    assert [round(100 * each) for each in harm] == [8, 22], "3 and 6 of 16 patches"
     share = value("photographs", "ce_clip", "retrieval") / value("photographs", "base", "retrieval")
     assert share == pytest.approx(0.8, abs=0.02), "loses a fifth"
     kept = [value("methods", label, "recognition") - value("methods", "negclip", "recognition")
