@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -179,6 +180,8 @@ def reported_once() -> Iterator[None]:
         if error is None or store is None:
             raise
         error.reported = False
+        if _is_gone():
+            raise error from None
         with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
             if isinstance(caught, RuntimeError):
                 error.reported = _is_set("degla/failed", store)
@@ -217,6 +220,17 @@ def _store_and_rank() -> tuple[Any, int]:
     if joined is None or not (joined.is_available() and joined.is_initialized()):
         return None, 0
     return joined.distributed_c10d._get_default_store(), joined.get_rank()
+
+
+def _is_gone() -> bool:
+    """Whether the process that has the store has ended: PyTorch prints its C++ frames if such a store is asked."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    try:
+        if address and port:
+            socket.create_connection((address, int(port)), timeout=_SECONDS_TO_WAIT).close()
+    except OSError:
+        return True
+    return False
 
 
 def _is_set(key: str, store: Any) -> bool:

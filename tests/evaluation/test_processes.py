@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,7 @@ def test_the_survivor_of_a_killed_process_says_what_may_have_killed_it() -> None
 
 
 _JOB = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -243,6 +245,8 @@ def run(given):
         assert options._timeout.total_seconds() == 7200, options._timeout
         if sys.argv[1] == str(processes.rank):
             fail()
+        if sys.argv[1] == "killed" and processes.first:
+            os._exit(9)
         processes.together(fail if sys.argv[1] == "both" else int)
 
 verb.run = run
@@ -265,3 +269,15 @@ def test_what_ends_processes_of_torchrun_is_reported_once(where: str, status: in
     # PyTorch 2.8 tells of connections.
     lines = [line for one in both for line in one.stderr.splitlines() if not line.startswith("[Gloo]")]
     assert where == "words" or len(lines) == 1
+
+
+def test_without_torchrun_the_survivor_of_the_first_process_says_so_in_one_line() -> None:
+    """The store of the group was gone with it, and PyTorch printed its C++ frames."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    words = ["killed", "evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    first, other = (start(["-c", _JOB, *words], environment=group | {"RANK": rank}) for rank in "01")
+    assert [first.wait(), other.wait()] == [9, 1]
+    lines = [line for line in other.stderr.splitlines() if not line.startswith("[Gloo]")]
+    assert len(lines) == 1 and lines[0].startswith("degla: another process of this job has ended")
