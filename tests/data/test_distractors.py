@@ -307,6 +307,7 @@ def test_nothing_to_give_is_reported(
     "command",
     [
         "negatives captions.jsonl",
+        "examples draft --rule negation --captions captions.jsonl",
         "distractors captions.jsonl --negatives negatives.jsonl --neighbours neighbours.jsonl",
         "neighbours captions.jsonl --images . --model world",
         "prepare units captions.jsonl",
