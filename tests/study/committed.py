@@ -72,7 +72,7 @@ def read(path: Path) -> Committed:
         for row in rows.values():
             if set(halves) <= row.scores.keys():
                 one, before = (fmean(scores[half][0] for half in halves) for scores in (row.scores, base))
-                row.scores["composition, other words"] = (one, None)
+                row.scores["other words"] = (one, None)
                 row.scores["joint, other words"] = (one - before - row.scores["lost"][0], None)
     return Committed(path.parent, data, rows)
 
@@ -95,7 +95,7 @@ def _other_words(model: ModelRecord, record: StudyRecord) -> dict[str, Spread]:
     own, start = ([run for run in each.runs if not run.replicate] for each in (model, base))
     scores, (before,) = ([fmean(run.parts[part] for part in parts) for run in runs] for runs in (own, start))
     error, base_error = (fmean(each.questions[half].error for half in halves) for each in (model, base))
-    spreads = {"composition, other words": spread(scores, error), "joint, other words": seed_spread([0.0])}
+    spreads = {"other words": spread(scores, error), "joint, other words": seed_spread([0.0])}
     if model is not base:
         gained = [score - before for score in scores]
         lost = [start[0].scores["recognition"] - run.scores["recognition"] for run in own]

@@ -39,7 +39,6 @@ from tests.study.committed import (
 CONTINUAL = ROOT / "docs" / "studies" / "continual"
 README_NAMES = {
     "swapped words": "swap", "word order": "order", "recognition kept": "recognition", "retrieval kept": "retrieval",
-    "other words": "composition, other words",
 }  # fmt: skip
 
 

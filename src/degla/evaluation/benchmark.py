@@ -15,7 +15,7 @@ from degla.errors import DeglaError, InputError
 from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
-COLUMNS: Final = ("composition", "composition, other words", "swap", "order", "recognition", "retrieval")
+COLUMNS: Final = ("composition", "other words", "swap", "order", "recognition", "retrieval")
 """Columns of a report's first table; plans and flags use these names for scores too."""
 
 TieRule = Literal["strict", "half", "lenient"]

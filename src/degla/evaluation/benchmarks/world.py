@@ -132,7 +132,7 @@ BENCHMARK = Benchmark(
     ),
     headline={
         "composition": "composition.id",
-        "composition, other words": "composition.ood",
+        "other words": "composition.ood",
         "swap": "swap.id",
         "order": "order.id",
         "recognition": "recognition",
