@@ -162,7 +162,10 @@ def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], classes:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gain": "compositon"}, r"--gain 'compositon': .*Did you mean 'composition'\? Known: composition, other words, swap"),
+        (
+            {"gain": "compositon"},
+            r"--gain 'compositon': .*Did you mean 'composition'\? Known: composition, other words, swap",
+        ),
         (
             {"kept": "recognision"},
             r"--kept 'recognision': .*Did you mean 'recognition'.*or add a benchmark that has it",
