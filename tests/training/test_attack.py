@@ -192,6 +192,12 @@ def test_the_teacher_sees_clean_images(
     assert loss.item() > 0, "teacher and student are equal, so only the attack can move them apart"
 
 
+def test_fare_without_a_random_start_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    still = replace(SETTINGS, random_start=False)
+    with pytest.raises(InputError, match="finds no gradient at the clean images and nothing is trained"):
+        train(_config("fare", tiny_model, tiny_pairs, tmp_path, attack=still))
+
+
 def test_an_objective_without_texts_embeds_none(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,13 @@ def build_trainer(
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     attack = None
     if config.attack.epsilon:
+        # Where student and teacher agree, a distance between them has no gradient to follow.
+        active = {name for name, loss in config.objective.items() if loss.weight}
+        if not config.attack.random_start and active <= {"raw_distillation", "self_distillation"}:
+            raise InputError(
+                "--attack.no-random-start: the objective only compares the student with the teacher, which is equal at "
+                "the start, so the attack finds no gradient at the clean images and nothing is trained. Omit the flag."
+            )
         attack = Attack(config.attack, encoder, objectives[0], processes, seed=config.train.seed)
     chunk = config.train.chunk_size
     views = None
