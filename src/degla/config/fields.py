@@ -268,16 +268,18 @@ def value_of(flag: str, words: list[str], settings: Any) -> Any:
     """Return what the words behind a flag, which is no switch, mean for its field; `with_fields` converts it.
 
     Raises:
-        InputError: there is no word, or there are several and the field is not a list.
+        InputError: the field is not a list, and there is no word, an empty one (`--out="$UNSET"`), or several.
     """
     owner, name = _owner(flag.replace("-", "_"), settings)
     hint = _plain_types(cast(Any, type(owner)))[name]
     if get_origin(hint) is tuple:
         return words
-    if not words:
+    if not any(words):  # The path "" would be the working directory.
         raise InputError(f"--{flag} needs a value.")
     if len(words) > 1:
-        raise InputError(f"--{flag} takes one value, got {len(words)}: {' '.join(words)}. Quote a value with spaces.")
+        dash = any(word.startswith(("-", "–", "—")) for word in words)  # Editors replace -- by a long dash.
+        remedy = "Flags begin with --." if dash else "Quote a value with spaces."
+        raise InputError(f"--{flag} takes one value, got {len(words)}: {' '.join(words)}. {remedy}")
     return None if _is_none(words[0]) and NoneType in get_args(hint) else words[0]
 
 
