@@ -251,6 +251,7 @@ def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path:
         ("w.bin", b"", "w.bin: not a weights file, or one that is cut off"),
         ("empty.pt", b"PK\5\6" + bytes(18), "empty.pt: not a weights file, or one that is cut off"),
         ("w.npz", b"PK\3\4" + bytes(100), "w.npz: not a weights file, or one that is cut off"),
+        ("end.pt", b"PK\5\6\0\0\0\0\1\0\1\0." + bytes(9), "end.pt: not a weights file, or one that is cut off"),
         ("w.pt", [1, 2], "the file has no weights by name"),
         ("w.pt", {}, "the file has no weights by name"),
     ],

@@ -43,6 +43,7 @@ from degla.model.weights_file import (
     require_whole,
     what_does_not_fit,
     what_trainers_left,
+    zip_names,
 )
 from degla.parse import read_json, read_json_object
 from degla.progress import only_errors
@@ -307,8 +308,8 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
             remedy = "Fetch it again, or use an earlier checkpoint."
             raise InputError(f"{path}: damaged weights file: {error}. {remedy}") from None
         recorded = None if note is None else note == "true"
-    elif path.is_file() and _is_torchscript(path):
-        recorded = True  # OpenAI's own archives, all trained with QuickGELU.
+    elif path.is_file() and any(Path(entry).name == "constants.pkl" for entry in zip_names(path)):
+        recorded = True  # TorchScript: OpenAI's own archives, all trained with QuickGELU.
     beside = path.parent / CONFIG_NAME
     if recorded is None and beside.is_file():
         try:
@@ -320,15 +321,6 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
         remedy += f", or set quick_gelu in {CONFIG_NAME}." if beside.is_file() else "."
         raise _activation_error(str(path), remedy, quick_gelu=quick_gelu, part="the configuration")
     return recorded is not None
-
-
-def _is_torchscript(path: Path) -> bool:
-    import zipfile
-
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(Path(entry).name == "constants.pkl" for entry in archive.namelist())
 
 
 def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:

@@ -121,22 +121,26 @@ def require_whole(path: Path, *, name: str) -> None:
         name: of the model, for the message.
 
     Raises:
-        InputError: it is empty, cut off or of another kind, such as a web page or an archive of other files.
+        InputError: it is empty, damaged, cut off or of another kind, such as a web page or an archive of other files.
     """
     if path.suffix in (".safetensors", ".npy"):
         return
     with open_file(path) as stream:
-        if zipfile.is_zipfile(stream):
-            names = zipfile.ZipFile(stream).namelist()
-            holds_weights = any(Path(name).name == "data.pkl" or name.endswith(".npy") for name in names)
-        else:
-            stream.seek(0)
-            holds_weights = stream.read(1) == b"\x80"
-        if not holds_weights:
-            raise InputError(
-                f"{name}: not a weights file, or one that is cut off: PyTorch's are zip archives or pickles. Download "
-                "or save it again."
-            )
+        pickled = stream.read(1) == b"\x80"
+    if not (pickled or any(Path(entry).name == "data.pkl" or entry.endswith(".npy") for entry in zip_names(path))):
+        raise InputError(
+            f"{name}: not a weights file, or one that is cut off: PyTorch's are zip archives or pickles. Download "
+            "or save it again."
+        )
+
+
+def zip_names(path: Path) -> list[str]:
+    """Return the names in a zip archive; none for another file, or an archive whose list of names is damaged."""
+    with open_file(path) as stream:
+        try:
+            return zipfile.ZipFile(stream).namelist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):  # The last: a format that Python does not read.
+            return []
 
 
 def require_floats(path: Path, clip: nn.Module) -> None:
