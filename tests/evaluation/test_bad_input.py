@@ -12,6 +12,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
+from degla.evaluation.benchmarks import world
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation
@@ -125,6 +126,16 @@ def test_a_folder_within_a_drawn_one_is_no_place_for_the_world(tmp_path: Path, c
     assert main([*words, "--out", str(tmp_path / "o.json"), "--no-cache"]) == 2
     assert f"{root / 'images'}: lies in {root}, which holds drawn data" in capsys.readouterr().err
     assert not (root / "images" / "items.jsonl").exists()
+
+
+def test_a_folder_beside_a_drawn_one_may_be_named_from_within_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(draw_benchmark(tmp_path / "w", items_per_part=1, images_per_class=1, retrieval_images=1))
+    drawn = list[Path]()
+    monkeypatch.setattr("degla.world.draw.draw_benchmark", drawn.append)
+    world.BENCHMARK.prepare(Path("../beside"))  # type: ignore[misc]
+    assert drawn == [Path("../beside")]
 
 
 def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path, capsys: Capture) -> None:

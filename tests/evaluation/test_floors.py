@@ -227,3 +227,8 @@ def test_blind_with_a_language_model_ranks_by_mean_likelihood(tmp_path: Path) ->
         blind.encode_captions(blind.tokenize(["a" * 80]))
     with pytest.raises(InputError, match=r"no/such/model\.gguf: no such file"):
         load_floor("blind:no/such/model.gguf")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[2 + "abcdefghij ".index("j")] = torch.nan
+    model.save_pretrained(folder)
+    broken = load_floor(f"blind:{folder}")
+    assert broken.encode_captions(broken.tokenize(["ja"])).isnan().any()  # Such rows end an evaluation.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -253,9 +252,10 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
 
     def dislike(texts: Sequence[str]) -> list[float]:
         try:
-            parts = [texts[start : start + _TEXTS_A_PASS] for start in range(0, len(texts), _TEXTS_A_PASS)]
-            means = [mean for part in parts for mean in likelihood.means([likelihood.encode(text) for text in part])]
-            return [0.0 if math.isnan(mean) else -mean for mean in means]
+            tokens = [likelihood.encode(text) for text in texts]
+            parts = [tokens[start : start + _TEXTS_A_PASS] for start in range(0, len(texts), _TEXTS_A_PASS)]
+            means = [mean for part in parts for mean in likelihood.means(part)]
+            return [-mean if own else 0.0 for mean, own in zip(means, tokens, strict=True)]
         except TooLongError as error:
             raise InputError(f"blind:{model}: a text is too long for the language model: {error}.") from None
 

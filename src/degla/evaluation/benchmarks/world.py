@@ -95,7 +95,7 @@ def _prepare(root: Path) -> None:
     # A folder that the user drew with custom settings is already complete.
     if (root / MARKER).exists():
         return
-    if outer := next((folder for folder in root.absolute().parents if (folder / MARKER).exists()), None):
+    if outer := next((folder for folder in root.resolve().parents if (folder / MARKER).exists()), None):
         # It would be drawn there, and its scores taken for those of the outer one, which may have other settings.
         raise InputError(
             f"{root}: lies in {outer}, which holds drawn data of its own. Give that folder, or one outside it."
