@@ -46,10 +46,12 @@ def test_html() -> None:
 
 
 def test_a_name_written_from_right_to_left_leaves_the_rest_of_a_sentence_in_order() -> None:
-    parts = ["**ملف أ-2/ب** 3: 768", Section("ملف 5", []), Fold("ملف 6", []), Facts({"a": "ملف 7"}, title="\u202eb")]
+    parts = ["**ملف أ-2/ب** 3: 768", Section("ملف 5", []), Fold("ملف 6", []), Facts({"a": "ملف 7"}, title="\u202eb"),
+             Table(["a", "b"], [["c", "ملف 8"]])]  # fmt: skip
     html = Page("t", parts).html()
     assert "<b><bdi>ملف أ-2/ب</bdi></b> 3: 768" in html and "<h2><bdi>ملف</bdi> 5</h2>" in html
     assert "<bdi>ملف</bdi> 6</summary>" in html and "<dd><bdi>ملف</bdi> 7</dd>" in html
+    assert "<span><bdi>ملف</bdi> 8</span></td>" in html
     assert "<h3>\\u202eb</h3>" in html and breakable("a/ملف_ب<") == "a/<wbr><bdi>ملف_<wbr>ب</bdi>&lt;"
 
 

@@ -255,8 +255,7 @@ def breakable(name: str) -> Markup:
 
 def whole_flags(text: str) -> Markup:
     """Keep browsers from breaking a line between the two hyphens of `--per-rule`."""
-    # Quoted words may hold marks that would reverse the rest of the sentence.
-    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(printable(text)))))
+    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(isolated(text))))
 
 
 def html_mark(mark: Mark | None) -> Markup:
