@@ -24,9 +24,10 @@ from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, blind_leads, half_of, solve_blind
 from degla.negatives.report.counts import Draws, Reservoir, entropy
-from degla.negatives.report.examine import examine_file, explain, frequent
+from degla.negatives.report.examine import Giveaways, examine_file, explain, frequent
 from degla.negatives.report.page import notes, quantile
 from degla.negatives.report.sheet import _cell, draw_sheet, key_path
+from degla.negatives.report.tables import giveaways, glance, rules
 from degla.pages.table import Column, Table, whole_flags
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
@@ -173,6 +174,22 @@ def test_only_what_is_surely_told_by_the_text_is_warned_of(files: tuple[Path, Pa
         "a: nearly all negatives of many can be identified from the text alone; a model can learn to reject them "
         "without looking at the image."
     ]
+
+
+def test_cells_of_the_tables_by_hand(files: tuple[Path, Path]) -> None:
+    records = [*NEGATIVES, negative(1, "replace_nouns", "A lamp on a sofa.", draw=2)]
+    file = examine_file(files[0], records, CaptionIndex(read_captions(files[1])), label="a", draws=Draws(0, 0, 0))
+    assert glance([file]).markdown().splitlines()[2:] == ["| a | 4 | 75.0 | 1.25 | 1.00 | – |"]
+    assert rules([file]).markdown().splitlines()[2:] == [
+        "| replace_nouns | 4 | 80.0 | 75.0 | 1.0 | – |",
+        "| swap_nouns | 1 | 100.0 | 25.0 | 2.0 | – |",
+    ]
+    file.blind["swap_nouns"] = Blind(wilson(1, 1), ("of the caption",), ("of the negative",))
+    file.giveaways["swap_nouns"] = Giveaways(wilson(1, 1), wilson(1, 1), ("Look.",))
+    (row,) = giveaways([file]).rows
+    assert [cell if isinstance(cell, str) else cell.tags for cell in row] == [
+        "swap_nouns", ("of the negative",), ("of the caption",), "Look.",
+    ]  # fmt: skip
 
 
 def test_words_without_a_cue_are_not_followed_by_an_empty_list() -> None:

@@ -152,10 +152,10 @@ def test_a_page_says_what_each_method_is_and_which_have_no_scores(tmp_path: Path
 def test_only_a_difference_that_is_sure_is_coloured() -> None:
     """For one column; the other has no number."""
 
-    def page(*better: float) -> Page:
+    def page(*better: float, column: str = "score") -> Page:
         scores = {"base": (0.5, 0.6, 0.7), "better": better}
         cases = [
-            CaseRecord(data="plain", method=method, seed=seed, values={"score": value}, seconds=1.0)
+            CaseRecord(data="plain", method=method, seed=seed, values={column: value}, seconds=1.0)
             for method, values in scores.items()
             for seed, value in enumerate(values)
         ]
@@ -163,6 +163,8 @@ def test_only_a_difference_that_is_sure_is_coloured() -> None:
         return page_of(replace(SYSTEM, expected=()), record)
 
     assert 'class="up"' in page(0.6, 0.71, 0.79).html() and 'class="down"' in page(0.4, 0.49, 0.61).html()
+    fewer = page(0.4, 0.49, 0.61, column="error").html()
+    assert 'class="up"' in fewer and 'class="down"' not in fewer, "of errors"
     unsure = page(0.7, 0.5, 0.75)
     assert 'class="up"' not in unsure.html() and 'class="down"' not in unsure.html()
     assert re.search(rf"^\| better \| [^|]+ \| {UNKNOWN} \|", unsure.markdown(), re.MULTILINE)
