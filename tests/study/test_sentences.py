@@ -30,6 +30,7 @@ from degla.study.study import Study
 from tests.study.committed import ROOT, Committed, cell, read
 
 CLAIMS = tomllib.loads((ROOT / "tests/study/sentences.toml").read_text(encoding="utf-8"))["claim"]
+KEYS = {"page", "study", "text", "first", "last", "above", "below", "differ", "alike", "more"}
 
 
 @cache
@@ -114,6 +115,7 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=[f"{claim['page']}-{claim['study']}" for claim in CLAIMS])
 def test_sentences_follow_from_their_study(claim: dict[str, Any]) -> None:
+    assert claim.keys() <= KEYS, "a key that is mistyped would be checked by nothing"
     study = claim["study"]
     page = plain(" ".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(claim["page"]))))
     filled = [re.sub(r"\{(.+?)\}", lambda found: figure(found[1], study), text) for text in claim["text"]]
@@ -138,8 +140,9 @@ def test_a_figure_that_is_changed_by_hand_is_noticed() -> None:
     claim = next(claim for claim in CLAIMS if claim["page"] == "docs/choosing.md" and claim["study"] == "sigmoid")
     with pytest.raises(AssertionError):
         test_sentences_follow_from_their_study({**claim, "text": [claim["text"][0].replace("{degla}", "−11.1 ± 2.3")]})
-    with pytest.raises(AssertionError):
-        test_sentences_follow_from_their_study({**claim, "first": {"joint": ["negclip"]}})
+    for key, wrong in (("first", {"joint": ["negclip"]}), ("frist", {})):
+        with pytest.raises(AssertionError):
+            test_sentences_follow_from_their_study({**claim, key: wrong})
 
 
 def test_words_about_all_methods_hold() -> None:
