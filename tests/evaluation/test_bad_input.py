@@ -196,3 +196,16 @@ def test_a_misspelt_field_of_a_result_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(InputError, match=r"\.json: field 'benchmarks\.0\.parts\.0\.flors': Extra inputs"):
         load_result(path)
+
+
+def test_a_model_that_is_missing_is_named_before_the_others_are_scored(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "own").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "own" / "a.png")
+    row = {"image": "own/a.png", "caption": "a cat on a mat", "negative": "a mat on a cat"}
+    (tmp_path / "own" / "one.jsonl").write_text(json.dumps(row) + "\n")
+    argv = ["--benchmarks", "own", "--root", str(tmp_path), "--out", str(tmp_path / "r.json"), "--no-cache"]
+    assert main(["evaluate", "blind", *argv]) == 0 and (tmp_path / "r.json").exists()
+    capsys.readouterr()
+    assert main(["evaluate", "blind", "runs/nowhere", *argv]) == 2
+    assert "runs/nowhere: no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "r-1.json").exists()

@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -218,6 +218,23 @@ def _hub_references(model_config: dict[str, Any]) -> dict[str, str]:
     return {field: str(value) for field, value in references.items() if value}
 
 
+def require_folders(names: Sequence[str]) -> None:
+    """Reject paths where nothing is, before any model is loaded; names with a colon are not looked at.
+
+    Raises:
+        InputError: a name is a path that does not exist.
+    """
+    for name in names:
+        if ":" not in name and "/" in name and not Path(name).exists():
+            why = why_no_best(Path(name))
+            raise InputError(f"{name}: {why}") if why else _no_folder(name)
+
+
+def _no_folder(name: str) -> InputError:
+    hub = f" Of the Hugging Face hub: hf-hub:{name}." if re.fullmatch(r"[\w-]+/[\w.-]+", name) else ""
+    return InputError(f"{name}: no such folder.{hub} A model is {FORMS}.")
+
+
 def _from_architecture(name: str, *, seed: int) -> Encoder:
     import open_clip
 
@@ -235,8 +252,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         if why := why_no_best(Path(name)):
             raise InputError(f"{name}: {why}")
         if "/" in name or "\\" in name:
-            hub = f" Of the Hugging Face hub: hf-hub:{name}." if re.fullmatch(r"[\w-]+/[\w.-]+", name) else ""
-            raise InputError(f"{name}: no such folder.{hub} A model is {FORMS}.")
+            raise _no_folder(name)
         raise InputError(
             f"unknown model {name!r}.{did_you_mean(architecture, [*SHIPPED, *architectures])} A model is {FORMS}."
         )

@@ -70,9 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.evaluation.regions import Regions
     from degla.evaluation.results import items_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.terminal import render_result
+    from degla.model.load import require_folders
     from degla.processes import joined_processes
 
     check_precision(arguments.models, arguments.precision)
+    if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
+        require_folders(arguments.models)
     _check_labels(arguments)
     several = len(arguments.models) > 1
     numbers = range(1, 1 + len(arguments.models))
