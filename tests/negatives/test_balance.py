@@ -422,6 +422,7 @@ def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[Nega
     ("count", "keep", "message"),
     [
         (1, "colours", "too few negatives to balance: no rule has 40"),
+        (1, "colours", "Balance a larger file, or keep every rule with --text-only-rule 1."),
         (120, "adds", "no rule can be kept: text-only classifiers reach adds 100 %"),
         (120, "adds", "or keep every rule with --text-only-rule 1, for example for a small file."),
         (3, "none", "has no accepted negatives"),

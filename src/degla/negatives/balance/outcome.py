@@ -168,7 +168,8 @@ class Balance:
         if all(state.before is None for state in self.rules.values()):
             return (
                 f"too few negatives to balance: no rule has {FEWEST} captions in each half of the images "
-                f"({counted(self.captions, 'caption')} in total). Balance a larger file, or train on this one as it is."
+                f"({counted(self.captions, 'caption')} in total). Balance a larger file, or keep every rule with "
+                "--text-only-rule 1."
             )
         by_rule = {rule: state.after or state.before for rule, state in self.rules.items()}
         accuracies = ", ".join(f"{rule} {100 * accuracy.most:.0f} %" for rule, accuracy in by_rule.items() if accuracy)
