@@ -159,6 +159,25 @@ def test_flags_that_the_run_does_not_read_are_named(caplog: pytest.LogCaptureFix
     ]
 
 
+def test_each_section_that_a_run_can_leave_unread_is_named_exactly_then() -> None:
+    plain = configure(["clip", "--data.negatives-per-caption", "0"], verb="train").unread
+    uses = {
+        "replay.": "--replay.objective.contrastive.weight=1", "teacher.": "--objective.view-contrast.weight=1",
+        "l2-sp.": "--l2-sp.weight=1", "attack.": "--attack.epsilon=0.01", "views.": "--views.left-out=0.5",
+        "evidence.": "--objective.evidence-contrast.weight=1", "predictor.": "--objective.masked-text.weight=1",
+        "adapter.alpha": "--adapter.rank=2", "adapter.parts": "--adapter.rank=2",
+        "validation.": "--validation.benchmarks=aro", "data.class-template": "--objective.class-contrast.weight=1",
+        "data.positives": "--objective.text-pull.weight=1", "data.draw": "--data.negatives-per-caption=1",
+        "data.rules": "--data.negatives-per-caption=1", "data.negatives-share": "--data.negatives-per-caption=1",
+    }  # fmt: skip
+    assert {name for name in plain if "objective" not in name} == uses.keys()
+    replays = configure(["clip", "--replay.objective.text-pull.weight", "1"], verb="train")
+    assert "data.positives" in replays.unread, "replayed pairs have a field of their own"
+    for name, flag in uses.items():
+        words = ["clip", "--data.negatives-per-caption=0", flag]
+        assert name not in configure(words, verb="train").unread, name
+
+
 def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:
     file = _write(tmp_path / "lr.yaml", "optim.lr: 1e-4\n")
     assert configure(["gift", "--config", file], verb="train").optim.lr == 1e-4

@@ -169,7 +169,7 @@ class TrainConfig(Checked, section=""):
     @property
     def unread(self) -> dict[str, str]:
         """Flags that the run does not read, or their sections (with a dot at the end), and the reason for each."""
-        own, all_reads = self.pairs.reads, frozenset[str]().union(*(stream.reads for stream in self.streams))
+        own = self.pairs.reads
         unread = {
             "replay.": (not self.replay.active, "no loss of --replay.objective has a weight"),
             "teacher.": (not any(stream.needs for stream in self.streams), "no loss uses a teacher"),
@@ -186,7 +186,7 @@ class TrainConfig(Checked, section=""):
                 f"--train.steps is {self.train.steps}; with none, epochs count",
             ),
             "data.class-template": ("classes" not in own, "no loss reads classes"),
-            "data.positives": ("positive" not in all_reads, "no loss reads additional true texts"),
+            "data.positives": ("positive" not in own, "no loss reads additional true texts"),
             **dict.fromkeys(
                 ("data.draw", "data.rules", "data.negatives-share"),
                 (not self.data.negatives_per_caption, "--data.negatives-per-caption is 0"),
