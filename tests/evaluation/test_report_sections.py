@@ -218,6 +218,7 @@ def test_items_that_changed_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("world/id/order/1", 0.2),
     ]
     assert (changes[0].after.right, changes[0].after.seeds, changes[0].before.seeds) == (0, 2, 1)
+    assert changes[0].after.words == "wrong" and replace(changes[0].after, right=1).words == "right in 1 of 2 seeds"
     assert changes[1].true == ("2",)
     monkeypatch.setattr("degla.evaluation.changes.COUNT", 2)
     assert largest_changes(compare(paths, baseline="base")) == {"tuned": changes[:2]}
