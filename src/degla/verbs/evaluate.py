@@ -74,8 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.processes import joined_processes
 
     check_precision(arguments.models, arguments.precision)
-    if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
-        require_folders(arguments.models)
     _check_labels(arguments)
     several = len(arguments.models) > 1
     numbers = range(1, 1 + len(arguments.models))
@@ -89,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts = list(read_verdicts(arguments.compare_verdicts)) if arguments.compare_verdicts is not None else []
     if arguments.compare_verdicts is not None and not verdicts:
         raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")
+    if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
+        require_folders(arguments.models)
     differ = False
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     labels = arguments.label or [None] * len(arguments.models)
