@@ -26,6 +26,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from degla import parse
+from degla.data.containers import one_image_per_id
 from degla.data.formats.csv import read_rows
 from degla.errors import InputError
 from degla.evaluation.annotations import image_namer
@@ -131,23 +132,19 @@ def _negatives(root: Path, file: Path) -> Iterator[PairItem]:
     if beside is None:
         raise InputError(f"{file}: its captions are missing. Put the file it was made from at {_FOLDER}/captions.*.")
     image_name = image_namer(beside, root=root, folder=_FOLDER)
-    # Captions with one `image_id` are of one image: rows of a Parquet file each have a path of their own.
-    captions, images = dict[str, CaptionRecord](), dict[str, str]()
-    for caption in read_captions(beside):
-        captions[caption.id] = caption
-        images.setdefault(caption.image_id, caption.image)
+    captions: dict[str, CaptionRecord] = {record.id: record for record in one_image_per_id(read_captions(beside))}
     counts: dict[tuple[str, str], int] = {}
     foreign = ForeignCheck()
     for record in only_negatives(read_negatives(file), remedy=f"Put a file of negatives at {file}."):
         if not record.accepted or record.text is None:
             continue
-        if record.caption_id not in captions:
+        caption = captions.get(record.caption_id)
+        if caption is None:
             raise InputError(f"{file}: caption id {record.caption_id!r} is not in {beside.name}.")
-        caption = captions[record.caption_id]
         number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
         place = ("own", record.rule, f"{record.caption_id}-{number}")
         foreign.add(record.text, record.rule, caption_id=record.caption_id, caption=caption.text)
-        yield image_question(place, image_name(images[caption.image_id]), [caption.text], [record.text])
+        yield image_question(place, image_name(caption.image), [caption.text], [record.text])
     if foreign.example:
         log.warning(f"%s: {ForeignCheck.WARNING}", file, foreign.example)
 

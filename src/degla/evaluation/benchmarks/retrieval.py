@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from degla.data.containers import one_image_per_id
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, image_namer, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
@@ -61,11 +62,7 @@ def items(root: Path) -> Entries:
         if (earlier := {other.stem: other for other in files[:place]}.get(file.stem)) is not None:
             raise InputError(f"{file}: {earlier.name} gives a part of the same name. Rename one of them.")
         image_name = image_namer(file, root=root, folder=_FOLDER)
-        # Captions with one `image_id` are of one image: rows of a Parquet file each have a path of their own.
-        first: dict[str, str] = {}
-        pairs = [
-            (image_name(first.setdefault(record.image_id, record.image)), record.text) for record in read_captions(file)
-        ]
+        pairs = [(image_name(record.image), record.text) for record in one_image_per_id(read_captions(file))]
         yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False, where=file)
 
 
