@@ -196,7 +196,7 @@ class TrainConfig(Checked, section=""):
             for name, loss in losses.items():
                 flag = f"{section}.{name}.".replace("_", "-")
                 unread[flag] = (not loss.weight, f"--{flag}weight is 0")
-        return {flag: why for flag, (there, why) in unread.items() if there}
+        return {flag: why for flag, (idle, why) in unread.items() if idle}
 
     def check(self) -> None:
         """Check that the settings are compatible and that data and output folder are given; types check the ranges.

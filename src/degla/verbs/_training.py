@@ -83,12 +83,10 @@ def _tell_unread(default: TrainConfig, config: TrainConfig) -> None:
     """Say which of the given flags the run does not read; `default`: the configuration without them."""
     from degla.config.fields import differences
 
+    unread = config.unread
     for flag, _, value in differences(default, config):
-        reasons = (
-            why for name, why in config.unread.items() if flag == name or (name[-1] == "." and flag.startswith(name))
-        )
-        why = next(reasons, None)
-        if value and why is not None:
+        reasons = (why for name, why in unread.items() if flag == name or (name[-1] == "." and flag.startswith(name)))
+        if value and (why := next(reasons, "")):
             log.info("--%s has no effect: %s.", flag, why)
 
 
