@@ -7,6 +7,7 @@ file on its own counterpart, and all files on the last one, to show what a model
     python bench/told_by_text.py --captions train.json plain_train.jsonl balanced_train.jsonl \
         --other dev.json plain_dev.jsonl balanced_dev.jsonl
     python bench/told_by_text.py --sugarcrepe DATA/sugarcrepe
+    python bench/told_by_text.py --world world    # by `degla world draw --out world`; likelihoods by its captions
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from random import Random
 
@@ -69,6 +70,14 @@ def sugarcrepe_rows(folder: Path) -> Iterator[tuple[str, str, str, str]]:
             yield path.stem, item["filename"], item["caption"], item["negative_caption"]
 
 
+def world_rows(folder: Path, start: str) -> Iterator[tuple[str, str, str, str]]:
+    """Return the pairs of the world's parts whose names start so, by part."""
+    with (folder / "benchmark" / "items.jsonl").open(encoding="utf-8") as lines:
+        for item in map(json.loads, lines):
+            if item["part"].startswith(start):
+                yield item["part"], item["images"][0]["path"], *item["texts"]
+
+
 def whole(drawn: Drawn) -> tuple[list[CaptionNegative], list[CaptionNegative]]:
     """Return the pairs of all rules together, in two halves, as many per rule as it has captions."""
     halves = ([pair for own in drawn.values() for pair in own[half]] for half in (0, 1))
@@ -100,11 +109,17 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, help="captions that they were made from")
     parser.add_argument("--other", nargs="+", type=Path, help="other captions, and their negatives files")
     parser.add_argument("--sugarcrepe", type=Path, help="folder with SugarCrepe's files")
+    parser.add_argument("--world", type=Path, help="folder of `degla world draw`")
     given = parser.parse_args()
     if given.sugarcrepe:
         rows = list(sugarcrepe_rows(given.sugarcrepe))
         halves = [NgramLikelihood(row[2] for row in rows if half_of(row[1]) != half) for half in (0, 1)]
         within("SugarCrepe", draw(rows, halves))
+    if given.world:
+        learned = NgramLikelihood(caption.text for caption in read_captions(given.world / "pairs" / "captions.jsonl"))
+        for place, kinds in product(("id", "ood"), (("replace", "swap"), ("add",), ("order",))):
+            rows = [row for kind in kinds for row in world_rows(given.world, f"{place}/{kind}")]
+            within(f"{place}: {', '.join(kinds)}", draw(rows, (learned, learned)))
     if not given.files:
         return
     with CaptionIndex(read_captions(given.captions)) as captions:
