@@ -8,6 +8,8 @@ line breaks and plus signs:
     {one | other: score}            the same with its interval
     {study/...}                     of another study
 
+The score `joint at P` has the price P of a lost point in place of the plan's.
+
 What the words say is listed beside them: `first` and `last` labels by score, all those with an interval `above` or
 `below` 0, pairs that `differ` significantly or not (`alike`), and of which one is `more`.
 """
@@ -25,6 +27,7 @@ import pytest
 from scipy.special import stdtrit
 from scipy.stats import spearmanr
 
+from degla.statistics.seeds import holm, p_over_questions, p_over_seeds
 from degla.study.record import load_study
 from degla.study.study import Study
 from tests.study.committed import ROOT, Committed, cell, read
@@ -39,7 +42,10 @@ def of(name: str) -> Committed:
 
 
 def value(study: str, label: str, score: str) -> float:
-    return of(study).rows[label].scores[score][0]
+    scores = of(study).rows[label].scores
+    if score.startswith("joint at "):
+        return scores["gained"][0] - float(score.removeprefix("joint at ")) * scores["lost"][0]
+    return scores[score][0]
 
 
 def points(number: float) -> str:
@@ -196,6 +202,71 @@ def test_words_about_all_methods_hold() -> None:
             for label in ("negclip averaged 0.7", "negclip, last image block")]  # fmt: skip
     recipe = plain((ROOT / "src/degla/recipes/negclip.py").read_text(encoding="utf-8"))
     assert f"kept {100 * kept[0]:.0f} to {100 * kept[1]:.0f} points more recognition" in recipe
+
+
+def test_what_the_page_says_of_other_units_and_of_retrieval_lost() -> None:
+    page = plain((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    price = (value("methods", "base", "composition") - 0.5) / (value("methods", "base", "recognition") - 0.079)
+    labels = order("methods", "joint")
+    joint, other = ([value("methods", label, score) for label in labels] for score in ("joint", f"joint at {price}"))
+    same = spearmanr(joint, other).statistic
+    assert f"(a price of {price:.2f}) it is first, too" in page
+    assert f"the rank correlation with the order above is {same:.2f}." in page
+
+    kept = {
+        label: value("methods", label, "gained") + value("methods", label, "retrieval") for label in [*labels, "base"]
+    }
+    above = sorted(((kept[label] - kept["base"], label) for label in labels), reverse=True)
+    first = {label: points(gap) for gap, label in above if gap > 0.01}
+    assert list(first) == ["con_clip", "degla averaged 0.7", "tsvlc"]
+    assert "({}, {} and {}).".format(*first.values()) in page
+
+
+def test_what_the_page_says_of_the_first_three_on_photographs() -> None:
+    page = plain((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
+    study = Study(load_study(of("photographs").folder / "study.json"))
+    kinds = ("replace_adjectives", "reshuffle_order", "swap_nouns", "swap_adjectives", "swap_phrases")
+    counts = [study.table.counts[f"own:{kind}"] for kind in kinds]
+    said = [
+        f"`{kind}` ({count}{' questions' * (not place)})"
+        for place, (kind, count) in enumerate(zip(kinds, counts, strict=True))
+    ]
+    assert f"{', '.join(said[:-1])} and {said[-1]}." in page
+
+    def gains(name: str, label: str) -> list[float]:
+        return [value(name, label, f"part:own:{kind}") - value(name, "base", f"part:own:{kind}") for kind in kinds]
+
+    first = ["structure_clip, adapters", "tsvlc", "structure_clip"]
+    assert order("photographs", "joint")[:3] == first
+    mean = fmean(value("photographs", "base", f"part:own:{kind}") for kind in kinds)
+    assert mean == pytest.approx(value("photographs", "base", "composition"))
+    weighted = {
+        label: sum(map(math.prod, zip(counts, gains("photographs", label), strict=True))) / sum(counts)
+        - row.scores["lost"][0]
+        for label, row in of("photographs").rows.items()
+    }
+    assert sorted(weighted, key=lambda label: -weighted[label])[:3] == first
+    assert (
+        "all questions weighted equally ({}, {} and {}).".format(*(points(weighted[label]) for label in first)) in page
+    )
+    adjectives, order_of_words, nouns, *_ = zip(*(gains("photographs", label) for label in first), strict=True)
+    assert "gain {:.0f} to {:.0f} points on `swap_nouns`".format(*(100 * end(nouns) for end in (min, max))) in page
+    words = "{:.0f} to {:.0f} on `reshuffle_order`, but".format(*(100 * end(order_of_words) for end in (min, max)))
+    assert f"{words} {points(min(adjectives))} to {points(max(adjectives))} on `replace_adjectives`" in page
+    ends = [
+        points(end(fmean(gains(name, label)) for label in first))
+        for name in ("photographs_balanced_questions", "photographs")
+        for end in (min, max)
+    ]
+    assert "gain {} to {} points, in place of {} to {} (without".format(*ends) in page
+
+    rows = [row for row in study.table.rows if row.arm != "base"]
+    by_seeds = holm([p_over_seeds(list(row.changes["joint"].values())) for row in rows])
+    by_questions = holm([p_over_questions(row.joint.mean, row.questions.get("joint")) for row in rows])
+    p_values = {row.label: pair for row, *pair in zip(rows, by_seeds, by_questions, strict=True)}
+    sure = {label for label, pair in p_values.items() if all(p is not None and p < 0.05 for p in pair)}
+    assert sure == set(first[:2]) and len(rows) == 17, "corrected for seventeen comparisons"
+    assert f"plain `structure_clip` is not (p {p_values['structure_clip'][1]:.2f} over questions)" in page
 
 
 def test_what_the_page_says_of_other_words_in_three_worlds() -> None:

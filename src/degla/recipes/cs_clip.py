@@ -24,8 +24,8 @@ def cs_clip() -> TrainConfig:
     and unbounded there. Rows with an empty negative keep their own place here.
 
     Use when: a model ranks a half-true text above a shorter true one. In the embedded world it gained a little less
-    composition than `negclip` and forgot as much; on photographs its gain was not certain, but on half-truths it had
-    the best joint score of all methods.
+    composition than `negclip` and forgot as much; on photographs its gain was not certain, but on half-truths, made by
+    the grammar of its training, it had the best joint score of all methods.
     """
     base = clip()
     return replace(

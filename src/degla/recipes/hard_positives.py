@@ -24,7 +24,7 @@ def hard_positives() -> TrainConfig:
 
     Use when: a model rejects true captions because hard negatives taught it to reject every small change. On
     photographs it gained about as much composition as `structure_clip` and lost more recognition and retrieval; in the
-    embedded world it was slightly below `negclip`.
+    embedded world its joint score did not differ significantly from that of `negclip`.
     """
     base = clip()
     return replace(

@@ -27,7 +27,7 @@ class AddAttribute(ReplacingRule):
     Source: the attribute additions of SugarCrepe (arXiv 2306.14610). Differs: single adjectives, by lists.
 
     Use when: the model should notice added properties. In the embedded world, the paper's five rules made the model
-    worse at added things and properties, and all eleven made it better.
+    worse at added properties, and all eleven made it better; the text alone answers these questions.
     """
 
     kind = "attribute"

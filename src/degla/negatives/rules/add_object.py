@@ -37,8 +37,8 @@ class AddObject(ReplacingRule):
 
     Source: the object additions of SugarCrepe (arXiv 2306.14610). Differs: only things that captions mention.
 
-    Use when: the model should notice added things. In the embedded world, the paper's five rules made the model worse
-    at added things and properties, and all eleven made it better.
+    Use when: the model should notice added things. Its effect was not measured alone; the text alone
+    gives its negatives away.
     """
 
     kind = "object"
