@@ -102,6 +102,17 @@ def test_a_stream_that_takes_no_sign_or_nothing_is_no_error(command: str, shown:
     assert (done.returncode, done.stderr) == (0, "") and shown in done.stdout
 
 
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "import os, subprocess, sys; from degla.cli import main; main(['ls', 'recipes']); "
+        "file = open(sys.argv[1], 'w'); [os.write(number, b'0') for number in (1, 2)]; "
+        "subprocess.run([sys.executable, '-c', 'import os; os.write(2, bytes(1))'], check=True); file.write('all')"
+    )
+    words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, str(tmp_path / "file")]
+    assert subprocess.run(words, check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == "all"
+
+
 def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixture[str]) -> None:
     def lose_a_process() -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

@@ -169,6 +169,12 @@ def _is_read(stream: TextIO) -> bool:
 
 def _open_streams() -> None:
     """Make output work where a stream is closed, and escape characters that its encoding lacks."""
+    # Else the next file that is opened gets the number, and what libraries and signal handlers write to stderr.
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
