@@ -91,6 +91,12 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         draw_pairs(tmp_path, count=3)
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written: Not a directory\. Choose another --out\."):
+        draw_pairs(tmp_path / "file" / "pairs", count=1)
+
+
 def test_interrupted_folder_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr("degla.world.draw.write_jsonl", Mock(side_effect=KeyboardInterrupt))

@@ -94,7 +94,6 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
             )
     if marker.exists():
         return False
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(start_marker, settings)
     return True
 
