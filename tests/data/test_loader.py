@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import threading
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from degla.data.loader import EpochSampler, _start_worker, choose_workers, make_loader
 from degla.data.plan import BatchPlan
+from degla.errors import DeglaError
 from degla.stopping import WORKERS
 from tests.launch import FORKS
 
@@ -86,6 +89,29 @@ def test_workers_are_chosen_from_the_processors_of_each_process(
     assert choose_workers(5, on_gpu=on_gpu, streams=streams) == 5
 
 
+def test_a_batch_that_cannot_be_sent_ends_the_training() -> None:
+    """multiprocessing drops it, as where /dev/shm is full, and the training waited for it forever."""
+    sampler = EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0)
+    pairs: Any = dict.fromkeys((0, row) for row in range(4))
+    unsendable: Any = lambda pairs: threading.Lock()  # noqa: E731
+    loader = make_loader(pairs, sampler, collate=unsendable, workers=1)
+    loader.timeout = 60
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
+        next(iter(loader))
+
+
+def test_workers_without_shared_memory_are_refused_in_one_line() -> None:
+    sampler = EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0)
+    loader = make_loader(range(4), sampler, workers=1)  # type: ignore[arg-type]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # A semaphore is a file in /dev/shm.
+    try:
+        with pytest.raises(DeglaError, match=r"cannot start: File too large .*--data\.workers 0"):
+            next(iter(loader))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_workers_that_are_not_forked_do_not_run_the_callers_script(
     method: str, monkeypatch: pytest.MonkeyPatch
@@ -101,6 +127,7 @@ def test_without_workers_the_caller_can_still_set_how_processes_start() -> None:
 import multiprocessing
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.plan import BatchPlan
+from degla.errors import DeglaError
 make_loader(range(4), EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0))
 print(multiprocessing.get_start_method(allow_none=True))
 """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice, repeat
 from multiprocessing import get_start_method
+from multiprocessing.queues import Queue
 from typing import Any, Final, Literal
 
 import torch
@@ -102,6 +104,12 @@ class PairLoader(DataLoader[Batch]):
     """A DataLoader whose workers end with the loop and whose errors read like those of the main process."""
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            try:  # As many as PyTorch's iterator takes, which prints a traceback if it cannot be made.
+                _ = [self.multiprocessing_context.Lock() for _ in range(8 + 3 * self.num_workers)]
+            except OSError as error:
+                reason = f"{error.strerror} (shared memory, /dev/shm)"
+                raise DeglaError(f"processes that load images cannot start: {reason}. Use --data.workers 0.") from None
         batches = super().__iter__()
         try:
             yield from batches
@@ -160,6 +168,18 @@ def _start_worker(number: int) -> None:
     signal.signal(signal.SIGTERM, _ignore_once)
     # One thread each: workers with more threads would only compete for the cores.
     torch.set_num_threads(1)
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    """End the worker whose batch could not be sent, as where /dev/shm is full: `multiprocessing` drops the batch, and
+    the training would wait for it forever."""
+    try:
+        reason = " ".join(str(error).split())
+        sys.stderr.write(f"degla: a batch could not be sent by a process that loads images: {reason}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
 
 
 def _ignore_once(number: int, frame: object) -> None:

@@ -123,8 +123,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 raise
             cause = str(error).strip(" .")
             raise DeglaError(
-                f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory ran out, use "
-                "fewer --data.workers. degla train --resume continues from the last checkpoint."
+                f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory or shared "
+                "memory (/dev/shm) ran out, use fewer --data.workers. degla train --resume continues from the last "
+                "checkpoint."
             ) from None
 
 
