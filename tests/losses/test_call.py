@@ -195,6 +195,21 @@ def test_a_loop_that_computes_in_half_precision_changes_no_loss(name: str) -> No
         assert torch.equal(value, due[leaf]), leaf
 
 
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_the_default_type_of_a_program_changes_no_loss(name: str) -> None:
+    """Programs that make large models set bfloat16, which has no number 257, as a count of rows or steps may be."""
+    term, case = loss_class(name)(), make_case(257, 1, mask="all", seed=82).to(torch.float32)
+    teacher_part = case.inputs["evidence_seen"].float()
+    wanted = called(term, case, evidence_seen=teacher_part)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        actual = called(term, case, evidence_seen=teacher_part)
+        memory = term.start(RULES) if isinstance(term, StatefulLoss) else torch.zeros(0, dtype=torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(actual, wanted) and memory.dtype == torch.float32
+
+
 @pytest.mark.parametrize("term", [Contrastive(), SigmoidContrastive()])
 def test_second_derivatives_are_refused_instead_of_incomplete(term: Any) -> None:
     case = make_case(4, 3, mask="all", seed=81)

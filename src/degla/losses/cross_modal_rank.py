@@ -46,7 +46,8 @@ class CrossModalRank(StatefulLoss):
 
     def start(self, rules: int) -> Tensor:
         """Return the thresholds before the first step: 0 for each rule, `upper` if they are fixed."""
-        return torch.full((max(rules, 1),), self.upper if self.threshold == "fixed" else 0.0)
+        first = self.upper if self.threshold == "fixed" else 0.0
+        return torch.full((max(rules, 1),), first, dtype=torch.float32)
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor

@@ -40,7 +40,7 @@ class HardestHinge(StatefulLoss):
 
     def start(self, rules: int) -> Tensor:
         """Return the step count before the first step: 0."""
-        return torch.zeros(1)
+        return torch.zeros(1, dtype=torch.float32)
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor

@@ -41,6 +41,17 @@ EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
 _Values = TypeVar("_Values", Tensor, PrefixTree)
 
 
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Restore PyTorch's default type, to which weights and pixels would be rounded, and afterwards the program's."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def send(values: _Values, device: torch.device | str) -> _Values:
     """Copy from main memory to a device. Only from pinned memory does a copy to a GPU never wait for its work."""
     if torch.device(device).type != "cuda":

@@ -18,7 +18,7 @@ import torch
 from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.address import folder_here
-from degla.model.encoder import Description, Encoder
+from degla.model.encoder import Description, Encoder, float32_by_default
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
@@ -68,16 +68,11 @@ FORMS = (
 def _usual_defaults() -> Iterator[None]:
     """Restore PyTorch's defaults, which a program may have changed, and afterwards the program's.
 
-    Weights would be rounded to another default type, could not be trained if made in inference mode, and a block of
-    CLIP does not compute the same under autocast.
+    Weights could not be trained if made in inference mode, and a block of CLIP does not compute the same under
+    autocast.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"), torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    with float32_by_default(), torch.device("cpu"), torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+        yield
 
 
 @_usual_defaults()

@@ -26,6 +26,7 @@ from degla.locks import lock
 from degla.losses.core import Processes
 from degla.model import fast_paths, linear_kernel
 from degla.model.address import RunMirror, bring_here, folder_of_run
+from degla.model.encoder import float32_by_default
 from degla.model.integrity import read_state
 from degla.model.load import holds_model, load_encoder
 from degla.model.runs import (
@@ -84,6 +85,7 @@ class TrainResult:
 
 @torch.inference_mode(False)  # A notebook may have disabled gradients.
 @restored_state()
+@float32_by_default()
 def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 

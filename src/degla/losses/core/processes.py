@@ -106,7 +106,7 @@ class Processes(ProcessGroup):
         """
         if keep is None:
             # Filled on the device: a copy from the host would wait for it.
-            count = torch.full((), float(values.numel()), device=values.device)
+            count = torch.full((), float(values.numel()), device=values.device, dtype=values.dtype)
             terms = values
         else:
             count = keep.sum().to(values.dtype)
