@@ -268,6 +268,14 @@ def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch
     assert configure(["--config", printed], verb="train").model == f"{folder}/base"
 
 
+def test_a_loss_that_is_younger_than_the_configuration_is_named() -> None:
+    """A part of one's own that `DEGLA_PARTS` names only after a program made its configuration."""
+    recipe = _recipe("clip")
+    older = replace(recipe, objective={name: loss for name, loss in recipe.objective.items() if name != "text_pull"})
+    with pytest.raises(InputError, match="train: field .*: the configuration was made before .* loss 'text_pull'"):
+        change(older, {"objective.text_pull.weight": 1.0}, where="train")
+
+
 @pytest.mark.parametrize("section", ["objective", "replay.objective"])
 def test_only_a_record_switches_off_an_own_loss_that_it_lacks(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(LOSSES), "own", lambda _: ("contrastive",))
