@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -17,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
+from torch import Tensor
 
 import degla
 from degla.cli import main
@@ -275,9 +277,67 @@ def test_what_the_caller_has_set_changes_neither_a_model_nor_its_embeddings(
     assert isinstance(model, Encoder) and model.fingerprint == plain.fingerprint and not caplog.messages
     assert not any(each.is_inference() for each in model.parameters())
     model.train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rows = degla.encode_images(model, [picture]), degla.encode_captions(model, CAPTIONS)
+    torch.set_default_dtype(torch.bfloat16)  # Pixels would be rounded to it.
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rows = degla.encode_images(model, [picture]), degla.encode_captions(model, CAPTIONS)
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert all(torch.equal(row, own) for row, own in zip(rows, wanted, strict=True)) and model.training
+
+
+class OwnModel:
+    """A model of another library, as the page of the Python API describes it: here one of ours, not normalised."""
+
+    name, fingerprint, activation, precision, trims, scale = "mine", "1", "quick_gelu", "fp32", False, None
+    device = torch.device("cpu")
+
+    def __init__(self, inner: Encoder) -> None:
+        self.clip = [inner]  # A name that our own models have, too.
+        self.tokenize, self.transform, self.context_length = inner.tokenize, inner.transform, inner.context_length
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return 3 * self.clip[0].encode_images(images)
+
+    def encode_captions(self, tokens: Tensor) -> Tensor:
+        return 2 * self.clip[0].encode_captions(tokens)
+
+
+def test_a_model_of_ones_own_is_embedded_and_evaluated(tiny_model: Path, tmp_path: Path) -> None:
+    inner, root = load_encoder(str(tiny_model)), write_classes(tmp_path / "data", images=3)
+    mine, picture = OwnModel(inner), Image.effect_noise((40, 30), 90).convert("RGB")
+    torch.testing.assert_close(degla.encode_images(mine, [picture]), degla.encode_images(inner, [picture]))
+    torch.testing.assert_close(degla.encode_captions(mine, CAPTIONS), degla.encode_captions(inner, CAPTIONS))
+    results = [
+        degla.evaluate(model, ["zeroshot"], root, training_seed=seed) for seed, model in enumerate((inner, mine))
+    ]
+    assert [row.ok for row in results[0].items] == [row.ok for row in results[1].items] and results[0].items
+    assert [result.training_seed for result in results] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "wrong", "message"),
+    [
+        ("tokenize", lambda texts: {"input_ids": texts}, "tokenize returned a dict; .* for example its 'input_ids'"),
+        ("encode_images", lambda images: (images, None), r"returned a tuple; .* one tensor, \[batch, dimension\]"),
+        ("encode_images", lambda images: torch.ones(len(images), 3), "returned images of 3 dimensions and texts of "),
+    ],
+)
+def test_a_wrong_output_of_a_model_of_ones_own_is_named(
+    attribute: str, wrong: Callable[[Any], Any], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    setattr(mine, attribute, wrong)
+    with pytest.raises(DeglaError, match=f"^model 'mine'.*{message}"):
+        degla.evaluate(mine, ["zeroshot"], write_classes(tmp_path / "data", images=1))
+
+
+def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    del mine.tokenize, mine.context_length
+    with pytest.raises(InputError, match=r"OwnModel is not a degla model: it has no context_length, tokenize\. Load"):
+        degla.evaluate(mine, ["zeroshot"], tmp_path)
 
 
 def test_embeddings_of_a_model_in_training_mode_are_those_of_evaluation(tmp_path: Path) -> None:
@@ -314,6 +374,27 @@ def test_a_run_leaves_what_is_global_as_it_was(
     AcceleratorState._reset_state()
     degla.train("clip", {**fields, "train.precision": "bf16", "out": tmp_path / "halved"})
     assert Accelerator(cpu=True, mixed_precision="no").mixed_precision == "no"
+
+
+def test_a_run_computes_in_float32_whatever_the_callers_default_type_is(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """New weights would be made in it."""
+    data = {
+        "adapter.text_map": True,
+        "model": str(tiny_model),
+        "data.captions": tiny_pairs["captions"],
+        "data.images": tiny_pairs["images"],
+    }
+    fields = {**data, "train.batch_size": 4, "train.steps": 1, "tracking.progress": False}
+    wanted = degla.train("clip", {**fields, "out": tmp_path / "wanted"})
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        actual = degla.train("clip", {**fields, "out": tmp_path / "actual"})
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert actual.values == wanted.values
 
 
 def test_a_resume_with_other_fields_is_refused_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_loss_that_is_younger_than_the_configuration_is_named() -> None:
     """A part of one's own that `DEGLA_PARTS` names only after a program made its configuration."""
     recipe = _recipe("clip")
     older = replace(recipe, objective={name: loss for name, loss in recipe.objective.items() if name != "text_pull"})
-    with pytest.raises(InputError, match="train: field .*: the configuration was made before .* loss 'text_pull'"):
+    with pytest.raises(InputError, match=r"train: field .*: the configuration was made before .* loss 'text_pull'"):
         change(older, {"objective.text_pull.weight": 1.0}, where="train")
 
 

@@ -61,7 +61,7 @@ def encode_images(
     The model computes as in evaluation: without dropout, and in its own precision also inside `torch.autocast`.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`, or one of your own, a `degla.evaluation.models.EmbeddingModel`.
         images: paths or PIL images; rotated by their EXIF tag and put on white where transparent, as everywhere in
             this package.
         batch_size: images embedded at a time.
@@ -73,7 +73,7 @@ def encode_images(
     from PIL.Image import Image
 
     from degla.data.decoding import Subject, decode, decode_opened, read_file
-    from degla.evaluation.embed import forward_only
+    from degla.evaluation.embed import forward_only, unit_tensor
 
     def opened(number: int, image: str | Path | Image) -> Image:
         if isinstance(image, Image):
@@ -88,7 +88,7 @@ def encode_images(
     with forward_only(model):
         for batch in _batches(numbered_images, batch_size):
             pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
-            rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
+            rows.append(unit_tensor(model, model.encode_images(pixels.to(model.device))))
     if not rows:
         raise InputError("encode_images: no images were given.")
     return torch.cat(rows)
@@ -102,7 +102,7 @@ def encode_captions(
     The model computes as in evaluation: without dropout, and in its own precision also inside `torch.autocast`.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`, or one of your own, a `degla.evaluation.models.EmbeddingModel`.
         texts: texts; those longer than the model's context are truncated, as by its own tokenizer.
         batch_size: texts embedded at a time.
 
@@ -111,13 +111,13 @@ def encode_captions(
     """
     import torch
 
-    from degla.evaluation.embed import forward_only
+    from degla.evaluation.embed import forward_only, unit_tensor
 
     _refuse_other(model, "encode_captions")
     rows = []
     with forward_only(model):
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
-            rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
+            rows.append(unit_tensor(model, model.encode_captions(model.tokenize(batch).to(model.device))))
     if not rows:
         raise InputError("encode_captions: no texts were given.")
     return torch.cat(rows)
@@ -133,7 +133,8 @@ def generate_negatives(
         rules: rule names (`degla ls rules`); by default those of `degla negatives`. Those of `degla ls positives` make
             altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
-        seed: determines every draw, together with the caption's number, the rule's name and the captions' word use.
+        seed: determines every draw, together with the caption's number, the rule's name and the captions' word use. If
+            you call it batch by batch, give each batch another seed: captions with one number are drawn for alike.
 
     Returns:
         For each caption, the negatives that passed all checks, with `text` and the `rule` that made it.
@@ -287,6 +288,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     label: str | None = None,
+    training_seed: int | None = None,
     allow_missing: bool = False,
     precision: EvaluationPrecision = "fp32",
     progress: bool = False,
@@ -294,11 +296,14 @@ def evaluate(
     """Evaluate a model on benchmarks, as `degla evaluate`.
 
     Args:
-        model: from `load_model`, or a name or path that it accepts.
+        model: from `load_model`, or a name or path that it accepts; or a model of your own, any object with the
+            attributes of `degla.evaluation.models.EmbeddingModel`.
         benchmarks: benchmark names (`degla ls benchmarks`).
         root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain.
         out: JSON file to write, for `report`; its name must end in .json.
         label: the model's name in reports; its own by default.
+        training_seed: seed of the training that made the model, by which `report` tells apart and averages results
+            with one label; by default that of its run, if `train` made it.
         allow_missing: if images are missing, score the remaining items; the result states what was skipped.
         precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
         progress: show a bar on a terminal; elsewhere, log lines of the logger `degla` at level INFO.
@@ -317,6 +322,8 @@ def evaluate(
     if not isinstance(model, str | Path):
         _refuse_other(model, "evaluate")
     benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str), _path(root, "evaluate: root")
+    if training_seed is not None:
+        _whole(training_seed, "evaluate: training_seed")
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
@@ -327,7 +334,8 @@ def evaluate(
     evaluation = Evaluation(
         benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
     )
-    result = evaluation.score_named(_named(model) if isinstance(model, str | Path) else model, label=label)
+    named = _named(model) if isinstance(model, str | Path) else model
+    result = evaluation.score_named(named, label=label, training_seed=training_seed)
     if out is not None:
         save_result(result, Path(out))
     return result
@@ -419,5 +427,13 @@ def _refuse_other(model: object, function: str) -> None:
     """Raise InputError if a model's name, or another library's model, was given instead of one from `load_model`."""
     if isinstance(model, str | Path):
         raise InputError(f"{function}: {str(model)!r} is the name of a model. Load it with degla.load_model first.")
-    if not hasattr(model, "tokenize"):
-        raise InputError(f"{function}: {type(model).__name__} is not a degla model. Load one with degla.load_model.")
+    from degla.evaluation.models import EmbeddingModel
+
+    # The class first: a property, such as the digest of all weights, may take long.
+    names = [name for name in vars(EmbeddingModel) if not name.startswith("_")]
+    missing = [name for name in names if not (hasattr(type(model), name) or hasattr(model, name))]
+    if missing:
+        raise InputError(
+            f"{function}: {type(model).__name__} is not a degla model: it has no {', '.join(missing)}. Load one with "
+            "degla.load_model, or add these, as degla.evaluation.models.EmbeddingModel describes them."
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +33,7 @@ from degla.evaluation.image_files import ImageFiles, decode_item, read_image_fil
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.model import linear_kernel
-from degla.model.encoder import Encoder, send
+from degla.model.encoder import Encoder, float32_by_default, send
 from degla.model.tokenizer import are_cut
 from degla.pages.words import counted
 from degla.parse import cut_short
@@ -115,6 +115,11 @@ class Embedder:
         with kernel, forward_only(self.encoder):
             image_row, image_rows, digests = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
+        if len(image_rows) and len(text_rows) and image_rows.shape[1] != text_rows.shape[1]:
+            raise DeglaError(
+                f"model {self.encoder.name!r} returned images of {image_rows.shape[1]} dimensions and texts of "
+                f"{text_rows.shape[1]}; the two are compared, so they must have equally many."
+            )
         return EmbeddedItems(image_rows, image_row, text_rows, text_row, digests)
 
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows, dict[str, str]]:
@@ -191,7 +196,7 @@ class Embedder:
         under_way: list[Callable[[], Tensor]] = []
 
         def work(place: int) -> EmbeddingRows:
-            begun = [_fetched(embed(mine, place))] if place < len(mine) else []
+            begun = [_fetched(rows_of(self.encoder, embed(mine, place)))] if place < len(mine) else []
             embeddings = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
             under_way.extend(begun)
             return embeddings
@@ -215,6 +220,11 @@ class Embedder:
         tokens: list[NDArray[np.int64]] = []
         for start in range(0, len(texts), 4096):
             block = self.encoder.tokenize(texts[start : start + 4096])
+            if isinstance(block, Mapping):  # As the tokenizers of transformers do.
+                raise DeglaError(
+                    f"model {self.encoder.name!r}: tokenize returned a {type(block).__name__}; it must return the "
+                    "tokens alone, a tensor [texts, context_length], for example its 'input_ids'."
+                )
             tokens.extend(np.asarray(torch.as_tensor(block).cpu(), dtype=np.int64))
         distinct: dict[bytes, int] = {}
         text_row = {
@@ -293,6 +303,21 @@ def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
         )  # fmt: skip
 
 
+def rows_of(encoder: EmbeddingModel, rows: Any) -> Tensor:
+    """Return what a model gave for a batch, if it is a tensor; another library's model may give several outputs."""
+    if not isinstance(rows, Tensor):
+        raise DeglaError(
+            f"model {encoder.name!r} returned a {type(rows).__name__}; encode_images and encode_captions must return "
+            "one tensor, [batch, dimension]."
+        )
+    return rows
+
+
+def unit_tensor(encoder: EmbeddingModel, rows: Any) -> Tensor:
+    """Return a model's rows for a batch at length one, in float32 on the CPU."""
+    return torch.nn.functional.normalize(rows_of(encoder, rows).float().cpu(), dim=-1)
+
+
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:
     """Start copying rows to main memory, in float32; the returned function waits for them."""
     # Always copy: a model may reuse this memory for its next rows.
@@ -339,7 +364,13 @@ def _nothing() -> EmbeddingRows:
 @contextlib.contextmanager
 def forward_only(encoder: EmbeddingModel) -> Iterator[None]:
     """Compute embeddings as evaluation does, whatever mode, autocast or settings the caller has; then restore these."""
-    with _evaluating(encoder), torch.inference_mode(), _autocast(encoder), _whole_convolutions():
+    with (
+        _evaluating(encoder),
+        torch.inference_mode(),
+        _autocast(encoder),
+        _whole_convolutions(),
+        float32_by_default(),
+    ):
         yield
 
 

@@ -264,7 +264,7 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
 
 def takes_precision(model: EmbeddingModel) -> bool:
     """Whether a model's precision can be set, as for PyTorch models; others have a fixed one."""
-    return hasattr(model, "clip")
+    return hasattr(getattr(model, "clip", None), "logit_scale")
 
 
 @contextlib.contextmanager

@@ -123,13 +123,19 @@ class Evaluation:
         return ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
 
     def score_named(
-        self, model: str | EmbeddingModel, *, label: str | None = None, device: str = "cpu"
+        self,
+        model: str | EmbeddingModel,
+        *,
+        label: str | None = None,
+        training_seed: int | None = None,
+        device: str = "cpu",
     ) -> TracedResult:
         """Score a model, with the training seed and the training images found by its name.
 
         Args:
             model: a name as for `load_model`, or a loaded model.
             label: the method's name in reports; None: the model's name.
+            training_seed: of the run that trained the model; None: as found.
             device: device to load it on.
 
         Raises:
@@ -140,7 +146,8 @@ class Evaluation:
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
             self.processes.require_same_model(encoder.fingerprint, name=model)
-        seed, images = training_seed_of(name, known), training_images(name, known)
+        seed = training_seed_of(name, known) if training_seed is None else training_seed
+        images = training_images(name, known)
         last = known.last
         base = {"base": without_passwords(last.model), "base_fingerprint": last.base or ""} if last else {}
         result = self.score(encoder, label=label, training_seed=seed, training=images)
