@@ -132,8 +132,25 @@ def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> N
     page.act("accept", first, DRAFTS[1].negative)
     assert page.review.state.choice(second) is None
     assert len(page.review.log.read_text().splitlines()) == 1
-    page.act("reject", first, "")
+    page.act("reject", f"{first} accept {DRAFTS[1].negative}", "")  # a tab that shows the decision
     assert page.review.state.accepted == []
+
+
+def test_a_tab_replaces_the_decision_of_another_one_only_once_it_shows_it(
+    browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with review_of(drafts) as review, served_here(build(ReviewPage(review))) as address:
+        one, other = (Visitor(browser, address, until="#review-texts h1") for _ in range(2))
+        one.press("a")
+        other.press("r")
+        other.expect("#review-verdict", f"another tab has accepted this draft as “{DRAFTS[0].negative}” meanwhile")
+        assert [text for _, text in review.state.accepted] == [DRAFTS[0].negative]
+        other.press("r")
+        other.expect("#review-progress", "1 of 20 decided: 0 accepted, 1 rejected")
+        other.press("ArrowLeft")
+        other.press("a")
+        other.expect("#review-progress", "1 of 20 decided: 1 accepted, 0 rejected")
 
 
 @pytest.mark.parametrize("action", ["accept", "reject", "undo", "next"])

@@ -13,7 +13,7 @@
     // The answer has arrived. Accept the next key once its draft is visible.
     done: (key) => {
       const seen = document.querySelector("#review-texts [data-key]");
-      if (seen && seen.dataset.key !== key) {
+      if (seen && seen.dataset.key !== key.split(" ")[0]) {
         requestAnimationFrame(() => window.deglaReview.done(key));
         return;
       }

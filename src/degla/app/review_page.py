@@ -13,7 +13,7 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.review import LONGEST, Action, Draft, Review, draft_key, judge_text
+from degla.negatives.review import LONGEST, Action, Decision, Draft, Review, draft_key, judge_text
 
 PageAction = Action | Literal["next", "previous"]
 """Actions of the buttons."""
@@ -40,12 +40,15 @@ class ReviewPage:
 
         Args:
             action: "accept", "reject", "undo", "next" or "previous".
-            key: key of the draft that the browser shows; another tab may have moved on. An unknown key changes nothing.
+            key: as returned by `show`: key of the draft that the browser shows, and the decision on it; another tab may
+                have moved on. An unknown key changes nothing.
             text: content of the text field.
 
         Raises:
-            InputError: the text cannot be accepted, or a file cannot be written.
+            InputError: the text cannot be accepted, another tab has decided the draft meanwhile, or a file cannot be
+                written.
         """
+        key, _, seen = key.partition(" ")
         with self._lock:
             if self.review.state.find(key) is None:  # a tab that is older than this server
                 progress, texts, _, its_text, its_key = self.show()
@@ -57,18 +60,28 @@ class ReviewPage:
             elif action == "previous":
                 self.review.state.move(-1)
             else:
+                choice = self.review.state.choice(key)
+                wanted = {"accept": f"accept {' '.join(text.split())}", "reject": "reject "}.get(action)
+                if choice is not None and wanted not in (None, _summary(choice)) and seen != _summary(choice):
+                    as_text = f" as “{choice.negative}”" if choice.negative else ""
+                    raise InputError(
+                        f"another tab has {choice.action}ed this draft{as_text} meanwhile. Press again to replace that."
+                    )
                 self.review.act(action, text)
             return self.show()
 
     def show(self) -> tuple[str, str, str, str, str]:
-        """Return progress, texts and verdict as HTML, and the text field and key of the current draft."""
+        """Return progress, texts and verdict as HTML, the current draft's text, and its key and decision."""
         with self._lock:
             state = self.review.state
             texts, verdict = self.judge(state.key, state.text())
-            return self._progress(), texts, verdict, state.text(), state.key
+            choice = state.choice(state.key)
+            key = state.key if choice is None else f"{state.key} {_summary(choice)}"
+            return self._progress(), texts, verdict, state.text(), key
 
     def judge(self, key: str, text: str) -> tuple[str, str]:
         """Return the two texts with their differences, and the verdict on a text that is being edited, as HTML."""
+        key = key.partition(" ")[0]
         with self._lock:
             state = self.review.state
             draft = state.find(key) or state.draft
@@ -165,6 +178,10 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple
             return progress, page.judge(shown, text)[0], _complaint(str(error)), text, shown
 
     return handle
+
+
+def _summary(decision: Decision) -> str:
+    return f"{decision.action} {decision.negative}"
 
 
 def _complaint(message: str) -> str:
