@@ -129,6 +129,8 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     assert [path.name for path in (tmp_path / "uploads").rglob("*.*")] == ["000.png"]
     # gradio rewrites the rules, which once dropped the frame.
     assert tab.evaluate("getComputedStyle(document.querySelector('.verdict')).borderWidth") == "1px 1px 1px 4px"
+    tab.get_by_label("Remove Image").click()
+    tab.wait_for_function("!document.querySelector('#look-shown .captions')")  # the ranking was of that image
 
     tab.get_by_role("tab", name="Gallery").click()
     tab.get_by_label("moved most").click()
@@ -144,6 +146,10 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     tab.wait_for_function("document.querySelectorAll('#search-shown figure img').length == 24")
     assert tab.evaluate("getComputedStyle(document.querySelector('.hits img')).objectFit") == "contain", "cut off"
     person.expect("#search-bad summary", "2 files cannot be read")
+    tab.fill("#search-text input, #search-text textarea", "w" * 200)
+    tab.click("#search-go")
+    person.expect("#search-shown h2", "www")
+    assert tab.evaluate("(one => one.scrollWidth <= one.clientWidth)(document.querySelector('#search-shown h2'))")
     label, box = (tab.locator(each).first.bounding_box() for each in ("#search-text label span", "#search-text"))
     assert label and box and label["x"] + label["width"] <= box["x"] + box["width"], "the label is cut off"
     assert tab.evaluate("document.documentElement.scrollWidth") == 420
@@ -182,7 +188,12 @@ def test_what_is_wrong_is_reported_on_the_page(
     picture: str | None, true: str, false: str, message: str, page: ComparisonPage, photos: Path
 ) -> None:
     shown = page.show_look(picture and str(photos / picture), true, false, False)
-    assert 'role="alert"' in shown and message in shown
+    assert 'role="alert"' in shown and message in shown and str(photos) not in shown
+
+
+def test_what_a_look_warns_of_is_on_the_page(page: ComparisonPage, photos: Path) -> None:
+    shown = page.show_look(str(photos / "001.png"), "qwerty", "", True)
+    assert shown.count('<p class="hint">The rules made no negatives') == 1 and "ranks first" in shown
 
 
 def test_texts_are_shown_as_text(page: ComparisonPage, photos: Path) -> None:

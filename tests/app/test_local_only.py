@@ -171,6 +171,11 @@ def test_a_page_that_takes_files_bounds_them() -> None:
         return int(client.post(UPLOAD, files={"files": ("a.png", b"x" * size)}, headers=headers).status_code)
 
     assert send(1000) == send(1000, origin=HERE) == 200
+    too_long = {"content-length": str(40 << 20), "content-type": "multipart/form-data"}
+    page = FastAPI()
+    page.add_middleware(LocalOnly, upload_bytes=32 << 20)
+    refused = TestClient(page, base_url=HERE).post(UPLOAD, content=b"", headers=too_long)
+    assert refused.text == "Refused: more than 32 MiB.\n"
     assert send(limit) == 413 and send(1000, origin="https://elsewhere.example") == 403
     assert client.post(UPLOAD, json={}).status_code == 403
     assert client.post(RUN, files={"files": ("a.png", b"x")}).status_code == 403

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
 from threading import Lock
@@ -23,6 +25,7 @@ from degla.app.comparison_html import (
     short_names,
 )
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
+from degla.data.decoding import ImageError
 from degla.errors import DeglaError, InputError
 from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
 from degla.evaluation.image_files import thumbnail
@@ -101,9 +104,12 @@ class ComparisonPage:
             raise InputError(f"a caption is longer than {LONGEST:,} characters. Use a single sentence.")
         if len(right) + len(wrong) > MOST_CAPTIONS:
             raise InputError(f"more than {MOST_CAPTIONS} captions. Remove some.")
-        with self._lock:
-            result = look([Path(picture)], right, self.models, false=wrong, negatives=rules, positives=rewrites)
-        return str(look_html(result, self.names))
+        with self._lock, _collect_warnings() as warnings:
+            try:
+                result = look([Path(picture)], right, self.models, false=wrong, negatives=rules, positives=rewrites)
+            except ImageError as error:  # The upload's folder means nothing to the reader.
+                raise InputError(str(error).replace(picture, Path(picture).name)) from None
+        return "".join([*map(hint, warnings), look_html(result, self.names)])
 
     @_shown
     def show_gallery(self, label: str, benchmark: str, kind: str) -> str:
@@ -213,6 +219,7 @@ def _lay_out_look(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> N
             )  # fmt: skip
             button = gradio.Button("Compare", variant="primary", elem_id="look-go")
     shown = gradio.HTML(elem_id="look-shown")
+    picture.change(None, None, [shown], js="() => ''", **quiet)  # The ranking is of the image before.
     button.click(page.show_look, [picture, true, false, rules, rewrites], [shown], **quiet)
 
 
@@ -256,6 +263,20 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
     gradio.HTML(str(bad_html(images.bad)), elem_id="search-bad", visible=bool(images.bad))
     for ask in (button.click, text.submit):
         ask(page.show_search, [text], [shown], **quiet)
+
+
+@contextmanager
+def _collect_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of `look`, which go to the terminal otherwise."""
+    warnings: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(look.__module__)
+    logger.addHandler(handler)
+    try:
+        yield warnings
+    finally:
+        logger.removeHandler(handler)
 
 
 def _lines(text: str) -> list[str]:

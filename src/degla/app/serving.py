@@ -240,7 +240,7 @@ def _upload_folder() -> Path:
 
 
 def _too_long(most: int) -> Refusal:
-    return 413, f"more than {most >> 10} KiB"
+    return 413, f"more than {most >> 20} MiB" if most >> 20 else f"more than {most >> 10} KiB"
 
 
 def _name(url: str) -> str | None:
