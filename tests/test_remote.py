@@ -520,6 +520,7 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
 ) -> None:  # fmt: skip
     scores = iter([0.60, 0.64, 0.66, 0.65, 0.60])  # Before the first step, and after steps 2 to 8.
     monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
+    monkeypatch.setattr("degla.evaluation.neutral.require_declared", lambda *_: None)
     monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": next(scores)})
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "out", steps=8)
     config = replace(

@@ -402,6 +402,7 @@ def test_old_checkpoints_go_and_the_best_stays(
     measured = iter(scores.values())
     monkeypatch.setattr(Validation, "_measure", lambda self, encoder: {"composition": next(measured)})
     monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
+    monkeypatch.setattr("degla.evaluation.neutral.require_declared", lambda *_: None)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
     config = replace(
         config,

@@ -64,6 +64,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     # Nothing is measured here; otherwise each test would draw the world's benchmark of 5,760 images.
     monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
+    monkeypatch.setattr("degla.evaluation.neutral.require_declared", lambda *_: None)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
     return replace(
         config,
@@ -332,9 +333,9 @@ def test_what_a_run_asks_for_must_be_there_before_the_first_step(
     scores = {"composition": 0.5, "swap": 0.4}
     monkeypatch.setattr(Validation, "_measure", lambda self, encoder: scores)
     cases = [
-        (config.validation, StopConfig(), r"validation\.kept 'recognition' .*joint counts its loss.* Known: comp"),
+        (config.validation, StopConfig(), r"joint counts the loss of .*\.kept 'recognition'.* Known: comp"),
         (replace(config.validation, kept="swap", gain="swpa"), StopConfig(), r"--validation\.gain .*mean 'swap'"),
-        (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"forgetting limits its loss"),
+        (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"limits the loss of .*\.kept"),
     ]
     for validation, stop, message in cases:
         with pytest.raises(InputError, match=message):

@@ -14,6 +14,7 @@ from PIL import Image
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, StopConfig, ValidationConfig
+from degla.doctor.examine import examine
 from degla.errors import InputError
 from degla.evaluation.run import Evaluation
 from degla.evaluation.trainings import Trainings
@@ -126,7 +127,9 @@ def test_wrong_names_are_reported(benchmark: Path, tiny_model: Path, tiny_pairs:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "a", steps=2)
     wrong = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1, score="compositoin")
     with pytest.raises(InputError, match="Did you mean 'composition'"):
-        train(replace(config, validation=wrong))
+        train(replace(config, model=str(tmp_path / "not loaded"), validation=wrong))
+    *_, last = examine(replace(config, validation=wrong))
+    assert (last.about, last.state) == ("configuration", "error") and "score 'compositoin'" in last.text
     with pytest.raises(InputError, match=r"requires --validation\.root"):
         train(replace(config, out=tmp_path / "b", validation=ValidationConfig(benchmarks=("world",))))
 

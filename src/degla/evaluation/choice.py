@@ -44,21 +44,20 @@ def trade_off(
     return TradeOff(gained, lost, gained - price * lost)
 
 
-def require_score(place: str, name: str, names: Collection[str], *, reason: str = "") -> None:
+def require_score(place: str, name: str, names: Collection[str]) -> None:
     """Reject the name of a score that the benchmarks do not have.
 
     Args:
         place: where it is named: a flag, or a field of a file.
         name: of the score.
         names: all existing names; a name with a colon includes its benchmark.
-        reason: why it is read, added after its name.
 
     Raises:
         InputError: there is no such score.
     """
     if name not in names:
         raise InputError(
-            f"{place} {name!r}{reason}: the benchmarks have no such part or named average where higher is better."
+            f"{place} {name!r}: the benchmarks have no such part or named average where higher is better."
             f"{did_you_mean(name, names)} Known: {', '.join(score for score in names if ':' not in score)}. Name one "
             "of these, or add a benchmark that has it (recognition: zeroshot or world)."
         )

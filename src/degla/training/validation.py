@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,11 @@ class Validation:
             earlier: that, if the checkpoint that the run resumes from records it.
 
         Raises:
-            InputError: the benchmarks' files are wrong.
+            InputError: the benchmarks' files are wrong, or lack the scores that decide.
         """
         if self.config.benchmarks:
             from degla.evaluation.caveats import trained_on, trained_unknown
+            from degla.evaluation.neutral import require_declared, score_names
             from degla.evaluation.overlap import find_leakage, joined_images, trained_images, training_images
             from degla.evaluation.run import ask_all
             from degla.evaluation.trainings import TrainedPairs
@@ -87,6 +89,8 @@ class Validation:
             root = self.config.root
             assert root is not None
             self._questions = ask_all(self.config.benchmarks, root, processes=self.processes)
+            declared = chain.from_iterable(score_names(each.benchmark, each.counts) for each in self._questions)
+            require_declared(self._needed, tuple(declared))
             shown = [each.shown for each in self._questions]
 
             def look() -> Leakage:
@@ -125,7 +129,8 @@ class Validation:
             rows = [{"step": 0, **self._measure(encoder)}, *rows]
         before, *later = rows
         self._start = {name: value for name, value in before.items() if name not in ("step", "score")}
-        self._check_names(self._start)
+        for place, name in self._needed:
+            require_score(place, name, self._start)
         before["score"] = self._before = self._decisive(self._start, self._trade(self._start))
         if self.processes.first:
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -207,16 +212,17 @@ class Validation:
         assert trade is not None
         return trade.joint
 
-    def _check_names(self, scores: Mapping[str, float]) -> None:
+    @property
+    def _needed(self) -> list[tuple[str, str]]:
+        """The scores that decide: the flag that names each, and its name."""
         joint, budget = self.config.score == JOINT, self.stop.max_forgetting is not None
-        needed = [] if joint else [("score", self.config.score, "")]
+        needed = [] if joint else [("--validation.score", self.config.score)]
         if joint:
-            needed.append(("gain", self.config.gain, " (--validation.score joint counts its gain)"))
+            needed.append(("--validation.score joint counts the gain of --validation.gain", self.config.gain))
         if joint or budget:
             by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
-            needed.append(("kept", self.config.kept, f" ({by} its loss)"))
-        for flag, name, reason in needed:
-            require_score(f"--validation.{flag}", name, scores, reason=reason)
+            needed.append((f"{by} the loss of --validation.kept", self.config.kept))
+        return needed
 
     def _over(self, scores: Mapping[str, float]) -> bool:
         budget = self.stop.max_forgetting
