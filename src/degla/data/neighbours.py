@@ -107,8 +107,8 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
             if lonely is not None:
                 raise InputError(
                     f"{where}: caption {rows.at('id', lonely)!r} has no neighbour among the training captions. "
-                    "Make the file from the same captions: degla neighbours CAPTIONS --images DIR --model MODEL --out "
-                    "FILE."
+                    "Make the file from these, without those whose image cannot be used: degla neighbours CAPTIONS "
+                    "--images DIR --model MODEL --out FILE."
                 )
             yield arrow.array(lists, NUMBERS)
 
