@@ -6,6 +6,7 @@ import ast
 import csv
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from degla.data.neighbours import NeighbourRecord, read_neighbours
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
-from degla.negatives.files.export import POSITIONS, _neighbours
+from degla.negatives.files.export import POSITIONS, ExportSummary, _neighbours
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 FIVE = {rule: f"{rule} text" for rule in POSITIONS}
@@ -153,6 +154,12 @@ def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: 
         "negatives not accepted by the checks": 5,
         "negatives without text": 3,
     }
+    shown = ExportSummary(left_out=Counter(summary["left_out"])).omitted
+    assert shown.startswith("1 caption whose image_id is not an integer without leading zeros, 1 caption with fewer ")
+    assert (
+        "negatives, 1 caption without a negative, " in shown
+        and ", 7 negatives of captions that are left out, " in shown
+    )
 
 
 def test_images_of_other_names_are_reported(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

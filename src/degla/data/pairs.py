@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord
 
 
@@ -32,7 +33,7 @@ class PairRow:
 
     def __post_init__(self) -> None:
         if len(self.negatives) != len(self.rules):
-            raise ValueError(f"{len(self.negatives)} negatives but {len(self.rules)} rules")
+            raise ValueError(f"{counted(len(self.negatives), 'negative')} but {counted(len(self.rules), 'rule')}")
         if not self.scores:
             object.__setattr__(self, "scores", (None,) * len(self.negatives))
 

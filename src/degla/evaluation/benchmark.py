@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from degla.errors import DeglaError, InputError
+from degla.pages.words import counted
 from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
@@ -45,7 +46,7 @@ class Classification(Record):
     @model_validator(mode="after")
     def _fits(self) -> Classification:
         if len(self.labels) != len(self.images):
-            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
+            raise ValueError(f"{counted(len(self.images), 'image')} but {counted(len(self.labels), 'label')}")
         if not all(0 <= label < len(self.classes) for label in self.labels):
             raise ValueError(f"labels must be from 0 to {len(self.classes) - 1}")
         return self
@@ -85,7 +86,7 @@ class Retrieval(Record):
     @model_validator(mode="after")
     def _fits(self) -> Retrieval:
         if len(self.owners) != len(self.texts):
-            raise ValueError(f"{len(self.texts)} texts but {len(self.owners)} owner lists")
+            raise ValueError(f"{counted(len(self.texts), 'text')} but {counted(len(self.owners), 'owner list')}")
         if not all(owner and all(0 <= index < len(self.images) for index in owner) for owner in self.owners):
             raise ValueError(f"owners must be non-empty lists of numbers from 0 to {len(self.images) - 1}")
         return self

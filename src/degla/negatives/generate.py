@@ -247,5 +247,5 @@ def _write_all(
 
 
 def _how_far(captions_done: int, summary: Summary) -> str:
-    replies = f", {summary.replies.requests:,} replies kept" if summary.replies.requests else ""
+    replies = f", {counted(summary.replies.requests, 'reply', 'replies')} kept" if summary.replies.requests else ""
     return f"{captions_done:,} of {counted(summary.captions, 'caption')} finished{replies}"

@@ -12,6 +12,7 @@ from degla.config.fields import change
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.study.plan import Plan, Replicate
 from degla.study.plan_file import Arm
 from degla.study.standings import BASE
@@ -151,8 +152,9 @@ def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
         most, count = len(run.rules), run.config.data.negatives_per_caption
         if run.makes_negatives and count > most:  # Each rule makes one per caption.
             raise InputError(
-                f"{place}: its rules ({', '.join(run.rules)}) make at most {most} negatives per caption, but {count} "
-                f"are set. Set data.negatives_per_caption to {most} or less, or add rules."
+                f"{place}: its rules ({', '.join(run.rules)}) make at most "
+                f"{counted(most, 'negative')} per caption, but {count} are set. Set "
+                f"data.negatives_per_caption to {most} or less, or add rules."
             )
         runs.append(run)
     return runs

@@ -163,7 +163,7 @@ def _read_class_folder(folder: Path, *, root: Path) -> Classification:
     """The user's own images, one subfolder per class."""
     subfolders = _kinds(folder)
     if len(subfolders) < 2:
-        raise InputError(f"{folder}: has {len(subfolders)} subfolder(s). Make one per class, at least two.")
+        raise InputError(f"{folder}: has {counted(len(subfolders), 'subfolder')}. Make one per class, at least two.")
     names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
     labelled: list[tuple[str, int]] = []
     for label, subfolder in enumerate(subfolders):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,9 @@ class ExportSummary:
     @property
     def omitted(self) -> str:
         """What was left out, with the numbers; "" if nothing was."""
-        return ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
+        # Of one, the noun, which is the first plural, is in the singular.
+        kinds = ((times, re.sub(r"s\b", "", what, count=1), what) for what, times in sorted(self.left_out.items()))
+        return ", ".join(counted(*kind) for kind in kinds)
 
     def sentences(self) -> list[str]:
         """Return the counts and notes as sentences for a terminal."""
