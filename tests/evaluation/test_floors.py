@@ -167,7 +167,7 @@ def test_a_model_in_a_folder_of_that_name_is_none(gift: Path, tmp_path: Path, na
     assert not any("beats chance without the image" in warning for warning in comparison.warnings)
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_classes(tmp_path / "data", images=2)
     out = tmp_path / "out.json"
     cache = tmp_path / "cache"
@@ -181,6 +181,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(cache.glob("*.sqlite"))) == 2
     assert main(["train", "smoke", "--model", "random", "--out", str(tmp_path / "run")]) == 2
     assert json.loads((tmp_path / "out-1.json").read_text())["model"]["activation"] == "none"
+    capsys.readouterr()
+    options = ["--activation", "gelu", "--precision", "bf16", "--no-cache", "--out", str(out)]
+    for several, lines in ((words[:3], 2), (words[:4], 0)):
+        assert main([*several, *words[4:], *options]) == 0
+        assert capsys.readouterr().err.count(" has no effect: floors have none.") == lines
 
 
 def write_language_model(folder: Path) -> Path:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--crops requires --scorer regions.")
 
     from degla.evaluation.golden import compare_verdicts, read_verdicts
-    from degla.evaluation.models import check_precision
+    from degla.evaluation.models import check_precision, means_floor
     from degla.evaluation.regions import Regions
     from degla.evaluation.results import items_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.terminal import render_result
@@ -80,10 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     outs = [
         arguments.out.with_stem(f"{arguments.out.stem}-{number}") if several else arguments.out for number in numbers
     ]
-    if first_process():  # Other ranks write nothing.
+    if first_process():  # Other ranks write and say nothing.
         for name, out in zip(arguments.models, outs, strict=True):
             refuse_to_overwrite_results(out, models=[name], benchmarks=arguments.benchmarks)
             refuse_to_overwrite_inputs(items_name(out), arguments.compare_verdicts)
+        for name in ("activation", "precision"):
+            if getattr(arguments, name) not in (None, "fp32") and all(map(means_floor, arguments.models)):
+                tell(f"--{name} has no effect: floors have none.")
     verdicts = list(read_verdicts(arguments.compare_verdicts)) if arguments.compare_verdicts is not None else []
     if arguments.compare_verdicts is not None and not verdicts:
         raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")
