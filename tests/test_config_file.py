@@ -169,10 +169,14 @@ def test_each_section_that_a_run_can_leave_unread_is_named_exactly_then() -> Non
         "validation.": "--validation.benchmarks=aro", "data.class-template": "--objective.class-contrast.weight=1",
         "data.positives": "--objective.text-pull.weight=1", "data.draw": "--data.negatives-per-caption=1",
         "data.rules": "--data.negatives-per-caption=1", "data.negatives-share": "--data.negatives-per-caption=1",
+        "data.negatives": "--data.negatives-per-caption=1", "data.neighbours": "--data.neighbours-per-pair=1",
+        "data.classes": "--objective.class-contrast.weight=1",
+        "data.decoder": "--objective.token-reconstruction.weight=1",
     }  # fmt: skip
     assert {name for name in plain if "objective" not in name} == uses.keys()
     replays = configure(["clip", "--replay.objective.text-pull.weight", "1"], verb="train")
     assert "data.positives" in replays.unread, "replayed pairs have a field of their own"
+    assert {"replay.data.positives", "replay.data.classes"} & replays.unread.keys() == {"replay.data.classes"}
     for name, flag in uses.items():
         words = ["clip", "--data.negatives-per-caption=0", flag]
         assert name not in configure(words, verb="train").unread, name

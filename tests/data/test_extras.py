@@ -434,20 +434,6 @@ def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
         read_rows(replace(data, rules=("swap_nouns", "negation")))
 
 
-def test_files_that_a_run_does_not_read_are_reported(
-    tiny_pairs: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", logger="degla")
-    data = DataConfig(**tiny_pairs, negatives_per_caption=0)  # type: ignore[arg-type]
-    read_rows(data)
-    lines = [line for line in caplog.messages if "is not used in this run" in line]
-    assert [line.partition(" ")[0] for line in lines] == ["--data.negatives", "--data.neighbours", "--data.classes"]
-    assert lines[1].endswith("--data.neighbours-per-pair is 0.")
-    caplog.clear()
-    read_rows(replace(data, negatives_per_caption=1, neighbours_per_pair=1), reads=frozenset({"classes"}))
-    assert "is not used in this run" not in caplog.text
-
-
 def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -> None:
     data = DataConfig(**{**tiny_pairs, "negatives": None}, negatives_per_caption=1, distractor_negative=True)  # type: ignore[arg-type]
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}

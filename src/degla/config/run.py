@@ -185,13 +185,20 @@ class TrainConfig(Checked, section=""):
                 self.train.steps is not None,
                 f"--train.steps is {self.train.steps}; with none, epochs count",
             ),
-            "data.class-template": ("classes" not in own, "no loss reads classes"),
-            "data.positives": ("positive" not in own, "no loss reads additional true texts"),
-            **dict.fromkeys(
-                ("data.draw", "data.rules", "data.negatives-share"),
-                (not self.data.negatives_per_caption, "--data.negatives-per-caption is 0"),
-            ),
         }
+        for stream in self.streams:
+            data, section, reads = stream.data, stream.data.section, stream.reads
+            whys = {
+                ("negatives", "draw", "rules", "negatives-share"): (
+                    not data.negatives_per_caption,
+                    f"--{section}.negatives-per-caption is 0",
+                ),
+                ("neighbours",): (not data.neighbours_per_pair, f"--{section}.neighbours-per-pair is 0"),
+                ("classes", "class-template"): ("classes" not in reads, "no loss reads classes"),
+                ("decoder",): ("reconstruction" not in reads, "no loss uses a decoder"),
+                ("positives",): ("positive" not in reads, "no loss reads additional true texts"),
+            }
+            unread |= {f"{section}.{name}": why for names, why in whys.items() for name in names}
         for section, losses in (("objective", self.objective), ("replay.objective", self.replay.objective)):
             for name, loss in losses.items():
                 flag = f"{section}.{name}.".replace("_", "-")

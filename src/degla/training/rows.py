@@ -127,7 +127,6 @@ def _joined(
     if not (verbose and Processes.current().first):
         return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
     report.tell()
-    _tell_unread(data, reads)
     if not data.rules:
         _warn_of_text_cues(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
     return PairTable(folder / TABLE_NAME, about=about), key
@@ -152,19 +151,6 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
     if data.positives == "same_image":
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))
-
-
-def _tell_unread(data: DataConfig, reads: frozenset[str]) -> None:
-    """Log which files are given but not read: arms of a study may share them, but in a single run it is unlikely."""
-    unread = {
-        "negatives": (not data.negatives_per_caption, f"{data.flag('negatives_per_caption')} is 0"),
-        "neighbours": (not data.neighbours_per_pair, f"{data.flag('neighbours_per_pair')} is 0"),
-        "classes": ("classes" not in reads, "no loss reads classes"),
-        "decoder": ("reconstruction" not in reads, "no loss uses a decoder"),
-    }
-    for name, (idle, reason) in unread.items():
-        if idle and getattr(data, name) is not None:
-            log.info("%s %s is not used in this run: %s.", data.flag(name), getattr(data, name), reason)
 
 
 def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
