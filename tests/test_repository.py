@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
+import sys
 import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +138,28 @@ def test_the_lock_meets_every_bound() -> None:
     for requirement in map(Requirement, wanted):
         version = locked[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} and {version} in {name}"
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    """In the core's dependencies, or in an extra that a file of the folder names or that the file is named after."""
+    project, owners = PYPROJECT["project"], packages_distributions()
+    free = {"degla", "httpx", "httpx2"} | sys.stdlib_module_names  # httpx, httpx2: what the installed openai uses.
+
+    def declared(requirements: Iterable[str]) -> set[str]:
+        return {canonicalize_name(Requirement(each).name) for each in requirements}
+
+    core, extras = declared(project["dependencies"]), project["optional-dependencies"]
+    for folder in {path.parent for path in (ROOT / "src").rglob("*.py")}:
+        texts = {path: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+        named = [extra for extra in extras if f"degla[{extra}]" in "".join(texts.values())]
+        for path, text in texts.items():
+            of_path = [extra for extra in extras if extra in path.relative_to(ROOT).as_posix()]
+            allowed = core.union(*(declared(extras[extra]) for extra in {*named, *of_path}))
+            for node in ast.walk(ast.parse(text)):
+                names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+                for top in {name.partition(".")[0] for name in names} - free:
+                    assert allowed.intersection(map(canonicalize_name, owners.get(top, [top]))), f"{path}: {top}"
 
 
 def test_the_table_of_measurements_has_every_script() -> None:
