@@ -165,6 +165,8 @@ def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pyt
     same = [row.model_copy(update={"image": f"{n // 2}.jpg", "image_id": row.id}) for n, row in enumerate(rows)]
     train, held_out = hold_out(same, most=20, seed=0)
     assert len(held_out) == 8 and not {row.image for row in train} & {row.image for row in held_out}
+    more = ["prepare", "split", str(tmp_path / "captions.jsonl"), "--out", str(tmp_path / "more"), "--held-out", "19"]
+    assert main(more) == 0 and "38 captions of 19 images held out, 2 for training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["files", "parquet"])

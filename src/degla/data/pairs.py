@@ -39,9 +39,9 @@ class PairRow:
 
 
 def hold_out(
-    captions: Sequence[CaptionRecord], *, most: int, seed: int
+    captions: Sequence[CaptionRecord], *, most: int, one_in: int = 5, seed: int
 ) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
-    """Split captions for training from those of a random fifth of the images, at most `most`, for evaluation.
+    """Split captions for training from those of one in `one_in` images, drawn, at most `most`, for evaluation.
 
     Captions with the same path or `image_id` are of one image: pictures in rows of a Parquet file have own paths.
     """
@@ -49,7 +49,7 @@ def hold_out(
     images = [first.setdefault(caption.image_id, caption.image) for caption in captions]
     names = sorted(set(images))
     order = np.random.default_rng(seed).permutation(len(names))
-    held_out = {names[number] for number in order[: min(most, len(names) // 5)]}
+    held_out = {names[number] for number in order[: min(most, len(names) // one_in)]}
     sides: tuple[list[CaptionRecord], list[CaptionRecord]] = ([], [])
     for caption, image in zip(captions, images, strict=True):
         sides[image in held_out].append(caption)

@@ -19,6 +19,7 @@ from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.remote import address_of, display_path
 from degla.shelf import LOSSES
 from degla.verbs._arguments import (
+    at_least,
     captions_of,
     describe_captions,
     describe_columns,
@@ -64,6 +65,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help=dry)
     images = "split, composites: folder that image paths are relative to"
     verb.add_argument("--images", type=Path, metavar="DIR", help=images)
+    held_out = "split: number of images to hold out (a fifth of them, at most 1,000)"
+    verb.add_argument("--held-out", type=at_least(1), metavar="N", help=held_out)
     verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
     describe_columns(verb)
     describe_model(verb, examples=False)
@@ -81,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
     if arguments.maker == "split":
         refuse_flags(arguments, "dry_run", why="does not apply to degla prepare split, which takes seconds.")
+    else:
+        refuse_flags(arguments, "held_out", why=f"applies only to degla prepare split, not to {arguments.maker}.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
         require_jsonl(arguments.out)
@@ -186,9 +191,11 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
     if again := sum(new.image != old.image for new, old in zip(merged, rows, strict=True)):
         tell(f"{counted(again, 'row shows', 'rows show')} the picture of an earlier row and are captions of one image.")
-    train, held_out = hold_out(merged, most=_MOST_HELD_OUT, seed=arguments.seed)
-    if not held_out:
-        raise InputError(f"{arguments.captions}: has captions of fewer than five images, too few to hold out a fifth.")
+    count = arguments.held_out
+    train, held_out = hold_out(merged, most=count or _MOST_HELD_OUT, one_in=1 if count else 5, seed=arguments.seed)
+    if not (train and held_out):
+        few, part = (f"{count + 1:,}", f"{count:,}") if count else ("five", "a fifth")
+        raise InputError(f"{arguments.captions}: has captions of fewer than {few} images, too few to hold out {part}.")
     with _new_folder(arguments.out) as folder:
         write_jsonl(folder / "train.jsonl", train)
         write_jsonl(folder / "held_out.jsonl", held_out)
