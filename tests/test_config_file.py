@@ -24,6 +24,7 @@ from degla.config.fields import (
     to_yaml,
 )
 from degla.config.run import TrainConfig
+from degla.config.sections import OptimConfig
 from degla.errors import InputError
 from degla.shelf import LOSSES, RECIPES
 from degla.verbs._training import configure
@@ -180,6 +181,27 @@ def test_each_section_that_a_run_can_leave_unread_is_named_exactly_then() -> Non
     for name, flag in uses.items():
         words = ["clip", "--data.negatives-per-caption=0", flag]
         assert name not in configure(words, verb="train").unread, name
+
+
+def test_fields_of_a_section_are_set_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An own loss may check two fields against each other."""
+    alone = OptimConfig.__post_init__
+
+    def check(self: OptimConfig) -> None:
+        alone(self)
+        if self.lr > self.weight_decay:
+            raise InputError("too fast.")
+
+    monkeypatch.setattr(OptimConfig, "__post_init__", check)
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\noptim.lr: 0.5\ntrain.steps: 3\noptim.weight_decay: 0.6\n")
+    config = configure(["--config", file], verb="train")
+    assert (config.optim.lr, config.optim.weight_decay, config.train.steps) == (0.5, 0.6, 3)
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\noptim: {lr: 0.5, weight_decay: 0.2}\n")
+    with pytest.raises(InputError, match=r"mine.yaml: field 'optim\.lr' and 'optim\.weight_decay': too fast\."):
+        configure(["--config", file], verb="train")
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\noptim: {weight_decay: 0.2, lr: -1}\n")
+    with pytest.raises(InputError, match=r"mine.yaml: field 'optim\.lr': --optim.lr is -1"):
+        configure(["--config", file], verb="train")
 
 
 def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from degla.model.load import model_from
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.passwords import without_passwords
-from degla.ranges import allowed, field_types
+from degla.ranges import RangeError, allowed, field_types
 from degla.remote import address_of, check_address, display_path
 from degla.shelf import IF_OWN, LOSSES, did_you_mean
 
@@ -225,14 +225,24 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
     Raises:
         InputError: a field is unknown, or its value has the wrong type or is out of range.
     """
+    sections: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         check_field(name, where=where)
-        *section, field = name.split(".")
-        config = with_fields(config, section, {field: value}, where=where and f"{where}: field {name!r}")
+        section, _, field = name.rpartition(".")
+        sections.setdefault(section, {})[field] = value
+    for section, values in sections.items():
+        try:
+            config = with_fields(config, section.split(".") if section else [], values)
+        except InputError as error:
+            if not where:
+                raise
+            wrong = error.flag.rpartition(".")[2].replace("-", "_") if isinstance(error, RangeError) else ""
+            names = [f"{section}.{name}".removeprefix(".") for name in ([wrong] if wrong in values else values)]
+            raise InputError(f"{where}: field {' and '.join(map(repr, names))}: {error}") from None
     return config
 
 
-def with_fields(owner: Any, section: list[str], values: Mapping[str, Any], *, where: str = "") -> Any:
+def with_fields(owner: Any, section: list[str], values: Mapping[str, Any]) -> Any:
     """Return a dataclass of settings, or a dictionary of such dataclasses, with fields of one section changed at once,
     because a section may check them against each other.
 
@@ -240,7 +250,6 @@ def with_fields(owner: Any, section: list[str], values: Mapping[str, Any], *, wh
         owner: the dataclass or dictionary.
         section: parts of the section's dotted name.
         values: field to value, as read from a file.
-        where: start of the error message; "" if the message names the field well enough by itself.
 
     Raises:
         InputError: a value has the wrong type or is out of range.
@@ -250,7 +259,7 @@ def with_fields(owner: Any, section: list[str], values: Mapping[str, Any], *, wh
         if isinstance(owner, dict) and name not in owner:
             raise InputError(f"{where}: the configuration was made before there was a loss {name!r}. Make it anew.")
         before = owner[name] if isinstance(owner, dict) else getattr(owner, name)
-        inner = with_fields(before, rest, values, where=where)
+        inner = with_fields(before, rest, values)
         if inner is before:
             return owner
         return {**owner, name: inner} if isinstance(owner, dict) else dataclasses.replace(owner, **{name: inner})
@@ -258,12 +267,7 @@ def with_fields(owner: Any, section: list[str], values: Mapping[str, Any], *, wh
     new = {name: _converted(value, types[name]) for name, value in values.items()}
     if all(type(value) is type(getattr(owner, name)) and value == getattr(owner, name) for name, value in new.items()):
         return owner
-    try:
-        return dataclasses.replace(owner, **new)
-    except InputError as error:
-        if not where:
-            raise
-        raise InputError(f"{where}: {error}") from None
+    return dataclasses.replace(owner, **new)
 
 
 def value_of(flag: str, words: list[str], settings: Any) -> Any:
