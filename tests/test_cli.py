@@ -142,6 +142,9 @@ def test_only_a_reader_of_the_output_may_leave_early(capfd: pytest.CaptureFixtur
                       "last):\nRuntimeError: CUDA error: out of memory\nCUDA kernel errors might be"), "ran out."),
         (RuntimeError("CUDA driver error: out of memory"), "ran out."),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "ran out."),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "ran out."),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "ran out."),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate()`"), "ran out."),
     ],
 )  # fmt: skip
 def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +153,7 @@ def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: py
 
     assert exit_status_of(run_out) == 1
     message = capfd.readouterr().err
-    device = "CUDA " if "CUDA" in str(error) else ""
+    device = "CUDA " if any(name in str(error) for name in ("CUDA", "CUDNN", "CUSOLVER")) else ""
     assert message.startswith(f"degla: {device}memory ran out") and shown in message and message.count("\n") == 1
     with pytest.raises(RuntimeError, match="size"):  # Any other keeps its traceback.
         exit_status_of(lambda: int(torch.zeros(2) @ torch.zeros(3)))
@@ -160,6 +163,12 @@ def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: py
 
     with pytest.raises(RuntimeError, match="my loss"):
         exit_status_of(own)
+
+    def unsupported() -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a ...")
+
+    with pytest.raises(RuntimeError, match="NOT_SUPPORTED"):
+        exit_status_of(unsupported)
 
 
 @pytest.mark.parametrize(

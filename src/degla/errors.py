@@ -25,8 +25,10 @@ class InputError(DeglaError):
 
 _OF_BACKEND = re.compile(
     r"\b(CUDA|HIP|MPS|XPU)\b(?:[a-z ]* error:| backend)? (?:out of memory|[A-Z]+_STATUS_ALLOC_FAILED)"
+    r"|\bCU[A-Z]+_STATUS_(?:[A-Z_]+_)?ALLOC(?:ATION)?_FAILED"
 )
-"""In PyTorch's messages about a device's memory; those of a thread or worker begin with its traceback."""
+"""In PyTorch's messages about a device's memory; those of a thread or worker begin with its traceback.
+Libraries of CUDA report theirs after names of their own: cuDNN error, cusolver error."""
 _OF_HOST = re.compile(r"DefaultCPUAllocator: |\bCannot allocate memory \(\d+\)")
 """In PyTorch's messages about the host's memory; the latter is of a file or of memory shared with workers."""
 
@@ -40,7 +42,7 @@ def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
         return None
     size = re.search(r"allocate ([\d.]+ \w+)", text)
     much = f", {size[1]} could not be allocated" if size else ""
-    device = f"{backend[1]} " if backend else ""
+    device = f"{backend[1] or 'CUDA'} " if backend else ""
     return DeglaError(
         f"{device}memory ran out{much}. Use smaller parts: for training "
         "--train.chunk-size, elsewhere --images-per-batch and --texts-per-batch; or a smaller model."
