@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
+from degla.evaluation.benchmark import Average, parts_of
 from degla.evaluation.item_difference import averaged_scores, questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
@@ -23,7 +24,7 @@ from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartRes
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means, paired_score_interval
 from degla.statistics.seeds import QuestionVariance, doubt_of, p_over_questions, p_over_seeds, seed_difference
-from degla.study.gather import Model, gather
+from degla.study.gather import Model, _families, gather
 from degla.study.jobs import Cost
 from degla.study.page import _undominated, frontier, frontier_svg, has_many, page_of, write_all
 from degla.study.plan import Plan, read_plan
@@ -683,3 +684,22 @@ def test_images_of_two_benchmarks_are_one_where_their_files_are(folder: str, ima
     assert alone is not None and both is not None
     assert (both.images, both.uneven) == (images, images * 25 // 40)
     assert both.error == pytest.approx(times * alone.error, rel=0.1)
+
+
+def test_a_family_that_is_a_column_is_left_out_of_the_benchmark_that_fills_it_alone() -> None:
+    world = BENCHMARKS.load("world").BENCHMARK
+    parts, averages = parts_of({"swap_words": None, "add_word": None}), (Average("swap.macro", of=("swap_words",)),)
+    benchmarks = [
+        replace(world, name=name, title=name.title(), parts=parts, averages=averages, headline={"swap": "swap.macro"})
+        for name in ("first", "second")
+    ]
+    first, second = (draw_result("base", (0.5,) * 4, None, benchmark=each, n=4) for each in benchmarks)
+    both = first.model_copy(update={"benchmarks": (*first.benchmarks, *second.benchmarks)})
+    families, compositional = _families(both)
+    assert families == {
+        "First: add": ("first:add_word",),
+        "Second: swap": ("second:swap_words",),
+        "Second: add": ("second:add_word",),
+    }
+    assert len(compositional) == 4
+    assert _families(first)[0] == {"add": ("add_word",)}
