@@ -147,7 +147,9 @@ def test_none_is_a_value_of_flags_and_files(word: str, tmp_path: Path) -> None:
         configure(["clip", "--optim.lr", word], verb="train")
 
 
-def test_flags_that_the_run_does_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_flags_and_fields_of_a_file_that_the_run_does_not_read_are_named(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     caplog.set_level("INFO", logger="degla.train")
     configure(["degla", "--teacher.decay", "0.5", "--attack.epsilon", "0", "--train.epochs", "2"], verb="train")
     assert not caplog.messages
@@ -158,6 +160,10 @@ def test_flags_that_the_run_does_not_read_are_named(caplog: pytest.LogCaptureFix
         "--teacher.decay has no effect: no loss uses a teacher.",
         "--train.epochs has no effect: --train.steps is 20000; with none, epochs count.",
     ]
+    caplog.clear()
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\ndata.negatives: negatives.jsonl\noptim.lr: 1e-5\n")
+    configure(["--config", file], verb="train")
+    assert caplog.messages == ["--data.negatives has no effect: --data.negatives-per-caption is 0."]
 
 
 def test_each_section_that_a_run_can_leave_unread_is_named_exactly_then() -> None:

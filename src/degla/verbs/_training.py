@@ -68,7 +68,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
-    _tell_unread(default, config)
+    _tell_unread(_start(config.recipe, None) if file else default, config)
     if printed:
         text = to_yaml(config)
         public = without_passwords(text)
@@ -80,7 +80,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
 
 def _tell_unread(default: TrainConfig, config: TrainConfig) -> None:
-    """Say which of the given flags the run does not read; `default`: the configuration without them."""
+    """Say which given flags and fields of a file the run does not read; `default`: the configuration without them."""
     from degla.config.fields import differences
 
     unread = config.unread
