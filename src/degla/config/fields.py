@@ -257,7 +257,7 @@ def with_fields(owner: Any, section: list[str], values: Mapping[str, Any]) -> An
     if section:
         name, *rest = section
         if isinstance(owner, dict) and name not in owner:
-            raise InputError(f"{where}: the configuration was made before there was a loss {name!r}. Make it anew.")
+            raise InputError(f"the configuration was made before there was a loss {name!r}. Make it anew.")
         before = owner[name] if isinstance(owner, dict) else getattr(owner, name)
         inner = with_fields(before, rest, values)
         if inner is before:
