@@ -32,6 +32,7 @@ from degla.negatives.run.output import Journal, journal_path, parts_folder
 from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
+from degla.ray import open_ray
 from degla.stopping import Interruption
 from degla.study.workers import ClusterWorkers, open_cluster, run_jobs
 from tests.evaluation.shelf_contract import paint
@@ -291,3 +292,14 @@ def test_models_are_evaluated_as_they_are_here(
         assert here.model_dump(exclude=unlike) == there.model_dump(exclude=unlike)
         assert Path(f"here-{number}.items.jsonl").read_bytes() == Path(f"far-{number}.items.jsonl").read_bytes()
     assert not Path("far-3.json").exists()
+
+
+def test_another_cluster_of_this_machine_is_used_only_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = Mock(is_initialized=Mock(return_value=False))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with open_ray(2):
+        assert (ray.init.call_args.kwargs["address"], ray.init.call_args.kwargs["num_cpus"]) == ("local", 2)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with open_ray(2):
+        assert not {"address", "num_cpus"} & ray.init.call_args.kwargs.keys()

@@ -32,9 +32,9 @@ def open_ray(processes: int | None) -> Iterator[Any]:
     module: Any = ray  # Ray's types cover neither options of tasks nor methods of actors.
     started = not module.is_initialized()
     if started:
-        # A cluster that RAY_ADDRESS names has its own size.
-        size = {} if os.environ.get("RAY_ADDRESS") or processes is None else {"num_cpus": processes}
-        module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **size)
+        # Ray looks by itself for a cluster that runs on this machine, and takes no size beside it.
+        cluster = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": processes}
+        module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **cluster)
     try:
         yield module
     finally:
