@@ -43,7 +43,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights."""
+        """Identifies the weights in results: their sha256, or another text that no other weights have."""
 
     @property
     def precision(self) -> str:
