@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Lock
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from degla.data.loader import EpochSampler, _start_worker, choose_workers, make_loader
 from degla.data.plan import BatchPlan
@@ -110,6 +114,21 @@ def test_workers_without_shared_memory_are_refused_in_one_line() -> None:
             next(iter(loader))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_the_locks_that_try_shared_memory_leave_it_to_those_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = EpochSampler(BatchPlan(range(4), batch_size=2, seed=0), 0)
+    loader, locks = make_loader(range(4), sampler, workers=1), list[weakref.ref[Any]]()  # type: ignore[arg-type]
+
+    def make() -> Any:
+        lock = Lock(ctx=get_context())
+        locks.append(weakref.ref(lock))
+        return lock
+
+    context = SimpleNamespace(Lock=make)
+    monkeypatch.setattr(type(loader), "multiprocessing_context", context)
+    monkeypatch.setattr(DataLoader, "__iter__", lambda _: iter([len(locks), sum(each() is not None for each in locks)]))
+    assert list(loader) == [11, 0]
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

@@ -106,7 +106,8 @@ class PairLoader(DataLoader[Batch]):
     def __iter__(self) -> Any:
         if self.num_workers:
             try:  # As many as PyTorch's iterator takes, which prints a traceback if it cannot be made.
-                _ = [self.multiprocessing_context.Lock() for _ in range(8 + 3 * self.num_workers)]
+                locks = [self.multiprocessing_context.Lock() for _ in range(8 + 3 * self.num_workers)]
+                del locks  # They would take the room of the iterator's own.
             except OSError as error:
                 reason = f"{error.strerror} (shared memory, /dev/shm)"
                 raise DeglaError(f"processes that load images cannot start: {reason}. Use --data.workers 0.") from None
