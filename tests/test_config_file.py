@@ -210,6 +210,12 @@ def test_fields_of_a_section_are_set_at_once(tmp_path: Path, monkeypatch: pytest
         configure(["--config", file], verb="train")
 
 
+def test_an_own_recipe_need_not_repeat_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.config.run.recipe_config", lambda name: replace(_recipe(name), recipe=""))
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\noptim.lr: 1e-4\n")
+    assert configure(["--config", file], verb="train").optim.lr == 1e-4
+
+
 def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:
     file = _write(tmp_path / "lr.yaml", "optim.lr: 1e-4\n")
     assert configure(["gift", "--config", file], verb="train").optim.lr == 1e-4

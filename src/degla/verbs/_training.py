@@ -51,7 +51,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if named:
         RECIPES.require(named)
 
-    from degla.config.fields import check_unchanged, flags, read_config, to_yaml
+    from degla.config.fields import check_unchanged, flags, read_config, read_fields, to_yaml
+    from degla.config.run import recipe_config
 
     default = read_config(Path(words[1])) if resume else _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
@@ -68,7 +69,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
-    _tell_unread(_start(config.recipe, None) if file else default, config)
+    _tell_unread(recipe_config(named or str(read_fields(Path(file))[0])) if file else default, config)
     if printed:
         text = to_yaml(config)
         public = without_passwords(text)
