@@ -40,7 +40,7 @@ COMMAND_PAGES = [
 _CONFIGURED = {"train": ("--resume", "--dry-run", "--" + "recipe"), "doctor": ("--json",), "prepare_rows": ()}
 """The verbs whose flags are the fields of a training configuration, and their other ones."""
 
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```([\w{}-]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(degla [^`]+)`")
 _SCRIPT = re.compile(r"(?<![\w/])((?:bench|tools)/[a-z]\w*\.py)([^`\n;|]*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
