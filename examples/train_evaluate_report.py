@@ -26,8 +26,12 @@ outcome = degla.train(
         "tracking.progress": False,
     },
 )
-for model, label in (("world", "before"), (str(outcome.folder), "after")):
-    result = degla.evaluate(model, ["world"], root, out=out / f"{label}.json", label=label)
-    print(label, {score.name: round(score.value, 3) for score in result.benchmarks[0].averages})
-degla.report([out / "before.json", out / "after.json"], out / "report.html")
+results = [
+    degla.evaluate(model, ["world"], root, out=out / f"{label}.json", label=label, cache=out / "embeddings")
+    for model, label in (("world", "before"), (outcome.folder, "after"))
+]
+for result in results:  # `pandas.DataFrame(result.rows())` is the whole table.
+    averages = {row["name"]: round(row["value"], 3) for row in result.rows() if row["kind"] == "average"}
+    print(result.model.label, averages)
+degla.report(results, out / "report.html")  # Or the JSON files, also of earlier evaluations.
 print(f"open {out / 'report.html'}")

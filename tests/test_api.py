@@ -24,10 +24,12 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
+from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
+from tests.negatives.flaky_server import Received, Response, completion, serving
 from tests.tiny import CAPTIONS, CONFIG, write_classes, write_model
 
 Pairs = dict[str, Path]
@@ -225,6 +227,58 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "command.jsonl").read_bytes() == (tmp_path / "negatives.jsonl").read_bytes()
 
 
+def test_negatives_of_a_function_are_those_of_a_server(tmp_path: Path) -> None:
+    """Same messages, same reading of answers (thinking, refusals, choices by number), same checks and records."""
+    texts = ["a black dog chases a white cat", "two red apples on a wooden table", "a man in a blue hat rides a horse"]
+    sent: list[list[list[Any]]] = [[], []]
+
+    def answer(received: Received, by: int) -> str:
+        if not received.choices:
+            sent[by].append(received.body["messages"])
+        if "apples" in received.caption:
+            return "2" if received.choices and not by else received.choices[1] if received.choices else "I'm sorry, no."
+        return (
+            received.choices[-1] if received.choices else f"<think>so</think>{received.caption}".replace("blue", "tan")
+        )
+
+    def mine(chats: list[list[dict[str, str]]]) -> list[str]:
+        return [answer(Received("", {}, {"messages": chat}, 0), 0) for chat in chats]
+
+    table = tmp_path / "captions.csv"
+    table.write_text("id,image,text\n" + "".join(f"{n},{n}.jpg,{text}\n" for n, text in enumerate(texts)))
+    with serving(lambda received: Response(body=completion(answer(received, 1)))) as server:
+        words = ["negatives", str(table), "--out", str(tmp_path / "negatives.jsonl"), "--llm", "openai", "--model", "m"]
+        assert main([*words, "--base-url", server.url]) == 0
+    rows = [row for negatives in degla.generate_negatives(texts, llm=mine) for row in negatives]
+    accepted = [row for row in read_negatives(tmp_path / "negatives.jsonl") if row.accepted]
+    assert {row.form for row in rows} == {"write", "choose", "grammar"}
+    assert {(row.form, row.source) for row in rows if row.form != "grammar"} == {
+        ("write", "python:mine"), ("choose", "python:mine"),
+    }  # fmt: skip
+    assert [row.model_dump(exclude={"source"}) for row in rows] == [
+        row.model_dump(exclude={"source"}) for row in accepted
+    ]
+    assert sorted(map(str, sent[0])) == sorted(map(str, sent[1])) and sent[0]
+
+
+@pytest.mark.parametrize(
+    ("llm", "message"),
+    [
+        ("embedded", r"llm: expected a function from chats to answers, got a str\."),
+        (
+            lambda chats: "text",
+            r"llm: python:<lambda> must return a list of 1 text, one per chat; it returned 'text'\.",
+        ),
+        (lambda chats: [], r"it returned \[\]\."),
+        (lambda chats: [{"text": "a"}], r"it returned \[\{'text': 'a'\}\]\."),
+        (lambda chats: None, r"it returned None\."),
+    ],
+)
+def test_a_function_that_gives_no_texts_is_named(llm: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        degla.generate_negatives(["a black dog chases a white cat"], rules=["swap_nouns"], llm=llm)
+
+
 def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
               "data.negatives": tiny_pairs["negatives"], "data.negatives_per_caption": 1, "train.batch_size": 4,
@@ -338,6 +392,78 @@ def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_p
     del mine.tokenize, mine.context_length
     with pytest.raises(InputError, match=r"OwnModel is not a degla model: it has no context_length, tokenize\. Load"):
         degla.evaluate(mine, ["zeroshot"], tmp_path)
+
+
+def test_a_cache_is_read_and_filled_for_models_by_name_only(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object with another forward pass than its weights' would read, and write, rows of the plain model."""
+    root, cache = write_classes(tmp_path / "data", images=3), tmp_path / "cache"
+    monkeypatch.chdir(tmp_path)
+    plain = degla.evaluate(tiny_model, ["zeroshot"], root)
+    for model in (OwnModel(load_encoder(str(tiny_model))), load_encoder(str(tiny_model))):
+        with pytest.raises(InputError, match=r"^evaluate: cache: .* is a \w+ object, .*name or path, or omit cache\.$"):
+            degla.evaluate(model, ["zeroshot"], root, cache=cache)
+    for wrong, message in ((3, "evaluate: cache: expected a path, got a int"), ("s3://bucket/x", "only a local path")):
+        with pytest.raises(InputError, match=message):
+            degla.evaluate(tiny_model, ["zeroshot"], root, cache=wrong)  # type: ignore[arg-type]
+    assert not cache.exists() and not Path("s3:").exists()
+    assert degla.evaluate(tiny_model, ["zeroshot"], root, cache=cache).benchmarks == plain.benchmarks
+    assert list(cache.glob("*.sqlite"))
+    for name in ("encode_images", "encode_captions"):
+        monkeypatch.setattr(Encoder, name, lambda *_: pytest.fail("it is in the cache"))
+    again = degla.evaluate(str(tiny_model), ["zeroshot"], root, cache=str(cache))
+    assert (again.benchmarks, again.items) == (plain.benchmarks, plain.items)
+
+
+def test_a_report_takes_results_as_their_files(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    root, files = write_classes(tmp_path / "data", images=6), [tmp_path / "one.json", tmp_path / "two.json"]
+    labels = ["one", "two"]
+    models = [tiny_model, write_model(tmp_path / "other", seed=1)]
+    results = [
+        degla.evaluate(model, ["zeroshot"], root, label=label, out=file)
+        for model, label, file in zip(models, labels, files, strict=True)
+    ]
+    pages = tmp_path / "of_results.html", tmp_path / "of_files.html"
+    tables = degla.report(results, pages[0]), degla.report(files, pages[1])
+    assert tables[0].pop("written") != tables[1].pop("written")
+    names = [[method.pop("files") for method in table["methods"]] for table in tables]
+    assert names == [[["in-memory-1.json"], ["in-memory-2.json"]], [["one.json"], ["two.json"]]]
+    assert tables[0] == tables[1]
+    assert tables[0]["changed"]["two"], "the items are there, too"
+    mixed = degla.report([files[1], results[0]], pages[0], baseline="one")
+    assert [method["label"] for method in mixed["methods"]] == labels
+    with pytest.raises(InputError, match=r"in-memory-2.json: label 'one' .* is already in .*in-memory-1.json"):
+        degla.report([results[0], results[0]], pages[0])
+    bare = TracedResult.model_validate_json(results[0].model_dump_json())
+    with pytest.raises(InputError, match=r"^report: 'one' was read without its items\. Give its JSON file instead\.$"):
+        degla.report([bare], pages[0])
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_result_as_flat_rows_has_every_score(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", images=3)
+    plain = json.loads(degla.evaluate("random:7", ["zeroshot"], root, label="floor").model_dump_json())
+    plain["benchmarks"][0]["parts"][0]["scores"][0]["floors"] = {"shorter text": 0.25, "words only": 0.5, "other": 0.0}
+    (saved,), rows = plain["benchmarks"], TracedResult.model_validate(plain).rows()
+    assert all(isinstance(value, str | int | float | None) for row in rows for value in row.values())
+    assert len({tuple(row) for row in rows}) == 1, "the columns of all rows are the same"
+    of_parts = [(part, score) for part in saved["parts"] for score in part["scores"]]
+    expected = [("part", part["family"], part["tie"], score) for part, score in of_parts]
+    expected += [("average", "", "", score) for score in saved["averages"]]
+    assert len(of_parts) > 1 and len(expected) > len(of_parts)
+    for row, (kind, family, tie, score) in zip(rows, expected, strict=True):
+        ends = score["interval"] or {"low": None, "high": None}
+        assert row == {
+            **{"label": "floor", "training_seed": 7, "benchmark": "zeroshot", "kind": kind, "name": score["name"]},
+            **{"metric": score["metric"], "family": family, "tie": tie, "value": score["value"]},
+            **{"low": ends["low"], "high": ends["high"], "chance": score["chance"], "ceiling": score["ceiling"]},
+            **{"floor": max(score["floors"].values(), default=None), "n": score["n"], "ties": score["ties"]},
+        }
 
 
 def test_embeddings_of_a_model_in_training_mode_are_those_of_evaluation(tmp_path: Path) -> None:

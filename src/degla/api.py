@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from numbers import Integral
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
-from degla.remote import display_path, forget
+from degla.remote import display_path, forget, refuse_address
 from degla.shelf import BALANCED_RULES
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from degla.config.run import TrainConfig
     from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
     from degla.evaluation.results import TracedResult
+    from degla.negatives.llm.function import AnswerChats
     from degla.negatives.run.summary import Summary
     from degla.records import AcceptedNegative, CaptionRecord
     from degla.training.loop import TrainResult
@@ -124,9 +127,14 @@ def encode_captions(
 
 
 def generate_negatives(
-    captions: Iterable[str], *, rules: Sequence[str] = BALANCED_RULES, per_rule: int = 1, seed: int = 0
+    captions: Iterable[str],
+    *,
+    rules: Sequence[str] = BALANCED_RULES,
+    per_rule: int = 1,
+    seed: int = 0,
+    llm: AnswerChats | None = None,
 ) -> list[list[AcceptedNegative]]:
-    """Generate hard negatives of captions with grammar rules, in memory, without torch or a language model.
+    """Generate hard negatives of captions in memory, with grammar rules and, if given, a language model of your own.
 
     Args:
         captions: English texts, each about a different image.
@@ -135,18 +143,24 @@ def generate_negatives(
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's number, the rule's name and the captions' word use. If
             you call it batch by batch, give each batch another seed: captions with one number are drawn for alike.
+        llm: function from up to 256 chats, each a list of messages with "role" and "content", to the texts of the
+            answers, in order. It is prompted, and its answers are checked, as those of a server in `degla negatives`.
+            None: the grammar alone makes the negatives, without torch.
 
     Returns:
-        For each caption, the negatives that passed all checks, with `text` and the `rule` that made it.
+        For each caption, the negatives that passed all checks, with `text`, the `rule` that made it and its `source`.
 
     Raises:
-        InputError: a rule is unknown, a caption is empty or too long, or the tagger is not installed.
+        InputError: a rule is unknown, a caption is empty or too long, the tagger is not installed, or `llm` does not
+            return one text per chat.
     """
-    from degla.negatives.generate import NegativesSettings
+    from degla.negatives.generate import NegativesSettings, prepare_model
+    from degla.negatives.llm.function import FunctionModel
     from degla.negatives.run.dialogue import Maker
-    from degla.negatives.run.pipeline import make_rows
+    from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
     from degla.negatives.run.stream import CaptionStream
     from degla.records import AcceptedNegative, CaptionRecord, validate
+    from degla.stopping import Interruption
 
     _whole(per_rule, "generate_negatives: per_rule")
     _whole(seed, "generate_negatives: seed")
@@ -160,12 +174,18 @@ def generate_negatives(
     ]
     # Words are drawn by their frequency in these captions, as in `degla negatives`.
     stream = CaptionStream(records, count_usage=True)
-    maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, usage=stream.usage)
     negatives: list[list[AcceptedNegative]] = [[] for _ in records]
-    for batch in stream.batches():
-        for row in make_rows(batch, maker)[0]:
-            if row.accepted:
-                negatives[int(row.caption_id)].append(cast(AcceptedNegative, row))
+    with ExitStack() as stack:
+        model, questions, _ = prepare_model(None if llm is None else FunctionModel(llm), settings, stack)
+        maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, questions, stream.usage)
+        finished: FinishedRows = (make_rows(batch, maker) for batch in stream.batches())
+        if model is not None:  # Ctrl-C ends the call here, as nothing is saved: no signal is caught.
+            pipeline = Pipeline(model, maker, lambda _: None, lambda _: None, Interruption())
+            finished = pipeline.run(map(tag, stream.batches()))
+        for rows, _ in finished:
+            for row in rows:
+                if row.accepted:
+                    negatives[int(row.caption_id)].append(cast(AcceptedNegative, row))
     return negatives
 
 
@@ -292,6 +312,7 @@ def evaluate(
     allow_missing: bool = False,
     precision: EvaluationPrecision = "fp32",
     progress: bool = False,
+    cache: str | Path | None = None,
 ) -> TracedResult:
     """Evaluate a model on benchmarks, as `degla evaluate`.
 
@@ -307,13 +328,16 @@ def evaluate(
         allow_missing: if images are missing, score the remaining items; the result states what was skipped.
         precision: of the forward passes: "fp32", or "bf16" or "fp16" with PyTorch's autocast.
         progress: show a bar on a terminal; elsewhere, log lines of the logger `degla` at level INFO.
+        cache: folder of embeddings to read and fill, as of `degla evaluate --cache`; None: no cache. `model` must be a
+            name or path then, since an object may embed otherwise than its weights say.
 
     Returns:
-        Scores with confidence intervals and blind floors, by benchmark and part.
+        Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.
 
     Raises:
-        InputError: a benchmark is unknown, or files are missing or wrong.
+        InputError: a benchmark is unknown, files are missing or wrong, or the cache cannot be used.
     """
+    from degla.evaluation.cache import open_cache
     from degla.evaluation.results import check_result_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.run import Evaluation, ask_all
     from degla.files import require_writable
@@ -329,23 +353,34 @@ def evaluate(
         name = _named(model) if isinstance(model, str | Path) else model.name
         refuse_to_overwrite_results(Path(out), models=[name], benchmarks=benchmarks)
         require_writable(Path(out))
+    if cache is not None:
+        refuse_address(_path(cache, "evaluate: cache"))
+    if cache is not None and not isinstance(model, str | Path):
+        raise InputError(
+            f"evaluate: cache: {model.name!r} is a {type(model).__name__} object, which may embed otherwise than its "
+            "weights say. Give the model's name or path, or omit cache."
+        )
     # Data come before models: a wrong folder is reported before anything is downloaded.
     questions = ask_all(benchmarks, root, allow_missing=allow_missing)
-    evaluation = Evaluation(
-        benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
-    )
     named = _named(model) if isinstance(model, str | Path) else model
-    result = evaluation.score_named(named, label=label, training_seed=training_seed)
+    with nullcontext() if cache is None else open_cache(Path(cache)) as embeddings:
+        evaluation = Evaluation(
+            benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress,
+            cache=embeddings, questions=questions,
+        )  # fmt: skip
+        result = evaluation.score_named(named, label=label, training_seed=training_seed)
     if out is not None:
         save_result(result, Path(out))
     return result
 
 
-def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | None = None) -> dict[str, Any]:
+def report(
+    results: Sequence[str | Path | TracedResult], out: str | Path, *, baseline: str | None = None
+) -> dict[str, Any]:
     """Write a page that compares results, and Markdown beside it, as `degla report`.
 
     Args:
-        results: JSON files from `evaluate`.
+        results: what `evaluate` returned, or JSON files that it wrote; the page calls the former in-memory-1.json, ...
         out: HTML file to write.
         baseline: label of the baseline for gains and losses; the first by default.
 
@@ -353,17 +388,32 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
         The page's tables as plain values.
 
     Raises:
-        InputError: a file is not a result, or no result has the baseline's label.
+        InputError: a file is not a result, a result lacks its items, or no result has the baseline's label.
     """
     from degla.evaluation.report import report
-    from degla.evaluation.results import load_result
+    from degla.evaluation.results import TracedResult, load_result
 
     forget()
-    files, page = [Path(path) for path in _listed(results, "report", str, Path)], _path(out, "report: out")
-    if not files:
+    given, page = _listed(results, "report", str, Path, TracedResult), _path(out, "report: out")
+    if not given:
         raise InputError("report: no results were given.")
-    first = baseline or load_result(files[0]).model.label
-    return report(files, out=page, baseline=first, root=None, published=True)
+    with TemporaryDirectory(prefix="degla-report-") as folder:
+        files = [
+            _saved(each, Path(folder, f"in-memory-{number}.json")) if isinstance(each, TracedResult) else Path(each)
+            for number, each in enumerate(given, 1)
+        ]
+        first = baseline or load_result(files[0]).model.label
+        return report(files, out=page, baseline=first, root=None, published=True)
+
+
+def _saved(result: TracedResult, path: Path) -> Path:
+    """Write a result where a report can read it."""
+    from degla.evaluation.results import save_result
+
+    if len(result.items) != result.items_count:
+        raise InputError(f"report: {result.model.label!r} was read without its items. Give its JSON file instead.")
+    save_result(result, path)
+    return path
 
 
 def _named(model: str | Path) -> str:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from degla.pages.words import percent
 from degla.records import ImageReading, Record
 
+ScoreKey = tuple[str, str, str, str, str]
+"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for averages."""
+
 
 class ItemVerdict(Record):
     """One model's verdicts on one item of a benchmark, with everything that later statistics need.
@@ -144,6 +147,16 @@ class BenchmarkResult(Record):
         return self
 
     @property
+    def keyed_scores(self) -> list[tuple[ScoreKey, Score]]:
+        """Every score with its key, parts before averages."""
+        rows: list[tuple[ScoreKey, Score]] = [
+            (("part", part.name, score.metric, part.family, part.tie), score)
+            for part in self.parts
+            for score in part.scores
+        ]
+        return rows + [(("average", score.name, score.metric, "", ""), score) for score in self.averages]
+
+    @property
     def named(self) -> dict[str, Score]:
         """Scores of the parts (first metric) and named averages, by name."""
         return {score.name: score for score in (*(part.scores[0] for part in self.parts), *self.averages)}
@@ -203,6 +216,34 @@ class Result(Record):
     items_file_sha256: str = ""
     sha256: str = ""
     items: tuple[ItemVerdict, ...] = Field(default=(), exclude=True, repr=False)
+
+    def rows(self) -> list[dict[str, str | int | float | None]]:
+        """Return every score as a flat row, for example for `pandas.DataFrame(result.rows())`.
+
+        Returns:
+            Rows with the model's `label` and `training_seed`; `benchmark`, `kind` ("part" or "average"), `name`,
+            `metric`, `family` and `tie` (both "" for averages); `value`, the ends `low` and `high` of its 95 %
+            interval over items (it need not be symmetric, so there is no standard error), `chance`, `floor` (the
+            highest of the text-only `floors`) and `ceiling`, all 0 to 1 or None; `n` and `ties`, numbers of items.
+        """
+        return [
+            {
+                "label": self.model.label,
+                "training_seed": self.training_seed,
+                "benchmark": benchmark.name,
+                **dict(zip(("kind", "name", "metric", "family", "tie"), key, strict=True)),
+                "value": score.value,
+                "low": None if score.interval is None else score.interval.low,
+                "high": None if score.interval is None else score.interval.high,
+                "chance": score.chance,
+                "floor": max(score.floors.values(), default=None),
+                "ceiling": score.ceiling,
+                "n": score.n,
+                "ties": score.ties,
+            }
+            for benchmark in self.benchmarks
+            for key, score in benchmark.keyed_scores
+        ]
 
     def __repr__(self) -> str:
         told = [repr(self.model.label)]

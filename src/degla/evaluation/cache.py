@@ -142,7 +142,7 @@ def open_cache(folder: Path) -> DiskCache:
     except OSError as error:
         raise InputError(f"{folder}: cannot create the cache folder: {error.strerror}.") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: the cache folder is not writable. Choose another one, or use --no-cache.")
+        raise InputError(f"{folder}: the cache folder is not writable. Choose another one.")
     return DiskCache(folder)
 
 

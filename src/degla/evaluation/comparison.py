@@ -12,14 +12,12 @@ from degla.evaluation.caveats import caveats_of, doubt_about, floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.results import load_result
-from degla.results import BenchmarkResult, Result, Score
+from degla.results import Result, Score, ScoreKey
 from degla.shelf import did_you_mean
 from degla.statistics.seeds import Difference, seed_difference, seed_spread
 
 BySeed = Mapping[int | None, float]
 """Training seed to value."""
-ScoreKey = tuple[str, str, str, str, str]
-"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for averages."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 questions.add(benchmark.items_sha256)
                 for part in benchmark.parts:
                     rules.setdefault(part.name, set()).add(part.tie)
-                for key, score in keyed_scores(benchmark):
+                for key, score in benchmark.keyed_scores:
                     scores.setdefault(key, {}).setdefault(method.label, {})[seed] = score
     beside = floor_values({floor.label: list(floor.results.values()) for floor in floors}, name, questions=questions)
     one_rule = all(len(rule) == 1 for rule in rules.values())
@@ -288,16 +286,6 @@ def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list
     return [replace(row, title=column) for column, row in most.items()]
 
 
-def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
-    """Return every score of a benchmark with its key, parts before averages."""
-    rows: list[tuple[ScoreKey, Score]] = [
-        (("part", part.name, score.metric, part.family, part.tie), score)
-        for part in benchmark.parts
-        for score in part.scores
-    ]
-    return rows + [(("average", score.name, score.metric, "", ""), score) for score in benchmark.averages]
-
-
 def floor_values(
     floors: Mapping[str, Sequence[Result]], name: str, *, questions: Collection[str]
 ) -> dict[ScoreKey, dict[str, float]]:
@@ -312,6 +300,6 @@ def floor_values(
     for label, results in floors.items():
         for entry in (entry for result in results for entry in result.benchmarks):
             if entry.name == name and entry.items_sha256 in questions:
-                for key, score in keyed_scores(entry):
+                for key, score in entry.keyed_scores:
                     scores.setdefault(key, {}).setdefault(label, []).append(score.value)
     return {key: {label: fmean(values) for label, values in by_label.items()} for key, by_label in scores.items()}
