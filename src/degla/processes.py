@@ -180,12 +180,13 @@ def reported_once() -> Iterator[None]:
         if error is None or store is None:
             raise
         error.reported = False
+        if isinstance(caught, RuntimeError):
+            time.sleep(_SECONDS_TO_REPORT)  # A process that ends still takes connections for a moment.
         if _is_gone():
             raise error from None
         with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
             if isinstance(caught, RuntimeError):
                 error.reported = _is_set("degla/failed", store)
-                time.sleep(_SECONDS_TO_REPORT)
             else:
                 store.set("degla/failed", "")
                 error.reported = _first_reports(str(error), store, rank=rank)
