@@ -355,11 +355,11 @@ def evaluate(
         require_writable(Path(out))
     if cache is not None:
         refuse_address(_path(cache, "evaluate: cache"))
-    if cache is not None and not isinstance(model, str | Path):
-        raise InputError(
-            f"evaluate: cache: {model.name!r} is a {type(model).__name__} object, which may embed otherwise than its "
-            "weights say. Give the model's name or path, or omit cache."
-        )
+        if not isinstance(model, str | Path):
+            raise InputError(
+                f"evaluate: cache: {model.name!r} is a {type(model).__name__} object, which may embed otherwise than "
+                "its weights say. Give the model's name or path, or omit cache."
+            )
     # Data come before models: a wrong folder is reported before anything is downloaded.
     questions = ask_all(benchmarks, root, allow_missing=allow_missing)
     named = _named(model) if isinstance(model, str | Path) else model

@@ -187,6 +187,7 @@ def reported_once() -> Iterator[None]:
         with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
             if isinstance(caught, RuntimeError):
                 error.reported = _is_set("degla/failed", store)
+                time.sleep(_SECONDS_TO_REPORT)
             else:
                 store.set("degla/failed", "")
                 error.reported = _first_reports(str(error), store, rank=rank)

@@ -51,10 +51,12 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if named:
         RECIPES.require(named)
 
-    from degla.config.fields import check_unchanged, flags, read_config, read_fields, to_yaml
-    from degla.config.run import recipe_config
+    from degla.config.fields import check_unchanged, flags, read_config, to_yaml
 
-    default = read_config(Path(words[1])) if resume else _start(named, file)
+    if resume:
+        before = default = read_config(Path(words[1]))
+    else:
+        before, default = _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
     program = " ".join(["degla", verb, *first, *([CONFIG, file] if file else [])])
@@ -69,7 +71,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
-    _tell_unread(recipe_config(named or str(read_fields(Path(file))[0])) if file else default, config)
+    _tell_unread(before, config)
     if printed:
         text = to_yaml(config)
         public = without_passwords(text)
@@ -80,12 +82,12 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     return config
 
 
-def _tell_unread(default: TrainConfig, config: TrainConfig) -> None:
-    """Say which given flags and fields of a file the run does not read; `default`: the configuration without them."""
+def _tell_unread(before: TrainConfig, config: TrainConfig) -> None:
+    """Say which given flags and fields of a file the run does not read; `before`: the configuration without them."""
     from degla.config.fields import differences
 
     unread = config.unread
-    for flag, _, value in differences(default, config):
+    for flag, _, value in differences(before, config):
         reasons = (why for name, why in unread.items() if flag == name or (name[-1] == "." and flag.startswith(name)))
         if value and (why := next(reasons, "")):
             log.info("--%s has no effect: %s.", flag, why)
@@ -134,8 +136,8 @@ def read_flags(words: list[str], settings: Settings) -> Settings:
     return settings
 
 
-def _start(named: str | None, file: str | None) -> TrainConfig:
-    """Return the configuration that flags change: a recipe's, with the fields of a file if one is given."""
+def _start(named: str | None, file: str | None) -> tuple[TrainConfig, TrainConfig]:
+    """Return a recipe's configuration, and that which flags change: with the fields of a file if one is given."""
     from degla.config.fields import as_recorded, change, read_fields
     from degla.config.run import recipe_config
 
@@ -149,7 +151,8 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
         RECIPES.require(name)
     except InputError as error:
         raise InputError(f"{file}: field 'recipe': {error}") from None
-    return change(as_recorded(recipe_config(name), fields), fields, where=str(file))
+    plain = recipe_config(name)
+    return plain, change(as_recorded(plain, fields), fields, where=str(file))
 
 
 def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
