@@ -206,6 +206,12 @@ def test_flags_in_tables_exist_and_have_the_stated_default(page: Path) -> None:
         assert ("none" if default in (None, ()) else str(default)) == (none or stated), f"--{name}"
 
 
+def test_the_table_of_losses_holds_every_weight() -> None:
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^\| \[`(\w+)`\]\(#[\w-]+\) \| `([\d.]+)` \|", text, re.MULTILINE))
+    assert stated == {name: str(type(loss)().weight) for name, loss in losses_by_name().items()}
+
+
 def test_every_flag_of_the_configuration_has_a_row() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in COMMAND_PAGES)
     shown = {name for name, _, _ in _ROW.findall(text)}
