@@ -153,6 +153,32 @@ def test_a_tab_replaces_the_decision_of_another_one_only_once_it_shows_it(
         other.expect("#review-progress", "1 of 20 decided: 1 accepted, 0 rejected")
 
 
+def test_a_tab_undoes_its_own_decisions_and_those_before_it_was_opened(
+    browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with review_of(drafts) as review, served_here(build(ReviewPage(review))) as address:
+        one, other = (Visitor(browser, address, until="#review-texts h1") for _ in range(2))
+        one.press("a")
+        other.press("u")
+        other.expect("#review-verdict", "another tab made the last decision")
+        other.press("ArrowRight")
+        other.press("a")
+        other.expect("#review-progress", "2 of 20 decided")
+        other.press("u")
+        other.expect("#review-progress", "1 of 20 decided")
+        other.press("u")  # back at the other tab's
+        other.expect("#review-verdict", "another tab made the last decision")
+        assert [text for _, text in review.state.accepted] == [DRAFTS[0].negative]
+        other.tab.reload()
+        other.tab.wait_for_selector("#review-texts h1")
+        other.expect("#review-progress", "1 of 20 decided")
+        other.press("u")
+        other.expect("#review-progress", "0 of 20 decided")
+    with review_of(drafts) as review:
+        assert review.state.history == []
+
+
 @pytest.mark.parametrize("action", ["accept", "reject", "undo", "next"])
 def test_a_tab_of_an_earlier_review_decides_nothing(page: ReviewPage, action: PageAction) -> None:
     key = page.show()[4]

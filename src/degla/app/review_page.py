@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from html import escape
 from threading import Lock, RLock, Thread
+from time import monotonic_ns
 from typing import Any, Final, Literal
 
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
@@ -34,8 +35,10 @@ class ReviewPage:
     def __init__(self, review: Review) -> None:
         self.review = review
         self._lock, self._judging = RLock(), Lock()
+        self._made: dict[int, tuple[int, int]] = {}
+        """Tab and time of the n-th decision in effect; those of earlier runs are missing."""
 
-    def act(self, action: PageAction, key: str, text: str) -> tuple[str, str, str, str, str]:
+    def act(self, action: PageAction, key: str, text: str, tab: int = 0) -> tuple[str, str, str, str, str]:
         """Apply a button's action to the draft that the browser shows, and return the updated page.
 
         Args:
@@ -43,10 +46,11 @@ class ReviewPage:
             key: as returned by `show`: key of the draft that the browser shows, and the decision on it; another tab may
                 have moved on. An unknown key changes nothing.
             text: content of the text field.
+            tab: when the browser's tab was opened, in nanoseconds of `monotonic_ns`, which also identifies it.
 
         Raises:
-            InputError: the text cannot be accepted, another tab has decided the draft meanwhile, or a file cannot be
-                written.
+            InputError: the text cannot be accepted, another tab has decided the draft or made the last decision
+                meanwhile, or a file cannot be written.
         """
         key, _, seen = key.partition(" ")
         with self._lock:
@@ -67,6 +71,15 @@ class ReviewPage:
                     raise InputError(
                         f"another tab has {choice.action}ed this draft{as_text} meanwhile. Press again to replace that."
                     )
+                number = len(self.review.state.history)
+                if action == "undo":
+                    maker, time = self._made.get(number, (tab, 0))
+                    if tab != maker and tab < time:
+                        raise InputError(
+                            "another tab made the last decision. Undo it there, or show its draft and decide again."
+                        )
+                else:
+                    self._made[number + 1] = tab, monotonic_ns()
                 self.review.act(action, text)
             return self.show()
 
@@ -147,11 +160,12 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
         text = gradio.Textbox(label="Negative, as it will be accepted", elem_id="review-text", lines=2, max_lines=6)
         key = gradio.Textbox(elem_id="review-key", visible="hidden")
         shown = [progress, texts, verdict, text, key]
+        tab = gradio.Textbox(elem_id="review-tab", visible="hidden")
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
         def button(action: PageAction, label: str, **look: str) -> None:
             control = gradio.Button(label, elem_id=f"review-{action}", min_width=120, **look)
-            answered = control.click(_handler(page, action), [key, text], shown, **quiet)
+            answered = control.click(_handler(page, action), [key, text, tab], shown, **quiet)
             answered.then(None, [key], js="(key) => window.deglaReview.done(key)")
 
         with gradio.Row(elem_id="review-decide"):
@@ -165,14 +179,14 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
             button("next", "Next →", size="sm")
         gradio.HTML(f"<p>{_HELP}</p>", elem_id="review-help")
         text.input(page.judge, [key, text], [texts, verdict], trigger_mode="always_last", **quiet)
-        blocks.load(page.show, None, shown, **quiet)
+        blocks.load(lambda: (*page.show(), str(monotonic_ns())), None, [*shown, tab], **quiet)
     return blocks
 
 
-def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple[str, ...]]:
-    def handle(key: str, text: str) -> tuple[str, ...]:
+def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], tuple[str, ...]]:
+    def handle(key: str, text: str, tab: str) -> tuple[str, ...]:
         try:
-            return page.act(action, key, text)
+            return page.act(action, key, text, int(tab))
         except InputError as error:
             progress, _, _, _, shown = page.show()
             return progress, page.judge(shown, text)[0], _complaint(str(error)), text, shown
