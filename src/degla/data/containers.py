@@ -280,14 +280,6 @@ def one_image_per_picture(captions: Iterable[CaptionRecord], *, base: Path) -> I
         yield caption
 
 
-def one_image_per_id(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
-    """Give captions with one `image_id` the image of the first of them: rows of a Parquet file each have their own."""
-    first: dict[str, str] = {}
-    for caption in captions:
-        image = first.setdefault(caption.image_id, caption.image)
-        yield caption if image == caption.image else caption.model_copy(update={"image": image})
-
-
 @remembered(256)
 def _image_column(file: Path, column: str) -> tuple[list[Any], Any]:
     """The copied batches of a column, the first row of each, and finally the total number of rows."""

@@ -38,15 +38,22 @@ class PairRow:
             object.__setattr__(self, "scores", (None,) * len(self.negatives))
 
 
+def one_image_per_id(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
+    """Give captions with one `image_id` the image of the first of them: rows of a Parquet file each have their own."""
+    first: dict[str, str] = {}
+    for caption in captions:
+        image = first.setdefault(caption.image_id, caption.image)
+        yield caption if image == caption.image else caption.model_copy(update={"image": image})
+
+
 def hold_out(
     captions: Sequence[CaptionRecord], *, most: int, one_in: int = 5, seed: int
 ) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
     """Split captions for training from those of one in `one_in` images, drawn, at most `most`, for evaluation.
 
-    Captions with the same path or `image_id` are of one image: pictures in rows of a Parquet file have own paths.
+    Captions with the same path or `image_id` are of one image.
     """
-    first: dict[str, str] = {}
-    images = [first.setdefault(caption.image_id, caption.image) for caption in captions]
+    images = [caption.image for caption in one_image_per_id(captions)]
     names = sorted(set(images))
     order = np.random.default_rng(seed).permutation(len(names))
     held_out = {names[number] for number in order[: min(most, len(names) // one_in)]}

@@ -26,8 +26,8 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from degla import parse
-from degla.data.containers import one_image_per_id
 from degla.data.formats.csv import read_rows
+from degla.data.pairs import ForeignCheck, one_image_per_id
 from degla.errors import InputError
 from degla.evaluation.annotations import image_namer
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entries, Metric, described, image_question
@@ -125,7 +125,6 @@ def _table(file: Path, image_name: Callable[[str], str]) -> Iterator[PairItem]:
 
 
 def _negatives(root: Path, file: Path) -> Iterator[PairItem]:
-    from degla.data.pairs import ForeignCheck
     from degla.data.sources import read_captions, read_negatives
 
     beside = _first(root / _FOLDER, _CAPTIONS)

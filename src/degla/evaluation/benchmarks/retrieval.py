@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from degla.data.containers import one_image_per_id
+from degla.data.pairs import one_image_per_id
 from degla.errors import InputError
 from degla.evaluation.annotations import COCO, FLICKR30K, has_split, image_namer, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, Entries, Metric, Retrieval, described, parts_of
