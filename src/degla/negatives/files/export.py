@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ class ExportSummary:
     Attributes:
         captions: captions written.
         negatives: negatives written.
-        left_out: captions and negatives not written, by kind.
+        left_out: captions and negatives not written, by kind; each begins with "captions" or "negatives".
         notes: what a user of the file should know.
     """
 
@@ -57,9 +56,8 @@ class ExportSummary:
     @property
     def omitted(self) -> str:
         """What was left out, with the numbers; "" if nothing was."""
-        # Of one, the noun, which is the first plural, is in the singular.
-        kinds = ((times, re.sub(r"s\b", "", what, count=1), what) for what, times in sorted(self.left_out.items()))
-        return ", ".join(counted(*kind) for kind in kinds)
+        kinds = ((times, what.partition("s ")) for what, times in sorted(self.left_out.items()))
+        return ", ".join(f"{counted(times, noun)} {which}" for times, (noun, _, which) in kinds)
 
     def sentences(self) -> list[str]:
         """Return the counts and notes as sentences for a terminal."""
@@ -97,7 +95,8 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
             assert number is not None
             for rule in rest:
                 extra = rule in POSITIONS
-                summary.left_out["further negatives of a rule" if extra else "negatives of rules without position"] += 1
+                which = "after the first of a rule" if extra else "of rules without position"
+                summary.left_out[f"negatives {which}"] += 1
             other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
             record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
             stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))
