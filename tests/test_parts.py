@@ -21,11 +21,12 @@ import yaml
 from safetensors.torch import load_file
 
 import degla.losses
+from degla.config.run import recipe_config
 from degla.errors import InputError
 from degla.inputs import INPUTS, Input, add_inputs
 from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.model.load import load_encoder
-from degla.shelf import DRAWS, LOSSES, PARTS, RECIPES, RULES
+from degla.shelf import BENCHMARKS, DRAWS, LOSSES, PARTS, RECIPES, RULES
 from degla.training.pairs import open_pairs
 from degla.training.rows import read_pairs
 from tests.launch import start, start_together
@@ -458,6 +459,31 @@ def test_what_is_wrong_is_one_line(
         for shelf in (LOSSES, RECIPES):
             for name in shelf.own():
                 shelf.member(name, name.capitalize())
+
+
+def test_what_is_no_part_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from degla.negatives.rule import load_rule
+
+    rule = "from degla.negatives.rule import NegativeRule\n\n\nclass Empty(NegativeRule):\n    pass\n"
+    files = {
+        "losses/three.py": "Three = 3\n", "draws/four.py": "four = 'x'\n", "benchmarks/five.py": "BENCHMARK = 3\n",
+        "rules/bare.py": "class Bare:\n    pass\n", "rules/empty.py": rule,
+        "recipes/six.py": "def six():\n    return [6]\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    for call, message in (
+        (lambda: LOSSES.member("three", "Three"), r"losses/three\.py: Three must be a class; it is 3\."),
+        (lambda: DRAWS.member("four", "four"), r"draws/four\.py: four must be a function; it is 'x'\."),
+        (lambda: BENCHMARKS.member("five", "BENCHMARK"), r"five\.py: BENCHMARK must be a Benchmark; it is 3\."),
+        (lambda: load_rule("bare"), r"bare\.py: Bare must be a .*NegativeRule .*\. Missing: its base class\."),
+        (lambda: load_rule("empty"), r"empty\.py: Empty must be .*\. Missing: applies, propose, refusal\."),
+        (lambda: recipe_config("six"), r"recipes/six\.py: six\(\) must return a TrainConfig; it returned \[6\]\."),
+    ):
+        with pytest.raises(InputError, match=rf"{message}\Z"):
+            call()
 
 
 def test_a_home_of_nobody_and_a_folder_that_may_not_be_read_are_told(

@@ -78,6 +78,7 @@ class Shelf:
         noun: word for a member in messages, for example ``loss``.
         folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
         extensible: whether users can add members of their own, see `own`.
+        holds: what a member is: "class", "function", or the name of the class of which it is an instance.
         reserved: names that members of the user's own must not have, and what has them.
     """
 
@@ -85,6 +86,7 @@ class Shelf:
     noun: str
     folders: bool = False
     extensible: bool = False
+    holds: str = "function"
     reserved: tuple[frozenset[str], str] = (frozenset(), "")
 
     @property
@@ -195,7 +197,7 @@ class Shelf:
         """Return the object with a given name from a member's module.
 
         Raises:
-            InputError: see `require`; or the module does not define that name.
+            InputError: see `require`; or the module does not define that name, or as something else.
         """
         module = self.load(name)
         if not hasattr(module, attribute):
@@ -203,7 +205,11 @@ class Shelf:
                 f"{module.__file__}: must define {attribute} for the {self.noun} {name!r}."
                 f"{did_you_mean(attribute, vars(module))} Rename it to {attribute}, or name the file after it."
             )
-        return getattr(module, attribute)
+        value = getattr(module, attribute)
+        kinds = {"class": isinstance(value, type), "function": callable(value)}
+        if not kinds.get(self.holds, type(value).__name__ == self.holds):
+            raise InputError(f"{module.__file__}: {attribute} must be a {self.holds}; it is {value!r:.80}.")
+        return value
 
     def require(self, name: str) -> None:
         """Check that a member exists, without importing anything.
@@ -290,11 +296,15 @@ sys.meta_path.append(_OwnParts())
 
 _METRICS = ("step", "epoch", "loss", "lr", "scale", "bias", "l2_sp", "pairs_per_second", "ended")
 LOSSES = Shelf(
-    "degla.losses", "loss", extensible=True, reserved=(frozenset(_METRICS), "another column of metrics.jsonl")
+    "degla.losses",
+    "loss",
+    extensible=True,
+    holds="class",
+    reserved=(frozenset(_METRICS), "another column of metrics.jsonl"),
 )
-RULES = Shelf("degla.negatives.rules", "rule", extensible=True)
-POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True)
-BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True)
+RULES = Shelf("degla.negatives.rules", "rule", extensible=True, holds="class")
+POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True, holds="class")
+BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True, holds="Benchmark")
 RECIPES = Shelf("degla.recipes", "recipe", extensible=True)
 DRAWS = Shelf("degla.data.draws", "draw of negatives", extensible=True)
 SYSTEMS = Shelf("degla.systems", "system", folders=True)

@@ -289,7 +289,9 @@ def recipe_config(name: str) -> TrainConfig:
     """Return the configuration of a recipe, by name.
 
     Raises:
-        InputError: there is no such recipe; the message lists the known ones.
+        InputError: there is no such recipe; the message lists the known ones; or it returns something else.
     """
-    config: TrainConfig = RECIPES.member(name, name)()
+    config = RECIPES.member(name, name)()
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"{RECIPES.file(name)}: {name}() must return a TrainConfig; it returned {config!r:.80}.")
     return config

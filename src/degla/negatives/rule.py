@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice, zip_longest
 from random import Random
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Verdict, check_text, refused
@@ -126,12 +126,19 @@ def load_rule(name: str) -> NegativeRule:
     """Load a rule for negatives or positives by name.
 
     Raises:
-        InputError: there is no such rule; the message lists the existing ones.
+        InputError: there is no such rule; the message lists the existing ones; or it is not a whole rule.
     """
     shelf = POSITIVES if name in POSITIVES.names() else RULES
     if shelf is POSITIVES and name in RULES.names():
         raise InputError(f"{RULES.file(name)}: the name {name!r} is taken by {POSITIVES.file(name)}. Rename one.")
-    return cast(NegativeRule, shelf.member(name, class_name(name))())
+    rule: type[Any] = shelf.member(name, class_name(name))
+    if not issubclass(rule, NegativeRule) or rule.__abstractmethods__:
+        missing = ", ".join(sorted(rule.__abstractmethods__)) if issubclass(rule, NegativeRule) else "its base class"
+        raise InputError(
+            f"{shelf.file(name)}: {rule.__name__} must be a degla.negatives.rule.NegativeRule with all its methods. "
+            f"Missing: {missing}."
+        )
+    return rule()
 
 
 def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
