@@ -403,7 +403,10 @@ def report(
             for number, each in enumerate(given, 1)
         ]
         first = baseline or load_result(files[0]).model.label
-        return report(files, out=page, baseline=first, root=None, published=True)
+        try:
+            return report(files, out=page, baseline=first, root=None, published=True)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}{os.sep}", "")) from None
 
 
 def _saved(result: TracedResult, path: Path) -> Path:
