@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import degla
 from degla.cli import main
 from degla.config.fields import (
     as_recorded,
@@ -164,6 +165,10 @@ def test_flags_and_fields_of_a_file_that_the_run_does_not_read_are_named(
     file = _write(tmp_path / "mine.yaml", "recipe: clip\ndata.negatives: negatives.jsonl\noptim.lr: 1e-5\n")
     configure(["--config", file], verb="train")
     assert caplog.messages == ["--data.negatives has no effect: --data.negatives-per-caption is 0."]
+    caplog.clear()
+    with pytest.raises(InputError):  # as there are no captions
+        degla.train("clip", {"data.negatives": "negatives.jsonl", "optim.lr": 1e-5, "attack.epsilon": 0})
+    assert caplog.messages == ["train: data.negatives has no effect: --data.negatives-per-caption is 0."]
 
 
 def test_each_section_that_a_run_can_leave_unread_is_named_exactly_then() -> None:

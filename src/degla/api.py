@@ -285,9 +285,9 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         InputError: an argument is wrong; nothing was trained.
         DeglaError: the loss became NaN or infinite, or the disk is full.
     """
-    from degla.config.fields import change, check_unchanged, read_config
+    from degla.config.fields import change, check_unchanged, differences, read_config, unread_fields
     from degla.config.run import TrainConfig, recipe_config
-    from degla.training.loop import train
+    from degla.training.loop import log, train
 
     forget()
     start = recipe_config(config) if isinstance(config, str) else config
@@ -298,6 +298,8 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     final = change(start, fields or {}, where="train")
     if resume and final.out is not None:
         check_unchanged(read_config(final.out), final)
+    for sentence in unread_fields((flag for flag, _, value in differences(start, final) if value), final):
+        log.info("train: %s", sentence.removeprefix("--"))
     return train(final, resume=resume)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
+from degla.config.fields import change
+from degla.config.run import recipe_config
 from degla.errors import InputError
 from degla.shelf import PUBLISHED_RULES, RECIPES
+from degla.study import conduct, sequence
 from degla.study.grid import expand
 from degla.study.plan import Plan, read_plan
+from degla.study.sequence_plan import read_sequence_plan
 
 PLANS = sorted((Path(__file__).parents[2] / "docs" / "studies" / "plans").glob("*.yaml"))
 
@@ -73,6 +78,29 @@ def test_an_arm_goes_before_the_plan_and_an_override_before_both(tmp_path: Path,
         ("clip", 3, 2, 7e-5),
     ]
     assert plan.world is not None and (plan.world.scenes, plan.price) == (99, 2.0)
+
+
+def test_fields_of_an_arm_that_none_of_its_runs_reads_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="degla.study")
+    for module, name in ((conduct, "prepare"), (sequence, "start_from")):  # what follows takes long
+        monkeypatch.setattr(module, name, Mock(side_effect=KeyboardInterrupt))
+    fields = {"views.left_out": [0, 0.5], "views.by": "attention", "optim.lr": 1e-4, "teacher.decay": 0.5}
+    wanted = ["arm 'clip': teacher.decay has no effect: no loss uses a teacher."]
+    plan = _plan(tmp_path, arms=[{"recipe": "clip"} | fields], set={"attack.steps": 3})
+    with pytest.raises(KeyboardInterrupt):
+        conduct.conduct(plan, out=tmp_path / "study", where="plan")
+    assert [line for line in caplog.messages if "effect" in line] == wanted
+    caplog.clear()
+    continual = read_sequence_plan(PLANS[0].parents[1] / "continual" / "plan.yaml")
+    arm = continual.arms[0].model_copy(update={"recipe": "clip", "fields": {"teacher.decay": 0.5}})
+    job = Mock(config=change(recipe_config("clip"), arm.fields, where=""))
+    monkeypatch.setattr(sequence, "sequence_jobs", lambda *_, **__: [Mock(label=arm.name, jobs=[job])])
+    monkeypatch.setattr(sequence, "CurrentQuestions", Mock())
+    with pytest.raises(KeyboardInterrupt):
+        sequence.conduct_sequences(continual.model_copy(update={"arms": (arm,)}), out=tmp_path / "tasks", where="plan")
+    assert [line for line in caplog.messages if "effect" in line] == [line.replace("clip", arm.name) for line in wanted]
 
 
 def test_a_field_of_several_words_takes_them_in_one_string(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -240,6 +240,20 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
             names = [f"{section}.{name}".removeprefix(".") for name in ([wrong] if wrong in values else values)]
             raise InputError(f"{where}: field {' and '.join(map(repr, names))}: {error}") from None
     return config
+
+
+def unread_fields(names: Iterable[str], config: TrainConfig) -> Iterator[str]:
+    """Yield a sentence on each of these fields that the run does not read.
+
+    Args:
+        names: dotted names of fields that the user has set, or their flags without the first hyphens.
+        config: configuration with them.
+    """
+    unread = config.unread
+    for flag in (name.replace("_", "-") for name in names):
+        reasons = (why for name, why in unread.items() if flag == name or (name[-1] == "." and flag.startswith(name)))
+        if why := next(reasons, ""):
+            yield f"--{flag} has no effect: {why}."
 
 
 def with_fields(owner: Any, section: list[str], values: Mapping[str, Any]) -> Any:

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+from degla.config.fields import unread_fields
+from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import require_score
 from degla.evaluation.results import load_result
@@ -31,6 +33,7 @@ from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions, Materials, digest_of, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
+from degla.study.plan_file import Arm
 from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study, drop_chosen, write_chosen
@@ -82,6 +85,8 @@ def conduct(
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
+        for arm in plan.arms:  # Not `set`, which is for all arms together.
+            name_unread(arm, [run.config for run in runs if run.arm == arm.name])
         materials = prepare(plan, runs, out=out)
         now, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
@@ -208,6 +213,13 @@ def is_demo(out: Path) -> bool:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # a name of logging
         """Lose the line if the disk is full: the terminal has it, and what matters ends with an error of its own."""
+
+
+def name_unread(arm: Arm, configs: Sequence[TrainConfig]) -> None:
+    """Log which of an arm's own fields none of its runs reads."""
+    names = [name for name, value in arm.fields.items() if value]
+    for sentence in sorted(set.intersection(*(set(unread_fields(names, config)) for config in configs))):
+        log.info("arm %r: %s", arm.name, sentence.removeprefix("--"))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, lock_linked, open_log, refuse_other, run_chains, start_from
+from degla.study.conduct import check_end, lock_linked, name_unread, open_log, refuse_other, run_chains, start_from
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -82,6 +82,9 @@ def conduct_sequences(
         jobs = sequence_jobs(plan, out=out, where=where)
         what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
         log.info("%s: %s, results in %s", where, what, out)
+        for arm in plan.arms:
+            configs = [job.config for chain in jobs if chain.label == arm.name for job in chain.jobs if job.config]
+            name_unread(arm, configs)
         requirements = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         requirements += [("field 'also'", name) for name in plan.also]
         CurrentQuestions().require_scores(jobs[0].jobs[0].questions, requirements, where=where)

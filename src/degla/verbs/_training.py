@@ -51,7 +51,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if named:
         RECIPES.require(named)
 
-    from degla.config.fields import check_unchanged, flags, read_config, to_yaml
+    from degla.config.fields import check_unchanged, differences, flags, read_config, to_yaml, unread_fields
 
     if resume:
         before = default = read_config(Path(words[1]))
@@ -71,7 +71,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     config = read_flags(rest, default)
     if resume:
         check_unchanged(default, config)
-    _tell_unread(before, config)
+    for sentence in unread_fields((flag for flag, _, value in differences(before, config) if value), config):
+        log.info("%s", sentence)
     if printed:
         text = to_yaml(config)
         public = without_passwords(text)
@@ -80,17 +81,6 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             tell("Passwords of addresses are left out. Add them where this configuration is used.")
         raise SystemExit(0)
     return config
-
-
-def _tell_unread(before: TrainConfig, config: TrainConfig) -> None:
-    """Say which given flags and fields of a file the run does not read; `before`: the configuration without them."""
-    from degla.config.fields import differences
-
-    unread = config.unread
-    for flag, _, value in differences(before, config):
-        reasons = (why for name, why in unread.items() if flag == name or (name[-1] == "." and flag.startswith(name)))
-        if value and (why := next(reasons, "")):
-            log.info("--%s has no effect: %s.", flag, why)
 
 
 def read_flags(words: list[str], settings: Settings) -> Settings:
