@@ -261,6 +261,33 @@ def test_negatives_of_a_function_are_those_of_a_server(tmp_path: Path) -> None:
     assert sorted(map(str, sent[0])) == sorted(map(str, sent[1])) and sent[0]
 
 
+def test_answers_of_a_function_are_stored_with_a_file(tmp_path: Path) -> None:
+    texts = [f"a {colour} dog chases a white cat in the snow" for colour in ("black", "brown", "grey", "tan", "red")]
+    (tmp_path / "captions.csv").write_text(
+        "id,image,text\n" + "".join(f"{n},{n}.jpg,{t}\n" for n, t in enumerate(texts))
+    )
+    asked: list[str] = []
+    fails = False
+
+    def mine(chats: list[list[dict[str, str]]]) -> list[str]:
+        if fails and asked:
+            raise RuntimeError("out of memory")
+        asked.extend(map(str, chats))
+        return [chat[-1]["content"].replace("dog", "horse") for chat in chats]
+
+    whole, halved = (tmp_path / f"{name}.jsonl" for name in ("whole", "halved"))
+    degla.write_negatives(tmp_path / "captions.csv", whole, llm=mine)
+    once, asked[:] = sorted(asked), []
+    fails = True
+    with pytest.raises(RuntimeError):
+        degla.write_negatives(tmp_path / "captions.csv", halved, llm=mine)
+    fails = False
+    assert 0 < len(asked) < len(once)
+    degla.write_negatives(tmp_path / "captions.csv", halved, llm=mine)
+    assert sorted(asked) == once and halved.read_bytes() == whole.read_bytes()
+    assert "python:mine" in whole.read_text()
+
+
 @pytest.mark.parametrize(
     ("llm", "message"),
     [

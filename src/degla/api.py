@@ -145,7 +145,8 @@ def generate_negatives(
             you call it batch by batch, give each batch another seed: captions with one number are drawn for alike.
         llm: function from up to 256 chats, each a list of messages with "role" and "content", to the texts of the
             answers, in order. It is prompted, and its answers are checked, as those of a server in `degla negatives`.
-            None: the grammar alone makes the negatives, without torch.
+            Answers are not stored; `write_negatives` stores them. None: the grammar alone makes the negatives, without
+            torch.
 
     Returns:
         For each caption, the negatives that passed all checks, with `text`, the `rule` that made it and its `source`.
@@ -226,6 +227,7 @@ def write_negatives(
     rules: Sequence[str] = BALANCED_RULES,
     per_rule: int = 1,
     seed: int = 0,
+    llm: AnswerChats | None = None,
     workers: int = 1,
     format: str = "auto",
     split: Sequence[str] = (),
@@ -243,6 +245,8 @@ def write_negatives(
             altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's id, the rule's name and the captions' word use.
+        llm: as in `generate_negatives`. Its answers are stored beside `out`, and a repeated call does not ask for them
+            again.
         workers: number of processes.
         format, split, id_column, image_column, text_column, image_id_column: of the captions, as in `read_captions`.
 
@@ -250,10 +254,12 @@ def write_negatives(
         Counts for the whole file; `plain()` returns them as JSON values.
 
     Raises:
-        InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
+        InputError: the captions cannot be read, a rule is unknown, `out` was made with other settings, or `llm` does
+            not return one text per chat.
     """
     from degla.data.formats.jsonl import ENDINGS
     from degla.negatives.generate import NegativesSettings, generate
+    from degla.negatives.llm.function import FunctionModel
 
     forget()
     source, target = _path(captions, "write_negatives: captions"), _path(out, "write_negatives: out")
@@ -265,7 +271,8 @@ def write_negatives(
     names = (id_column, image_column, text_column, image_id_column)
     read = _reader("write_negatives", source, format=format, split=split, names=names)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
-    return generate(read, settings, out=target, workers=workers)
+    model = None if llm is None else FunctionModel(llm)
+    return generate(read, settings, out=target, model=model, workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
