@@ -8,7 +8,7 @@ from typing import Any
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.pages.page import Fold, Page, Raw, Section
-from degla.pages.table import Column, Table, TableRow
+from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.shelf import BENCHMARKS
 from tests.evaluation.made_up import draw_result
 
@@ -83,4 +83,18 @@ def test_keys_scroll_a_wide_table_and_paper_shows_all_of_it_and_folded_parts(bro
     assert tab.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     heading = "getComputedStyle(document.querySelector('{}')).breakAfter"
     assert [tab.evaluate(heading.format(each)) for each in ("h2", "summary")] == ["avoid"] * 2, "no heading ends a page"
+    tab.close()
+
+
+def test_a_table_with_intervals_fits_paper(browser: Any, tmp_path: Path) -> None:
+    titles = ("zero-shot", "Transfer", "Average", "Last", "forgetting", "recognition at the end", "composition at all")
+    cells = [TableCell("45.2", spread=" ± 31.7") for _ in titles]
+    table = Table(["arm", "seeds", *titles, "training"], [["plain fine-tuning", "3", *cells, "3.0 min"]])
+    (tmp_path / "page.html").write_text(Page("Title", [table]).html(), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": 717, "height": 1000})  # A4 between margins of 0.4 inch
+    tab.emulate_media(media="print")
+    tab.goto((tmp_path / "page.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") == 717
+    card = "document.querySelector('.scroll')"
+    assert tab.evaluate(f"{card}.scrollWidth - {card}.clientWidth") == 0
     tab.close()
