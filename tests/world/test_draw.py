@@ -44,7 +44,7 @@ def fingerprint(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "validation"
-    return draw_benchmark(folder, split="validation", items_per_part=6, images_per_class=1, retrieval_images=20)
+    return draw_benchmark(str(folder), split="validation", items_per_part=6, images_per_class=1, retrieval_images=20)
 
 
 def test_pairs_are_drawn_once_and_the_same_everywhere(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_pairs_are_drawn_once_and_the_same_everywhere(tmp_path: Path) -> None:
     for record in records:
         assert Image.open(drawn.images / record.image).size == (64, 64)
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")}
-    assert draw_pairs(tmp_path / "a", count=12, seed=5, captions_per_image=3) == drawn
+    assert draw_pairs(str(tmp_path / "a"), count=12, seed=5, captions_per_image=3) == drawn
     assert stamps == {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")}
     draw_pairs(tmp_path / "b", count=12, seed=5, captions_per_image=3)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")

@@ -110,7 +110,7 @@ def save_picture(picture: Picture, file: Path) -> None:
 
 
 def draw_pairs(
-    folder: Path,
+    folder: str | Path,
     *,
     count: int = 8000,
     seed: int = 0,
@@ -133,6 +133,7 @@ def draw_pairs(
     Raises:
         InputError: the folder was drawn with other settings.
     """
+    folder = Path(folder)
     paths = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
     settings = {
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
@@ -171,7 +172,7 @@ def draw_pairs(
 
 
 def draw_benchmark(
-    folder: Path,
+    folder: str | Path,
     *,
     split: Literal["validation", "test"] = "test",
     items_per_part: int = 1000,
@@ -192,6 +193,7 @@ def draw_benchmark(
     Raises:
         InputError: the folder was drawn with other settings.
     """
+    folder = Path(folder)
     settings = {
         "what": "benchmark", "version": WORLD_VERSION, "split": split, "items_per_part": items_per_part,
         "images_per_class": images_per_class, "retrieval_images": retrieval_images, "seed": seed,
