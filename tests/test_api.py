@@ -9,7 +9,10 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy
@@ -24,6 +27,7 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Metric, pair_question
 from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
@@ -179,6 +183,38 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         with pytest.raises(DeglaError, match=message) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
+    colours = ("red", "green", "blue", "white")
+    for colour in colours:
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{colour}.png")
+    texts = {colour: f"a {colour} square" for colour in colours}
+    pairs = list(combinations(colours, 2))
+    questions = [
+        pair_question(
+            ("mine", "groups", n), [f"{one}.png" for one in pair], [texts[one] for one in pair], ((1, 0), (0, 1))
+        )
+        for n, pair in enumerate(pairs)
+    ]
+    groups = BenchmarkPart("groups", "swap", metrics=(Metric("group", "group_ok"),))
+    mine = Benchmark(name="mine", title="Mine", parts=(groups,), items=lambda root: iter(questions))
+
+    model = degla.load_model(str(tiny_model))
+    files = [tmp_path / f"{colour}.png" for colour in colours]
+    cosines = degla.encode_images(model, files) @ degla.encode_captions(model, list(texts.values())).T
+    blocks = [cosines[[[i], [j]], [i, j]] for i, j in combinations(range(4), 2)]
+    right = [bool(torch.stack([b[0, 0], b[1, 1]]).min() > torch.stack([b[0, 1], b[1, 0]]).max()) for b in blocks]
+    result = degla.evaluate(model, [mine, mine], tmp_path, out=tmp_path / "mine.json")
+    (score,) = result.benchmarks[0].parts[0].scores
+    assert [item.ok["group_ok"] for item in result.items] == right and score.value == pytest.approx(fmean(right))
+    page = tmp_path / "report.html"
+    degla.report([result, degla.evaluate("random", [mine], tmp_path)], page)
+    assert "Mine" in page.read_text()
+
+    for name, others in {"own": [], "mine": [mine]}.items():
+        with pytest.raises(InputError, match=rf"'Other': another one has the name '{name}'\. Rename yours\.$"):
+            degla.evaluate(model, [*others, replace(mine, name=name, title="Other")], tmp_path)
 
 
 def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.config.run import TrainConfig
+    from degla.evaluation.benchmark import Benchmark
     from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
     from degla.evaluation.results import TracedResult
     from degla.negatives.llm.function import AnswerChats
@@ -312,7 +313,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
 
 def evaluate(
     model: str | Path | EmbeddingModel,
-    benchmarks: Sequence[str],
+    benchmarks: Sequence[str | Benchmark],
     root: str | Path,
     *,
     out: str | Path | None = None,
@@ -328,7 +329,7 @@ def evaluate(
     Args:
         model: from `load_model`, or a name or path that it accepts; or a model of your own, any object with the
             attributes of `degla.evaluation.models.EmbeddingModel`.
-        benchmarks: benchmark names (`degla ls benchmarks`).
+        benchmarks: benchmark names (`degla ls benchmarks`), or your own `degla.evaluation.benchmark.Benchmark` objects.
         root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain.
         out: JSON file to write, for `report`; its name must end in .json.
         label: the model's name in reports; its own by default.
@@ -346,6 +347,7 @@ def evaluate(
     Raises:
         InputError: a benchmark is unknown, files are missing or wrong, or the cache cannot be used.
     """
+    from degla.evaluation.benchmark import Benchmark
     from degla.evaluation.cache import open_cache
     from degla.evaluation.results import check_result_name, refuse_to_overwrite_results, save_result
     from degla.evaluation.run import Evaluation, ask_all
@@ -354,13 +356,14 @@ def evaluate(
     forget()
     if not isinstance(model, str | Path):
         _refuse_other(model, "evaluate")
-    benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str), _path(root, "evaluate: root")
+    benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
     if training_seed is not None:
         _whole(training_seed, "evaluate: training_seed")
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
-        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=benchmarks)
+        names = [each.name if isinstance(each, Benchmark) else each for each in benchmarks]
+        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=names)
         require_writable(Path(out))
     if cache is not None:
         refuse_address(_path(cache, "evaluate: cache"))

@@ -298,12 +298,12 @@ def described(name: str) -> dict[str, Any]:
 _SECTION = re.compile(r"^(Title|Paper|Licence|Source|Layout|Citation): +(.*(?:\n {10}.*)*)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Data about one benchmark, and how to read it.
 
     Attributes:
-        name: the file's name.
+        name: the file's name; that of an object for `degla.evaluate`, which is in no file, is any other.
         title: its published name.
         paper: where it was published, for example "arXiv 2306.14610".
         licence: of the annotations and of the images.
@@ -321,14 +321,14 @@ class Benchmark:
 
     name: str
     title: str
-    paper: str
-    licence: str
-    source: str
-    layout: str
-    citation: str
+    paper: str = ""
+    licence: str = ""
+    source: str = ""
+    layout: str = "what its function `items` reads"
+    citation: str = ""
     parts: tuple[BenchmarkPart, ...]
     items: Callable[[Path], Iterable[Entry]]
-    annotations: tuple[str, ...]
+    annotations: tuple[str, ...] = ()
     averages: tuple[Average, ...] = ()
     headline: Mapping[str, str] = field(default_factory=dict)
     floors: tuple[str, ...] = ()

@@ -50,17 +50,26 @@ _TIES = ("strict", "half", "lenient")
 
 
 def ask_all(
-    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: ProcessGroup | None = None
-) -> list[BenchmarkQuestions]:
+    benchmarks: Sequence[str | Benchmark], root: Path, *, allow_missing: bool = False,
+    processes: ProcessGroup | None = None,
+) -> list[BenchmarkQuestions]:  # fmt: skip
     """Read and check the benchmarks' questions before any model is loaded; arguments as for `Evaluation`.
 
     Raises:
-        InputError: an unknown benchmark, files missing or wrong, images missing.
+        InputError: an unknown benchmark, or another one of a known name; files missing or wrong, images missing.
     """
     if not benchmarks:
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
     require_local(root)
-    chosen: list[Benchmark] = [BENCHMARKS.member(name, "BENCHMARK") for name in dict.fromkeys(benchmarks)]
+    chosen: list[Benchmark] = []
+    for each in benchmarks:
+        one: Benchmark = each if isinstance(each, Benchmark) else BENCHMARKS.member(each, "BENCHMARK")
+        # Reports look a benchmark up by its name.
+        known = BENCHMARKS.member(one.name, "BENCHMARK") if one.name in BENCHMARKS.names() else one
+        if any(other.name == one.name and other is not one for other in (known, *chosen)):
+            raise InputError(f"benchmark {one.title!r}: another one has the name {one.name!r}. Rename yours.")
+        if one not in chosen:
+            chosen.append(one)
     # One process prepares generated benchmarks while the others wait.
     (processes or ProcessGroup()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
@@ -73,7 +82,7 @@ class Evaluation:
     """Benchmarks and settings of an evaluation; each distinct image and text is embedded once per model.
 
     Attributes:
-        benchmarks: names on the shelf.
+        benchmarks: names on the shelf, or benchmarks.
         root: folder that holds the benchmarks' files.
         seed: of the bootstrap for the intervals.
         tie: "strict", "half" or "lenient" for all parts; None: each benchmark's own rule.
@@ -92,7 +101,7 @@ class Evaluation:
         questions: of these benchmarks, if `ask_all` has read them already.
     """
 
-    benchmarks: Sequence[str]
+    benchmarks: Sequence[str | Benchmark]
     root: Path
     seed: int = 0
     tie: TieRule | None = None
