@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -137,6 +138,7 @@ def build_trainer(
         )
     choose_trainable(encoder, config)
     decoder, predictor = _decoder(config, encoder), _predictor(config, encoder)
+    learnt = _learnt(config, objectives, encoder.device)
     teacher = Teacher(encoder, config.teacher) if any(objective.needs for objective in objectives) else None
     encoder.train()
     encoder.precision = accelerator.mixed_precision
@@ -150,7 +152,7 @@ def build_trainer(
     if config.train.strategy == "fsdp" and processes.count > 1:
         sharding = Sharding(encoder, teacher, config=config, processes=processes)
     optimizer = build_optimizer(
-        encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]),
+        torch.nn.ModuleList(each for each in (encoder, decoder, learnt) if each is not None),
         config.optim,
         predictor=None if predictor is None else (predictor, config.predictor),
     )
@@ -192,7 +194,7 @@ def build_trainer(
         optimizer=accelerator.prepare_optimizer(optimizer), pairs=streams[0],
         replay=streams[1] if len(streams) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
-        log_scale_limit=limit, decoder=decoder, predictor=predictor,
+        log_scale_limit=limit, decoder=decoder, predictor=predictor, learnt=learnt,
     )  # fmt: skip
 
 
@@ -262,6 +264,23 @@ def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
     predictor.to(encoder.device)
     encoder.read_masked_as(predictor.mask_token)
     return predictor
+
+
+def _learnt(config: TrainConfig, objectives: Sequence[Objective], device: torch.device) -> torch.nn.Module | None:
+    """Return the learnt memories of each stream's losses, moved to the device; None if there are none.
+
+    Raises:
+        InputError: the strategy fsdp is used, which trains only what is sharded.
+    """
+    if not any(objective.learnt for objective in objectives):
+        return None
+    if config.train.strategy == "fsdp":
+        name = next(name for objective in objectives for name in objective.learnt)
+        raise InputError(f"--train.strategy fsdp cannot train the memory of {name}. Use ddp.")
+    for objective in objectives:
+        for value in objective.learnt.values():
+            value.data = value.data.to(device)
+    return torch.nn.ModuleList(torch.nn.ParameterDict(objective.learnt) for objective in objectives)
 
 
 def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objective:

@@ -213,8 +213,13 @@ class RunState:
         return {"": self.trainer.pairs.objective.memory, "replay.": replay.objective.memory if replay else {}}
 
     def _memory(self) -> dict[str, Tensor]:
-        memories = self._memories().items()
-        return {f"{stream}{name}": value for stream, memory in memories for name, value in memory.items()}
+        """Return the memories that no optimiser changes; the others are in `Trainer.along`."""
+        return {
+            f"{stream}{name}": value
+            for stream, memory in self._memories().items()
+            for name, value in memory.items()
+            if not isinstance(value, torch.nn.Parameter)
+        }
 
     def _recall(self, saved: Mapping[str, Tensor]) -> None:
         for stream, memory in self._memories().items():

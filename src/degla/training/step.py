@@ -57,6 +57,7 @@ class Trainer:
         log_scale_limit: largest logarithm of the scale.
         decoder: text decoder that a loss of `pairs` uses, with a jointly trained map, or None.
         predictor: predictor of masked words with the mask token, if a loss of `pairs` uses either, else None.
+        learnt: memories of the streams' losses that are parameters, or None.
     """
 
     config: TrainConfig
@@ -74,11 +75,12 @@ class Trainer:
     log_scale_limit: float
     decoder: TextDecoder | None = None
     predictor: WordPredictor | None = None
+    learnt: torch.nn.Module | None = None
 
     @property
     def along(self) -> dict[str, torch.nn.Module]:
         """Modules trained jointly with the student but not part of it, by their names in checkpoints."""
-        modules = {"decoder": self.decoder, "predictor": self.predictor}
+        modules = {"decoder": self.decoder, "predictor": self.predictor, "learnt": self.learnt}
         return {name: module for name, module in modules.items() if module is not None}
 
     def step(self, batch: Batch | None, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:

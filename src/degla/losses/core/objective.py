@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from degla.errors import InputError
 from degla.inputs import Input, LossTensors, add_inputs, check_reads, inputs_of, with_sources
@@ -102,6 +102,9 @@ class StatefulLoss(AnyLoss, section="objective"):
 
     memory = loss.start(rules=5)
     value, memory = loss(memory, image=image, caption=caption, negative=negative, rule=rule, scale=scale)
+
+    A memory that is a `torch.nn.Parameter` is learnt, by the optimiser that trains the model; the memory for the next
+    step is then the parameter itself.
     """
 
     def __call__(self, memory: Tensor | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
@@ -132,7 +135,7 @@ class StatefulLoss(AnyLoss, section="objective"):
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
     ) -> tuple[LossValue, Tensor]:
-        """Return the loss, given the memory, and the memory for the next step (no gradient)."""
+        """Return the loss, given the memory, and the memory for the next step: without gradient, or the parameter."""
 
 
 LossesByName = dict[str, Any]
@@ -201,6 +204,11 @@ class Objective:
         }
 
     @property
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """The memories that an optimiser changes, by the names of their losses."""
+        return {name: value for name, value in self.memory.items() if isinstance(value, nn.Parameter)}
+
+    @property
     def needs(self) -> frozenset[TeacherPart]:
         """The parts of the teacher's embeddings that the active losses read; if empty, no teacher is run."""
         return frozenset().union(*(loss.needs for loss in self.active.values()))
@@ -249,7 +257,10 @@ class Objective:
         values: dict[str, Tensor] = {}
         for name, loss in self.active.items():
             if isinstance(loss, StatefulLoss):
-                value, self.memory[name] = loss.value(student, teacher, processes, self.memory[name])
+                memory = self.memory[name]
+                value, self.memory[name] = loss.value(student, teacher, processes, memory)
+                if isinstance(memory, nn.Parameter) and self.memory[name] is not memory:
+                    raise InputError(f"{name}: {type(loss).__name__}.value must return its learnt memory as it got it.")
             else:
                 value = cast(Loss, loss).value(student, teacher, processes)
             if not isinstance(value, Tensor) or value.ndim:

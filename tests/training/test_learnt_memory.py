@@ -1,0 +1,118 @@
+"""A loss's memory that is a parameter is trained with the model, averaged over processes, and in the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from degla.config.fields import to_plain
+from degla.config.run import TrainConfig
+from degla.errors import InputError
+from degla.losses.core import Embeddings, Objective, Processes, StatefulLoss, Target
+from degla.shelf import PARTS
+from degla.training.loop import train
+from tests.launch import run_together
+from tests.training.configs import tiny_config, whole_and_resumed
+
+_PART = """
+from dataclasses import dataclass
+
+import torch
+
+from degla.losses import StatefulLoss
+
+
+@dataclass(frozen=True)
+class Tempered(StatefulLoss):
+    weight: float = 1.0
+    scaled = False
+    of_negatives = True
+
+    def start(self, rules):
+        return torch.nn.Parameter(torch.tensor([-1.0, 0.2]))
+
+    def value(self, student, teacher, processes, memory):
+        wrong = torch.einsum("bd,bkd->bk", student.image, student.negative - student.caption[:, None])
+        loss = torch.nn.functional.softplus((memory[1] + wrong) / memory[0].exp())
+        return processes.mean(loss, student.valid), memory
+"""
+
+
+@dataclass(frozen=True)
+class Learnt(StatefulLoss):
+    """A distance whose weights, one per dimension, are learnt."""
+
+    weight: float = 1.0
+    forgets: bool = False
+    scaled = False
+
+    def start(self, rules: int) -> Tensor:
+        return nn.Parameter(torch.ones(1))
+
+    def value(
+        self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        apart = (student.image - student.caption).square().sum(-1)
+        return processes.mean((memory - apart).square()), memory.detach() if self.forgets else memory
+
+
+def _config(
+    model: Path, pairs: dict[str, Path], out: Path, *, strategy: str = "ddp", forgets: bool = False
+) -> TrainConfig:
+    config = tiny_config("clip", model=model, pairs=pairs, out=out, strategy=strategy)
+    return replace(config, objective=config.objective | {"learnt": Learnt(forgets=forgets)})
+
+
+def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = _config(tiny_model, tiny_pairs, tmp_path / "run")
+    whole, resumed = whole_and_resumed(config)
+    halfway, *ends = (
+        torch.load(folder / "optimizer.pt", weights_only=True)["learnt"]["0.learnt"]
+        for folder in (whole.folder.with_name("step-2"), whole.folder, resumed.folder)
+    )
+    assert 1 != float(halfway) != float(ends[0]), "every step moves it"
+    assert torch.equal(*ends)
+    weights = [(each.folder / "open_clip_model.safetensors").read_bytes() for each in (whole, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_processes_and_chunks_change_no_gradient_of_it(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts" / "losses").mkdir(parents=True)
+    (tmp_path / "parts" / "losses" / "tempered.py").write_text(_PART)
+    monkeypatch.setenv(PARTS, str(tmp_path / "parts"))
+    words = []
+    for size in (None, 1):
+        plain = to_plain(tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, chunk_size=size))
+        plain["objective"]["tempered"] = {"weight": 1.0}
+        words.append(json.dumps(plain))
+    worker, results = str(Path(__file__).with_name("gradient_worker.py")), []
+    for count in (1, 2):
+        run_together([worker, str(tmp_path / f"{count}.pt"), *words], count=count)
+        results += torch.load(tmp_path / f"{count}.pt", weights_only=True).values()
+    first, *others = (each["gradients"]["learnt.0.tempered"] for each in results)
+    assert first.abs().min() > 1e-4 and len(others) == 3
+    for each in others:
+        torch.testing.assert_close(each, first, rtol=1e-5, atol=0)
+
+
+def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:
+    objective = Objective({"learnt": Learnt()})
+    optimizer = torch.optim.SGD(objective.learnt.values(), lr=0.5)
+    image, caption = torch.tensor([[1.0, 0]]), torch.tensor([[0, 1.0]])
+    objective(image=image, caption=caption)[0].backward()
+    optimizer.step()
+    assert objective.memory["learnt"].tolist() == [2], "d/dm (m - 2)^2 = -2 at m = 1"
+
+
+def test_what_would_not_be_trained_is_refused(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"learnt: Learnt\.value must return its learnt memory as it got it\.$"):
+        train(_config(tiny_model, tiny_pairs, tmp_path / "run", forgets=True))
+    with pytest.raises(InputError, match=r"--train\.strategy fsdp cannot train the memory of learnt\. Use ddp\.$"):
+        train(_config(tiny_model, tiny_pairs, tmp_path / "sharded", strategy="fsdp"))
