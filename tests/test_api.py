@@ -498,6 +498,10 @@ def test_a_report_takes_results_as_their_files(
     assert names == [[["in-memory-1.json"], ["in-memory-2.json"]], [["one.json"], ["two.json"]]]
     assert tables[0] == tables[1]
     assert tables[0]["changed"]["two"], "the items are there, too"
+    written = degla.report(results, pages[0], root=root, paper=True)["written"]
+    assert [Path(file).suffix for file in written] == [".html", ".md", ".tex", ".csv"]
+    shown, bare_page = (page.read_text().count("data:image/") for page in pages)
+    assert shown > bare_page, "only the root has the images"
     mixed = degla.report([files[1], results[0]], pages[0], baseline="one")
     assert [method["label"] for method in mixed["methods"]] == labels
     with pytest.raises(InputError, match=r"\Ain-memory-2.json: label 'one' .* is already in in-memory-1.json\."):

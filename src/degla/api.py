@@ -387,7 +387,12 @@ def evaluate(
 
 
 def report(
-    results: Sequence[str | Path | TracedResult], out: str | Path, *, baseline: str | None = None
+    results: Sequence[str | Path | TracedResult],
+    out: str | Path,
+    *,
+    baseline: str | None = None,
+    root: str | Path | None = None,
+    paper: bool = False,
 ) -> dict[str, Any]:
     """Write a page that compares results, and Markdown beside it, as `degla report`.
 
@@ -395,9 +400,11 @@ def report(
         results: what `evaluate` returned, or JSON files that it wrote; the page calls the former in-memory-1.json, ...
         out: HTML file to write.
         baseline: label of the baseline for gains and losses; the first by default.
+        root: folder of the benchmarks' files, to show texts and images of the items that changed most.
+        paper: also write the plot (SVG), the first tables (LaTeX) and all scores (CSV) beside the page.
 
     Returns:
-        The page's tables as plain values.
+        The page's tables as plain values; "written" names the files.
 
     Raises:
         InputError: a file is not a result, a result lacks its items, or no result has the baseline's label.
@@ -415,8 +422,9 @@ def report(
             for number, each in enumerate(given, 1)
         ]
         first = baseline or load_result(files[0]).model.label
+        data = None if root is None else _path(root, "report: root")
         try:
-            return report(files, out=page, baseline=first, root=None, published=True)
+            return report(files, out=page, baseline=first, root=data, published=True, paper=paper)
         except InputError as error:
             raise InputError(str(error).replace(f"{folder}{os.sep}", "")) from None
 
