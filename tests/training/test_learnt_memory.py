@@ -77,6 +77,8 @@ def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dic
     )
     assert 1 != float(halfway) != float(ends[0]), "every step moves it"
     assert torch.equal(*ends)
+    lines = [json.loads(line) for line in (resumed.folder.parent / "metrics.jsonl").read_text().splitlines()]
+    assert [lines[1]["learnt.memory"], lines[-1]["learnt.memory"]] == [float(halfway), float(ends[0])]
     weights = [(each.folder / "open_clip_model.safetensors").read_bytes() for each in (whole, resumed)]
     assert weights[0] == weights[1]
 
