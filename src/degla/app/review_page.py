@@ -186,7 +186,7 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
 def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], tuple[str, ...]]:
     def handle(key: str, text: str, tab: str) -> tuple[str, ...]:
         try:
-            return page.act(action, key, text, int(tab))
+            return page.act(action, key, text, int(tab or 0))  # "" until the page has loaded
         except InputError as error:
             progress, _, _, _, shown = page.show()
             return progress, page.judge(shown, text)[0], _complaint(str(error)), text, shown
