@@ -111,6 +111,11 @@ def _run(words: list[str], environment: dict[str, str], folder: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.path.insert(0, str(_ROOT))
+    if environment.get("DEGLA_PARTS"):  # Fields were listed before these parts were known.
+        from degla.config import fields
+
+        for each in vars(fields).values():
+            getattr(each, "cache_clear", int)()
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(folder) / name, os.O_WRONLY)
         os.dup2(file, number)

@@ -38,10 +38,7 @@ _COMMANDS = """
 import json, multiprocessing, pathlib, shutil, sys
 import degla.study.workers
 from degla.cli import main
-from degla.config import fields
 multiprocessing.set_start_method("fork", force=True)  # For loaders; else each would begin with seconds of imports.
-for each in vars(fields).values():  # Before the parts were known, others have listed the fields.
-    getattr(each, "cache_clear", int)()
 for words in json.loads(sys.argv[1]):
     if words[0] == "fork":
         degla.study.workers.WORKERS = multiprocessing.get_context("fork")
