@@ -41,6 +41,26 @@ class Tempered(StatefulLoss):
         loss = torch.nn.functional.softplus((memory[1] + wrong) / memory[0].exp())
         return processes.mean(loss, student.valid), memory
 """
+_RARE = """
+from dataclasses import dataclass
+
+import torch
+
+from degla.losses import StatefulLoss
+
+
+@dataclass(frozen=True)
+class Rare(StatefulLoss):
+    weight: float = 1.0
+    scaled = False
+
+    def start(self, rules):
+        return torch.nn.Parameter(torch.ones(1))
+
+    def value(self, student, teacher, processes, memory):
+        loss = processes.mean((student.image - student.caption).square())
+        return loss if processes.rank else loss + memory.square().sum(), memory
+"""
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,20 @@ def test_processes_and_chunks_change_no_gradient_of_it(
     assert first.abs().min() > 1e-4 and len(others) == 3
     for each in others:
         torch.testing.assert_close(each, first, rtol=1e-5, atol=0)
+
+
+def test_a_process_may_compute_its_loss_without_it(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts" / "losses").mkdir(parents=True)
+    (tmp_path / "parts" / "losses" / "rare.py").write_text(_RARE)
+    monkeypatch.setenv(PARTS, str(tmp_path / "parts"))
+    plain = to_plain(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path))
+    plain["objective"]["rare"] = {"weight": 1.0}
+    worker = str(Path(__file__).with_name("gradient_worker.py"))
+    run_together([worker, str(tmp_path / "2.pt"), json.dumps(plain)], count=2)
+    (step,) = torch.load(tmp_path / "2.pt", weights_only=True).values()
+    assert step["gradients"]["learnt.0.rare"].tolist() == [1], "the mean of 2 and 0"
 
 
 def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:

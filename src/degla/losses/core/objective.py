@@ -271,6 +271,9 @@ class Objective:
                 )
             values[name] = value.detach()
             total = total + loss.weight * value
+        for memory in self.learnt.values():
+            # Processes average its gradient, even if the loss of one of them did not read it.
+            total = total + 0.0 * memory.sum()
         return total, values
 
     def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
