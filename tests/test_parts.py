@@ -483,6 +483,16 @@ def test_what_is_no_part_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
             call()
 
 
+def test_a_benchmark_may_be_of_a_subclass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    head = "from degla.evaluation.benchmark import Benchmark\n\n\nclass Mine(Benchmark):\n    pass\n\n\n"
+    (tmp_path / "benchmarks" / "seven.py").write_text(
+        f"{head}BENCHMARK = Mine(name='seven', title='Seven', parts=(), items=list)\n"
+    )
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    assert BENCHMARKS.member("seven", "BENCHMARK").title == "Seven"
+
+
 def test_a_home_of_nobody_and_a_folder_that_may_not_be_read_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,7 @@ class Shelf:
             )
         value = getattr(module, attribute)
         kinds = {"class": isinstance(value, type), "function": callable(value)}
-        if not kinds.get(self.holds, type(value).__name__ == self.holds):
+        if not kinds.get(self.holds, any(kind.__name__ == self.holds for kind in type(value).__mro__)):
             raise InputError(f"{module.__file__}: {attribute} must be a {self.holds}; it is {value!r:.80}.")
         return value
 
