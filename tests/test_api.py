@@ -212,6 +212,10 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
     degla.report([result, degla.evaluate("random", [mine], tmp_path)], page)
     assert "Mine" in page.read_text()
 
+    listed = replace(mine, parts=[replace(groups, metrics=[*groups.metrics])])  # type: ignore[arg-type]
+    assert degla.evaluate(model, [listed], tmp_path).benchmarks == result.benchmarks
+    with pytest.raises(InputError, match=r"^Mine: .mine/groups/0. is of benchmark .mine.\. Give .* .other.\.$"):
+        degla.evaluate(model, [replace(mine, name="other")], tmp_path)
     for name, others in {"own": [], "mine": [mine]}.items():
         with pytest.raises(InputError, match=rf"'Other': another one has the name '{name}'\. Rename yours\.$"):
             degla.evaluate(model, [*others, replace(mine, name=name, title="Other")], tmp_path)

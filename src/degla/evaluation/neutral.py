@@ -88,7 +88,7 @@ def find_floors(
     entries = list(entries)
     items = [entry for entry in entries if isinstance(entry, PairItem)]
     digest = hash(tuple((item.part, item.images[:1] and item.images[0].path, item.texts, item.gold) for item in items))
-    about = (benchmark.parts, benchmark.averages, benchmark.floors, tuple(benchmark.headline.items()))
+    about = repr((benchmark.parts, benchmark.averages, benchmark.floors, benchmark.headline))
     key = (about, digest, len(entries), tie)
     if key not in _floors:
         _floors[key] = _find(benchmark, entries, cache, tie)

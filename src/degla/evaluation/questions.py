@@ -100,10 +100,10 @@ def checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], l
 
     Raises:
         InputError: files are missing or wrong, hold no question that passes the protocol's filter, or give two items
-            one name or a part that of a column.
+            one name, an item that of another benchmark, or a part that of a column.
     """
     entries = list(benchmark.items(root))
-    _refuse_repeated(benchmark, entries)
+    _check_names(benchmark, entries)
     counts, passing = count_items(entries), passing_entries(entries)
     _refuse_columns(benchmark, root, counts)
     if not passing:
@@ -111,12 +111,17 @@ def checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], l
     return counts, passing
 
 
-def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
+def _check_names(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
     names: set[str] = set()
     for entry in entries:
         name = entry.id if isinstance(entry, PairItem) else f"{entry.benchmark}/{entry.part}"
         if name in names:
             raise InputError(f"{benchmark.title}: {name!r} occurs twice. Item names must be unique.")
+        if entry.benchmark != benchmark.name:  # Verdicts are looked up by it.
+            raise InputError(
+                f"{benchmark.title}: {name!r} is of benchmark {entry.benchmark!r}. Give its items the name "
+                f"{benchmark.name!r}."
+            )
         names.add(name)
 
 
