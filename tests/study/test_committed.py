@@ -204,6 +204,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/photographs.md", "method", "photographs", 18),
         ("docs/photographs.md", "sigmoid", "photographs_sigmoid", 5),
         ("docs/photographs.md", "objective", "photographs_degla", 9),
+        ("docs/photographs.md", "image tower trained", "photographs_image", 5),
         ("docs/results.md", "rival", "rivals", 9),
         ("docs/results.md", "sigmoid", "sigmoid", 6),
         ("docs/results.md", "one way", "one_way", 4),
@@ -230,6 +231,7 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
         ("tested with balanced negatives", "photographs_balanced_questions", 18),
         ("trained on", "photographs_balance", 7),
         ("tested on half-truths", "photographs_truths", 18),
+        ("image tower trained, balanced negatives", "photographs_image_balanced", 5),
     ],
 )
 def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name: str, least: int) -> None:
