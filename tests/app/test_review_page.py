@@ -136,12 +136,18 @@ def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> N
     assert page.review.state.accepted == []
 
 
-def test_a_tab_replaces_the_decision_of_another_one_only_once_it_shows_it(
-    browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def _two_tabs(browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Review, Visitor, Visitor]]:
     monkeypatch.setenv("NO_PROXY", "*")
     with review_of(drafts) as review, served_here(build(ReviewPage(review))) as address:
         one, other = (Visitor(browser, address, until="#review-texts h1") for _ in range(2))
+        yield review, one, other
+
+
+def test_a_tab_replaces_the_decision_of_another_one_only_once_it_shows_it(
+    browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _two_tabs(browser, drafts, monkeypatch) as (review, one, other):
         one.press("a")
         other.press("r")
         other.expect("#review-verdict", f"another tab has accepted this draft as “{DRAFTS[0].negative}” meanwhile")
@@ -156,9 +162,7 @@ def test_a_tab_replaces_the_decision_of_another_one_only_once_it_shows_it(
 def test_a_tab_undoes_its_own_decisions_and_those_before_it_was_opened(
     browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with review_of(drafts) as review, served_here(build(ReviewPage(review))) as address:
-        one, other = (Visitor(browser, address, until="#review-texts h1") for _ in range(2))
+    with _two_tabs(browser, drafts, monkeypatch) as (review, one, other):
         one.press("a")
         other.press("u")
         other.expect("#review-verdict", "another tab made the last decision")

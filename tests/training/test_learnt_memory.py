@@ -88,6 +88,13 @@ def _config(
     return replace(config, objective=config.objective | {"learnt": Learnt(forgets=forgets)})
 
 
+def _own_loss(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    file = folder / "parts" / "losses" / f"{name}.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    monkeypatch.setenv(PARTS, str(folder / "parts"))
+
+
 def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     config = _config(tiny_model, tiny_pairs, tmp_path / "run")
     whole, resumed = whole_and_resumed(config)
@@ -106,9 +113,7 @@ def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dic
 def test_processes_and_chunks_change_no_gradient_of_it(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "parts" / "losses").mkdir(parents=True)
-    (tmp_path / "parts" / "losses" / "tempered.py").write_text(_PART)
-    monkeypatch.setenv(PARTS, str(tmp_path / "parts"))
+    _own_loss(tmp_path, monkeypatch, "tempered", _PART)
     words = []
     for size in (None, 1):
         plain = to_plain(tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, chunk_size=size))
@@ -127,9 +132,7 @@ def test_processes_and_chunks_change_no_gradient_of_it(
 def test_a_process_may_compute_its_loss_without_it(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "parts" / "losses").mkdir(parents=True)
-    (tmp_path / "parts" / "losses" / "rare.py").write_text(_RARE)
-    monkeypatch.setenv(PARTS, str(tmp_path / "parts"))
+    _own_loss(tmp_path, monkeypatch, "rare", _RARE)
     plain = to_plain(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path))
     plain["objective"]["rare"] = {"weight": 1.0}
     worker = str(Path(__file__).with_name("gradient_worker.py"))
