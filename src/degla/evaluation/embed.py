@@ -393,14 +393,7 @@ def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
 
 
 def open_images(
-    encoder: Encoder,
-    images: Sequence[ItemImage],
-    numbers: Sequence[int],
-    *,
-    root: Path,
-    progress: TaskProgress,
-    name: str,
-    size: int = 0,
+    encoder: Encoder, images: Sequence[ItemImage], numbers: Sequence[int], *, root: Path, name: str, size: int = 0
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield batches of images by index, opened, transformed and on the model's device.
 
@@ -409,12 +402,11 @@ def open_images(
         images: all images.
         numbers: indices of the images to open.
         root: folder that their paths are relative to.
-        progress: progress display.
-        name: of the task.
+        name: of the task, for the progress display.
         size: batch size; 0: 32 on a CPU, else 128.
     """
     size = size or (32 if encoder.device.type == "cpu" else 128)
-    with progress.task(name, len(numbers)) as advance:
+    with TaskProgress().task(name, len(numbers)) as advance:
         for start in range(0, len(numbers), size):
             batch = list(numbers[start : start + size])
             content = [(images[number], read_image_file(root, images[number].path)) for number in batch]

@@ -9,7 +9,7 @@ image may keep an answer whatever it shows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,6 @@ from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder
 from degla.model.evidence import increased, keep_patches, patch_evidence, pixel_evidence, relative_drop, top_share
-from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
 from degla.statistics.proportions import FloatArray, cluster_numbers, contributions, drawn_means, share_interval
@@ -96,13 +95,11 @@ class Explainer:
         encoder: the model.
         root: folder that image paths are relative to.
         settings: of the explanations.
-        progress: progress display.
     """
 
     encoder: Encoder
     root: Path
     settings: ExplainSettings
-    progress: TaskProgress = field(default_factory=TaskProgress)
 
     @property
     def by(self) -> EvidenceBy:
@@ -120,9 +117,7 @@ class Explainer:
         everything = range(len(sample.images))
         probabilities = torch.empty(len(everything), 3)
         with at_rest(self.encoder):
-            for batch, pixels in open_images(
-                self.encoder, sample.images, everything, root=self.root, progress=self.progress, name=sample.part
-            ):
+            for batch, pixels in open_images(self.encoder, sample.images, everything, root=self.root, name=sample.part):
                 probabilities[batch] = self.explain(pixels, *sample.rows_of(batch), numbers=batch).cpu()
         return probabilities
 
@@ -216,7 +211,7 @@ def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> E
 def _samples(explainer: Explainer, questions: BenchmarkQuestions) -> Iterator[AskedImages]:
     """Yield the explainable questions, part by part, with as many images as the settings say."""
     settings = explainer.settings
-    embedder = Embedder(explainer.encoder, root=explainer.root, progress=explainer.progress)
+    embedder = Embedder(explainer.encoder, root=explainer.root)
     device = explainer.encoder.device
     for entry in questions.entries:
         if isinstance(entry, Classification):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,6 @@ from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.evaluation.verdicts import Judged, class_embeddings, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
-from degla.progress import TaskProgress
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,12 @@ class Attacker:
         root: folder that image paths are relative to.
         settings: of the attacks.
         images_per_batch: 0: 32 on a CPU, else 128.
-        progress: progress display.
     """
 
     encoder: Encoder
     root: Path
     settings: AttackSettings
     images_per_batch: int = 0
-    progress: TaskProgress = field(default_factory=TaskProgress)
 
     def judge(self, benchmark: Benchmark, entry: Classification, *, tie: TieRule | None = None) -> list[list[Judged]]:
         """Return verdicts on the clean images, then under attacks of each size, from the smallest.
@@ -104,9 +101,7 @@ class Attacker:
         everything = list(range(len(entry.images)))
         digests = {image.path: content_digest(self.root, image.path) for image in entry.images}
         rows = np.empty((len(everything), classes.shape[1]), dtype=np.float32)
-        batches = partial(
-            open_images, self.encoder, entry.images, root=self.root, progress=self.progress, size=self.images_per_batch
-        )
+        batches = partial(open_images, self.encoder, entry.images, root=self.root, size=self.images_per_batch)
 
         def verdicts() -> list[Judged]:
             table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row, digests)

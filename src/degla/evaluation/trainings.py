@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 
 from degla.errors import DeglaError, InputError
 from degla.files import write_json
@@ -50,15 +50,9 @@ class TrainedPairs(Record):
 
 
 class ReplayedPairs(Record):
-    """The section `replay` of a training, as far as it says what was read."""
+    """The section `replay` of a training, as far as it says what was read; None if nothing was replayed."""
 
     data: TrainedPairs | None = None
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _without_captions(cls, data: Any) -> Any:
-        """Without captions nothing was replayed."""
-        return None if isinstance(data, dict) and not data.get("captions") else data
 
 
 class Training(Record):
@@ -165,7 +159,9 @@ def training_of(config: Mapping[str, Any], *, where: str = "the configuration", 
     digests = recorded.get("digests", {})
     replay, loop = config.get("replay", {}), config.get("train")
     if isinstance(replay, dict):
-        replay = {"data": _digested(replay.get("data"), digests, "replay ")}
+        again = replay.get("data")
+        unread = isinstance(again, dict) and not again.get("captions")
+        replay = {"data": None if unread else _digested(again, digests, "replay ")}
     row = {
         "model": config.get("model", ""),
         "base": recorded.get("base"),
