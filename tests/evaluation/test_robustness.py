@@ -133,12 +133,17 @@ def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
     assert ok[0] == ok[1]
 
 
-def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_compares_models(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
     words = ["--benchmarks", "zeroshot", "--root", str(root), "--epsilon", "1/255", "0.01", "--steps", "2", "--images",
              "10"]  # fmt: skip
     out = tmp_path / "new" / "attack.json"
     assert main(["attack", "world", "world", *words, "--label", "one", "other", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
+    assert "shapes: 10 of 10" in caplog.text and "shapes 1/255: " in caplog.text
     for word in ("clean", "ε 1/255", "ε 0.01", "one", "other", "shapes"):
         assert word in printed, printed
     first, second = json.loads(out.read_text())["models"]

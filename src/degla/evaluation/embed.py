@@ -406,7 +406,7 @@ def open_images(
         size: batch size; 0: 32 on a CPU, else 128.
     """
     size = size or (32 if encoder.device.type == "cpu" else 128)
-    with TaskProgress().task(name, len(numbers)) as advance:
+    with TaskProgress(show=True).task(name, len(numbers)) as advance:
         for start in range(0, len(numbers), size):
             batch = list(numbers[start : start + size])
             content = [(images[number], read_image_file(root, images[number].path)) for number in batch]

@@ -31,6 +31,7 @@ from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder
 from degla.model.evidence import increased, keep_patches, patch_evidence, pixel_evidence, relative_drop, top_share
+from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
 from degla.statistics.proportions import FloatArray, cluster_numbers, contributions, drawn_means, share_interval
@@ -211,7 +212,7 @@ def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> E
 def _samples(explainer: Explainer, questions: BenchmarkQuestions) -> Iterator[AskedImages]:
     """Yield the explainable questions, part by part, with as many images as the settings say."""
     settings = explainer.settings
-    embedder = Embedder(explainer.encoder, root=explainer.root)
+    embedder = Embedder(explainer.encoder, root=explainer.root, progress=TaskProgress(show=True))
     device = explainer.encoder.device
     for entry in questions.entries:
         if isinstance(entry, Classification):
