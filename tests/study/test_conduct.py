@@ -42,8 +42,9 @@ from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
 from degla.study.grid import expand
 from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQuestions
-from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare, questions_at
+from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare, questions_of
 from degla.study.plan import Plan, WorldData, read_plan
+from degla.study.plan_file import BenchmarkData
 from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import tune
@@ -438,7 +439,8 @@ def test_files_of_a_benchmark_are_gone_with_all_of_its_folders(tmp_path: Path, m
         monkeypatch.setattr(f"degla.{module}.BENCHMARKS", shelf)
 
     def known(*names: str) -> bool:
-        return bool(questions_at(root, names, plan=plan, results=results).digest)
+        data = BenchmarkData.model_construct(names=names, root=root)
+        return bool(questions_of(plan.model_copy(update={"benchmarks": data}), tmp_path / "data").digest)
 
     assert known("drawn") and not known("listed") and not known("unlisted")
     (root / "d").mkdir(parents=True)

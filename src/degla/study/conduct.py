@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from os import SEEK_END
@@ -79,8 +79,7 @@ def conduct(
     """
     rehearsal = None
     runs = expand(plan, where=where)
-    refuse_other(out)
-    with lock(out) as folder_lock, lock_linked(out), open_log(out) as handler:
+    with open_study(out) as (folder_lock, handler):
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
@@ -117,14 +116,34 @@ def conduct(
         return study
 
 
-def lock_linked(out: Path) -> AbstractContextManager[object]:
-    """Lock the folder that ``results`` is a link to, if it is one: other studies' folders may have the same link.
+@contextmanager
+def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, logging.Handler]]:
+    """Lock a study's folder and log to it within the block.
+
+    Args:
+        out: the folder.
+        tasks: whether it is one of tasks in sequence.
 
     Raises:
-        InputError: see `degla.locks.lock`.
+        InputError: the folder is locked or not writable, or holds a training run, a demo or the other kind of study:
+            each would replace files of the other.
     """
+    others = {
+        "a training run": bool(checkpoints(out)),
+        "a demo": is_demo(out),
+        "a study": tasks and any(out.glob("runs/*/record.json")),
+        "tasks in sequence": not tasks and any(out.glob("runs/*/*/record.json")),
+    }
+    for other, there in others.items():
+        if there:
+            raise InputError(f"{out}: already holds {other}. Choose another --out.")
     results = out / "results"
-    return lock(results) if results.is_symlink() else nullcontext()
+    with (
+        lock(out) as folder_lock,
+        lock(results) if results.is_symlink() else nullcontext(),  # Other studies' folders may have the same link.
+        open_log(out) as handler,
+    ):
+        yield folder_lock, handler
 
 
 def start_from(jobs: Sequence[Job], *, out: Path) -> None:
@@ -179,24 +198,6 @@ def run_chains(
         remedy = "run the same command again to resume" if resume else "the same command starts these runs from scratch"
         raise StoppedError(signal, f"; {remedy}.")
     return ends
-
-
-def refuse_other(out: Path, *, tasks: bool = False) -> None:
-    """Raise an error if a folder holds a training run, a demo or the other kind of study: each would replace files.
-
-    Args:
-        out: folder of a study.
-        tasks: whether it is one of tasks in sequence.
-    """
-    others = {
-        "a training run": bool(checkpoints(out)),
-        "a demo": is_demo(out),
-        "a study": tasks and any(out.glob("runs/*/record.json")),
-        "tasks in sequence": not tasks and any(out.glob("runs/*/*/record.json")),
-    }
-    for other, there in others.items():
-        if there:
-            raise InputError(f"{out}: already holds {other}. Choose another --out.")
 
 
 LINK: Final = "pictures"

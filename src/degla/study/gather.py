@@ -22,7 +22,6 @@ from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, PartResult, Result, Score
-from degla.statistics.seeds import QuestionVariance
 from degla.study.jobs import Cost
 from degla.study.plan import Plan
 from degla.study.record import ModelRecord, QuestionsRecord, RehearsalRecord, RunRecord, StudyRecord, TestRecord
@@ -221,17 +220,14 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
             for label in (first, second)
         )
         questions = questions_of_lead(_leads(weights[score], one, other))
+        results = [load_result(path) for label in (first, second) for path in by_label[label].own.values()]
+        benchmarks = {benchmark_of(each, name).name for each in results for name in weights[score]}
         tests.append(TestRecord(
             first=first, second=second, score=score,
             questions=None if questions is None else QuestionsRecord.of(questions),
-            doubt=_doubt(questions, [by_label[first], by_label[second]], weights[score]),
+            doubt=doubt_about(questions, results, benchmarks),
         ))  # fmt: skip
     return record.model_copy(update={"tests": tuple(tests)})
-
-
-def _doubt(questions: QuestionVariance | None, models: Sequence[Model], weights: ScoreWeights) -> str:
-    results = [load_result(path) for model in models for path in model.own.values()]
-    return doubt_about(questions, results, {benchmark_of(each, name).name for each in results for name in weights})
 
 
 def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[float, ItemScore, ItemScore]]:

@@ -141,10 +141,8 @@ def _longer(captions: Path) -> Path:
 
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
-    results = folder.with_name("results")
     if plan.world is None:
-        assert plan.benchmarks is not None
-        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan, results=results)
+        return questions_of(plan, folder)
     world = plan.world
     sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
     if world.questions_seed:
@@ -157,21 +155,22 @@ def _questions(plan: Plan, folder: Path) -> StudyQuestions:
         retrieval_images=world.retrieval_images,
         seed=world.questions_seed,
     )
-    return questions_at(root, ("world",), plan=plan, results=results)
+    return StudyQuestions(("world",), root, digest_questions(("world",), root))
 
 
-def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan, results: Path) -> StudyQuestions:
-    """Return the questions of a plan from the named benchmarks, whose files are below `root`.
+def questions_of(plan: ArmsPlan, folder: Path) -> StudyQuestions:
+    """Return the questions of a plan with benchmarks; `folder` is the subfolder ``data`` of its study.
 
     Raises:
-        InputError: there is no such folder, and none of the results that only a table is to be made of.
+        InputError: there is no folder of benchmarks, and none of the results that only a table is to be made of.
     """
+    assert plan.benchmarks is not None
+    names, root = plan.benchmarks.names, plan.benchmarks.root
     # Before anything is made and trained; benchmarks that are only drawn need no folder yet.
     gone = absent_benchmarks(names, root)
-    if gone and not any(results.glob("*.json")):
+    if gone and not any(folder.with_name("results").glob("*.json")):
         require_root(root)
-    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
-    return StudyQuestions(names, root, "" if gone else digest_questions(names, root), missing)
+    return StudyQuestions(names, root, "" if gone else digest_questions(names, root), plan.benchmarks.allow_missing)
 
 
 def _negatives(

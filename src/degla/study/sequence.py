@@ -20,12 +20,11 @@ from degla.evaluation.caveats import of_training
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
-from degla.locks import lock
 from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, lock_linked, name_unread, open_log, refuse_other, run_chains, start_from
+from degla.study.conduct import check_end, name_unread, open_study, run_chains, start_from
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -33,8 +32,9 @@ from degla.study.materials import (
     CurrentQuestions,
     digest_of,
     digest_of_base,
+    digest_questions,
     digests_of_files,
-    questions_at,
+    questions_of,
     short_digest,
     streams_of,
 )
@@ -77,8 +77,7 @@ def conduct_sequences(
         DeglaError: the base could not be measured, or no sequence finished.
         StoppedError: a signal stopped everything.
     """
-    refuse_other(out, tasks=True)
-    with lock(out) as folder_lock, lock_linked(out), open_log(out) as handler:
+    with open_study(out, tasks=True) as (folder_lock, handler):
         jobs = sequence_jobs(plan, out=out, where=where)
         what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
         log.info("%s: %s, results in %s", where, what, out)
@@ -234,10 +233,8 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
 
 
 def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
-    results = folder.with_name("results")
     if plan.world is None:
-        assert plan.benchmarks is not None
-        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan, results=results)
+        return questions_of(plan, folder)
     world = plan.world
     sizes = f"{world.split}-{world.items_per_part}-{world.test_images_per_class}"
     # All data sets of the folder are asked about, so that it is of these tasks only.
@@ -256,4 +253,5 @@ def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
             domains=(task.domain,), style=task.style, split=world.split, images_per_class=world.test_images_per_class,
         )  # fmt: skip
     # If two benchmarks have a score of the same name, the first counts: "recognition" is the world's.
-    return questions_at(root, ("world", "zeroshot"), plan=plan, results=results)
+    names = ("world", "zeroshot")
+    return StudyQuestions(names, root, digest_questions(names, root))

@@ -71,7 +71,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
             f"{where}: --rehearse requires a plan with 'benchmarks'. A world plan runs anyway; shrink it by --set."
         )
     folder = out / _FOLDER
-    if folder.exists() and not _is_laid(folder):
+    if folder.exists() and not is_rehearsal(out):
         raise InputError(f"{folder}: was not made by a rehearsal, which would replace it. Use another --out.")
     there = [name for name in ("runs", "results") if (out / name).exists()]
     if not folder.exists() and there:
@@ -131,12 +131,11 @@ def forget_rehearsal(out: Path) -> None:
 
 
 def is_rehearsal(out: Path) -> bool:
-    """Whether the runs and results in a study's folder are those of a rehearsal."""
-    return _is_laid(out / _FOLDER)
+    """Whether the runs and results in a study's folder are those of a rehearsal.
 
-
-def _is_laid(folder: Path) -> bool:
-    """Whether a folder has only what `rehearse` writes; it may be another study's, which the user named "rehearsal"."""
+    That is, whether its folder "rehearsal", which may be another study's of that name, has only what `rehearse` writes.
+    """
+    folder = out / _FOLDER
     return folder.is_dir() and all(
         re.fullmatch(r"data|pairs(-\d+)?|model-with-bias", path.name) for path in folder.iterdir()
     )
