@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from degla.errors import DeglaError, InputError
+from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.remote import address_of, in_addresses, refuse_address
@@ -81,11 +82,12 @@ def require_files(*paths: Path | None) -> None:
             raise InputError(f"{path}: no such file or folder.")
 
 
-def require_jsonl(out: Path) -> None:
-    """Raise an error if a file of records has a name by which no command would read it as JSON Lines."""
+def require_jsonl(out: Path, *inputs: Path | None) -> None:
+    """Raise an error if a file of records is an input, or has a name by which no command reads it as JSON Lines."""
     from degla.data.formats.jsonl import ENDINGS
 
     require_ending(out, ENDINGS, what="one JSON record per line")
+    refuse_to_overwrite_inputs(out, *inputs)
 
 
 def require_ending(out: Path, endings: Sequence[str], *, what: str, flag: str = "--out") -> None:

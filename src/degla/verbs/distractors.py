@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.remote import refuse_address
 from degla.verbs._arguments import (
@@ -42,13 +41,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    require_jsonl(arguments.out)
+    require_jsonl(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
     require_folder(arguments.out.parent, "to write to (--out)")
     _check_server(arguments)
     if arguments.drawn is not None and not arguments.base_url:
         refuse_address(arguments.drawn)
         require_folder(arguments.drawn, "of images (--drawn)")
-    refuse_to_overwrite_inputs(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
     from degla.data.neighbours import drawn_images, read_neighbours, similar_images, texts_of_rule, with_partners
     from degla.data.sources import read_negatives
     from degla.negatives.presence import find_contradicted

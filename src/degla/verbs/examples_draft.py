@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import DeglaError
-from degla.files import refuse_to_overwrite_inputs, require_writable
+from degla.files import require_writable
 from degla.pages.words import counted
 from degla.remote import in_addresses
 from degla.shelf import RULES
@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     RULES.require(arguments.rule)  # Positives have no examples.
     require_least(arguments, "count", least=1)
     model = model_source(arguments)
-    require_jsonl(arguments.out)
-    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
+    require_jsonl(arguments.out, arguments.captions)
     require_writable(arguments.out)
     embedded = arguments.llm == "embedded"
     settings = NegativesSettings(

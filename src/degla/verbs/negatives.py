@@ -9,7 +9,6 @@ from math import inf
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._arguments import (
@@ -95,8 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.price is not None and not all(0 <= price < inf for price in arguments.price):
         raise InputError(f"--price: prices must be 0 or more, not {arguments.price[0]:g} and {arguments.price[1]:g}.")
     model = model_source(arguments)
-    require_jsonl(arguments.out)
-    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
+    require_jsonl(arguments.out, arguments.captions)
     sets = arguments.example_sets if arguments.example_sets is not None else int(arguments.llm == "embedded")
     settings = NegativesSettings(
         rules=_rules(arguments.rules, POSITIVES if arguments.positives else RULES),

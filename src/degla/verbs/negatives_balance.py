@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import refuse_to_overwrite_inputs, require_writable, sha256_of, write_json
+from degla.files import require_writable, sha256_of, write_json
 from degla.verbs._arguments import (
     captions_of,
     describe_columns,
@@ -60,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.records import only_negatives
 
     require_least(arguments, "per_rule", least=1)
-    require_jsonl(arguments.out)
+    require_jsonl(arguments.out, arguments.file, arguments.captions)
     require_files(arguments.file, arguments.captions)
-    refuse_to_overwrite_inputs(arguments.out, arguments.file, arguments.captions)
     require_writable(arguments.out)
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.text_only, arguments.text_only_rule)
     with CaptionIndex(captions_of(arguments)) as captions:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import refuse_to_overwrite_inputs, write_json
+from degla.files import write_json
 from degla.pages.words import counted
 from degla.verbs._arguments import (
     captions_of,
@@ -97,13 +97,12 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.llm == "rules":
         refuse_flags(arguments, "seed", why="requires --llm.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: a judge is shown no examples.")
-    require_jsonl(arguments.out)
+    require_jsonl(arguments.out, arguments.file, arguments.captions)
     require_files(arguments.file, arguments.captions)
     if arguments.images is not None:
         require_folder(arguments.images, "of images (--images)")
     if arguments.margin is not None and not isfinite(arguments.margin):
         raise InputError(f"--margin is {arguments.margin}; it must be a finite number, such as 0.01.")
-    refuse_to_overwrite_inputs(arguments.out, arguments.file, arguments.captions)
     model_source(arguments)  # Its flags are checked before any model is loaded.
 
 

@@ -6,7 +6,6 @@ import argparse
 import shlex
 from pathlib import Path
 
-from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.verbs._arguments import (
     captions_of,
@@ -32,10 +31,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
-    require_jsonl(arguments.out)
+    require_jsonl(arguments.out, arguments.captions)
     require_folder(arguments.images, "of images (--images)")
     require_folder(arguments.out.parent, "to write to (--out)")
-    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
     captions = list(captions_of(arguments))
 
     from degla.model.load import load_encoder

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from degla.errors import InputError
-from degla.files import cannot_write, refuse_to_overwrite_inputs, whole_folder
+from degla.files import cannot_write, whole_folder
 from degla.pages.words import counted, duration
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, write_jsonl
 from degla.remote import address_of, display_path
@@ -44,6 +44,8 @@ _MAKERS = {
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
+_ONLY_FOR: Final = {"size": ("composites",), "images": ("split", "composites"), "held_out": ("split",)}
+"""Flags, and the makers that read them."""
 _MOST_HELD_OUT: Final = 1000
 _SAMPLED: Final = 256
 """Most images from which a dry run estimates; at least half as many, if there are."""
@@ -76,21 +78,18 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.maker not in ("units", "contexts") and arguments.out.exists():
         raise InputError(f"{arguments.out}: already exists. Choose another --out.")
-    if arguments.maker != "composites" and arguments.size is not None:
-        raise InputError(f"--size applies only to degla prepare composites, not to {arguments.maker}.")
-    if arguments.maker not in ("split", "composites") and arguments.images is not None:
-        raise InputError(f"--images applies only to degla prepare split and composites, not to {arguments.maker}.")
     if model_source(arguments) is not None and arguments.maker not in ("units", "contexts"):
         raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
+    for flag, readers in _ONLY_FOR.items():
+        if arguments.maker not in readers:
+            why = f"applies only to degla prepare {' and '.join(readers)}, not to {arguments.maker}."
+            refuse_flags(arguments, flag, why=why)
     if arguments.maker == "split":
         refuse_flags(arguments, "dry_run", why="does not apply to degla prepare split, which takes seconds.")
-    else:
-        refuse_flags(arguments, "held_out", why=f"applies only to degla prepare split, not to {arguments.maker}.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if arguments.maker in ("units", "contexts"):
-        require_jsonl(arguments.out)
+        require_jsonl(arguments.out, arguments.captions)
     require_folder(arguments.out.parent, "to write to (--out)")
-    refuse_to_overwrite_inputs(arguments.out, arguments.captions)
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
     own = () if arguments.maker in ("presence", "composites") else _own_columns()
@@ -181,11 +180,10 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     from degla.data.containers import one_image_per_picture
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
-    from degla.evaluation.questions import LOCAL_ONLY
+    from degla.evaluation.questions import require_local
 
     if (images := arguments.images) is not None:
-        if address_of(images) is not None:
-            raise InputError(f"--images {display_path(images)}: {LOCAL_ONLY}.")
+        require_local(images)
         require_folder(images, "of images (--images)")
     rows = list(captions)
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
