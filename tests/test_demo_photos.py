@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
+from degla.data.pairs import hold_out
 from degla.demo import methods, photos
 from degla.evaluation.image_files import has_image
 from degla.evaluation.results import load_result
@@ -107,10 +108,9 @@ def test_pictures_inside_a_dataset_stay_where_they_are(pictures: Path, tmp_path:
     assert len(rows) == 24 and all(has_image(tmp_path, row.image) for row in rows)
 
 
-def test_no_picture_is_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_picture_is_on_both_sides() -> None:
     rows = [CaptionRecord(id=str(n), image=f"{n % 50}.png", text="a", image_id=str(n % 50)) for n in range(100)]
-    train, questions = photos.split_by_image(rows)
+    train, questions = hold_out(rows, most=photos.LARGEST_HELD, seed=1)
     assert len(train) == 80 and len(questions) == 20
     assert not {row.image for row in train} & {row.image for row in questions}
-    monkeypatch.setattr(photos, "LARGEST_HELD", 7)
-    assert len({row.image for row in photos.split_by_image(rows)[1]}) == 7
+    assert len({row.image for row in hold_out(rows, most=7, seed=1)[1]}) == 7

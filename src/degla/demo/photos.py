@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +64,7 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
             rows = usable(captions, images, largest=QUICK_LARGEST if quick else LARGEST)
             methods.clear(out)
             _link(images, out)
-            train, held_out = split_by_image(rows)
+            train, held_out = hold_out(rows, most=LARGEST_HELD, seed=1)
         pairs, own = out / "train.jsonl", out / "own"
         (out / "retrieval").mkdir(exist_ok=True)
         own.mkdir(exist_ok=True)
@@ -166,8 +165,3 @@ def _link(images: Path, out: Path) -> None:
         link.symlink_to(images.resolve(), target_is_directory=True)
     except OSError as error:
         raise InputError(f"{link}: cannot be created: {error.strerror}. Choose another --out.") from None
-
-
-def split_by_image(rows: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[CaptionRecord]]:
-    """Split captions for training from those of a fifth of the images (at most `LARGEST_HELD`) for evaluation."""
-    return hold_out(rows, most=LARGEST_HELD, seed=1)
