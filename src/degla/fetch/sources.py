@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -125,22 +126,15 @@ def read_sources(path: Path | None = None) -> Sources:
     sets = validate(_Sets, {"sets": content.pop("sets", {})}, where=where).sets
     table = {name: validate(FileSource, row, where=f"{where}: {name}") for name, row in content.items()}
     for name, members in sets.items():
-        for member in members:
-            if member not in table and (member not in sets or name in _within(sets, member)):
-                raise InputError(f"{where}: set {name!r} lists {member!r}, which is not a source or another set.")
+        if strange := next((member for member in members if member not in table and member not in sets), ""):
+            raise InputError(f"{where}: set {name!r} lists {strange!r}, which is not a source or another set.")
+    try:
+        TopologicalSorter(sets).prepare()
+    except CycleError as error:
+        raise InputError(
+            f"{where}: a set lists itself: {', '.join(error.args[1])}. Remove it from one of them."
+        ) from None
     return Sources(sets, table)
-
-
-def _within(sets: dict[str, tuple[str, ...]], name: str) -> set[str]:
-    """A set and all its members, at any depth."""
-    members: set[str] = set()
-    remaining = [name]
-    while remaining:
-        each = remaining.pop()
-        if each not in members:
-            members.add(each)
-            remaining += sets.get(each, ())
-    return members
 
 
 class _Sets(Record):
