@@ -208,12 +208,11 @@ def floor_notes(entry: BenchmarkResult) -> Iterator[str]:
         if name in scores
     ]
     remaining = [part.name for part in entry.parts if part.name not in entry.told and part.scores[0].floors]
-    counted = "no part is left"
+    rest = "no part is left"
     if "composition" in entry.headline:
-        counted = f"not counted in composition, which is {entry.headline['composition']}"
+        rest = f"not counted in composition, which is {entry.headline['composition']}"
     elif remaining:
-        counted = (
-            f"not counted in composition, which is not given, since of its other parts only {', '.join(remaining)} "
-        )
-        counted += "is there" if len(remaining) == 1 else "are there"
-    yield f"{TOLD[0].upper()}{TOLD[1:]}, {counted}: {', '.join(named)}."
+        verb = "is" if len(remaining) == 1 else "are"
+        rest = f"not counted in composition, which is not given, since of its other parts only {', '.join(remaining)} "
+        rest += f"{verb} there"
+    yield f"{TOLD[0].upper()}{TOLD[1:]}, {rest}: {', '.join(named)}."
