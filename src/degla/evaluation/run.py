@@ -61,15 +61,14 @@ def ask_all(
     if not benchmarks:
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
     require_local(root)
-    chosen: list[Benchmark] = []
+    by_name: dict[str, Benchmark] = {}
     for each in benchmarks:
         one: Benchmark = each if isinstance(each, Benchmark) else BENCHMARKS.member(each, "BENCHMARK")
         # Reports look a benchmark up by its name.
         known = BENCHMARKS.member(one.name, "BENCHMARK") if one.name in BENCHMARKS.names() else one
-        if any(other.name == one.name and other is not one for other in (known, *chosen)):
+        if one is not known or by_name.setdefault(one.name, one) is not one:
             raise InputError(f"benchmark {one.title!r}: another one has the name {one.name!r}. Rename yours.")
-        if one not in chosen:
-            chosen.append(one)
+    chosen = by_name.values()
     # One process prepares generated benchmarks while the others wait.
     (processes or ProcessGroup()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
