@@ -199,3 +199,6 @@ def _refused() -> Iterator[OddImage]:
     yield OddImage("thin.ico", icon + content, refusal="60000 x 1 pixels")
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n"
     yield OddImage("program.eps", script, refusal="PostScript")
+    fields = {(3, 20): b"\0\x09", (3, 30): b"\0\x09", (3, 60): b"\1\0", (3, 120): b"\5", (8, 10): script}
+    inside = b"".join(struct.pack(">3BH", 0x1C, *tag, len(value)) + value for tag, value in fields.items())
+    yield OddImage("program-in-iptc.jpg", inside, refusal="PostScript")

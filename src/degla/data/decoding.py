@@ -6,7 +6,7 @@ Every image is decoded completely or rejected, by the same rules everywhere:
 * transparent areas become white; grey, palette, CMYK and YCbCr are converted, colour profiles are not applied;
 * 16-bit values lose their lower 8 bits; floating point and 32-bit integers have no known range and are rejected;
 * of an animation or a file with several pages, the first image is used;
-* rejected before decoding: more than `MAX_PIXELS`, one side more than `MAX_RATIO` times the other, PostScript.
+* rejected before decoding: more than `MAX_PIXELS`, one side more than `MAX_RATIO` times the other, PostScript, IPTC.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_PROGRAMS = {"EPS": "a PostScript page", "IPTC": "an IPTC file, which can contain PostScript"}
 _SHOWN = 300
 
 
@@ -255,9 +256,9 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
         raise _too_large(subject) from None
     except Exception as error:  # Pillow's parsers raise a dozen unrelated exception types for damaged files
         raise _damaged(subject, error) from None
-    if picture.format == "EPS":
-        # Pillow would pass the file, which is a program, to Ghostscript if that is installed.
-        raise _of_other_kind(subject, "it is a PostScript page", "Save it as PNG")
+    if picture.format in _PROGRAMS:
+        # Pillow would pass the file, or what an IPTC file contains, to Ghostscript if that is installed.
+        raise _of_other_kind(subject, f"it is {_PROGRAMS[picture.format]}", "Save it as PNG")
     _check_shape(picture, subject)
     return picture
 
