@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import re
 import socket
@@ -93,6 +94,18 @@ def test_a_folder_reads_no_other_folder(
     with pytest.raises(InputError, match=rf"names '{other}', another folder\."):
         load_encoder(str(folder))
     assert online == []
+
+
+def test_a_folder_does_not_ask_whether_to_run_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n" * 9))  # What is piped in must not be taken for an answer.
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", hf_tokenizer_name="org/tok")
+    run = tmp_path / "run"
+    (folder / "evil.py").write_text(f"open({str(run)!r}, 'w')\nclass Evil: pass\n")
+    tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match=r"needs code of its own \('auto_map'\), which is not run\."):
+        load_encoder(str(folder))
+    assert not run.exists()
 
 
 def test_a_folder_may_fetch_with_the_flag(

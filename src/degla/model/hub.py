@@ -10,7 +10,11 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+
+from degla.errors import InputError
 
 ALLOWED = "DEGLA_ALLOW_DOWNLOAD"
 """Environment variable set by `--allow-download`, so that it also applies to child processes."""
@@ -77,6 +81,24 @@ def offline() -> Iterator[None]:
         for (place, name), value in zip(places, before, strict=True):
             setattr(place, name, value)
         _forget_connections()
+
+
+@contextlib.contextmanager
+def refusing_code(folder: Path) -> Iterator[None]:
+    """Refuse code that a folder's tokenizer or tower needs. transformers would ask at the terminal whether to run it,
+    and what is piped into the command could answer yes."""
+
+    def refuse(*_: object) -> None:
+        raise InputError(f"{folder}: needs code of its own ('auto_map'), which is not run. Use a model without it.")
+
+    import open_clip  # noqa: F401  # Imports transformers, if that is installed.
+
+    asking: Any = sys.modules.get("transformers.dynamic_module_utils")
+    with ExitStack() as settings:
+        for name, value in {"TIME_OUT_REMOTE_CODE": 0, "_raise_timeout_error": refuse}.items() if asking else ():
+            settings.callback(setattr, asking, name, getattr(asking, name))
+            setattr(asking, name, value)
+        yield
 
 
 def _forget_connections() -> None:

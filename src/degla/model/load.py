@@ -21,7 +21,7 @@ from degla.model.address import folder_here
 from degla.model.encoder import Description, Encoder, float32_by_default
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
-from degla.model.hub import downloads_allowed, offline, why_unreachable
+from degla.model.hub import downloads_allowed, offline, refusing_code, why_unreachable
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle, why_no_best
@@ -189,7 +189,7 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
     _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
     why = why_unreachable() if references and downloads_allowed() else "--allow-download is not set"
-    with contextlib.nullcontext() if why is None else offline():
+    with contextlib.nullcontext() if why is None else offline(), refusing_code(folder):
         try:
             return _from_open_clip(source, name=name, model_config=model_config, files=files, weights=weights)
         except InputError:
