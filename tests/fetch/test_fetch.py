@@ -415,6 +415,10 @@ def test_too_little_space_is_reported_before_a_byte_comes(
         ("[sets]\ntoy = ['nothing']\n", "set 'toy' lists 'nothing'"),
         ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give either 'url', or 'ask'"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = '../a'\n", "paths must stay under the root"),
+        (
+            "[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/{}'\nto = '.{}/.{}/a'\n[a.files]\n'.' = ''\n",
+            "paths must stay under the root",
+        ),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\n", "give either 'to' for files, or 'unpack' for an archive"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = 'a'\nunpack = { b = 'c' }\n", "give either 'to' for files"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/{}'\nto = 'a'\nfiles = { b = '' }\n", "'url' and 'to' need {}"),
@@ -426,6 +430,13 @@ def test_too_little_space_is_reported_before_a_byte_comes(
 def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, message: str) -> None:
     assert main(["fetch-data", "toy", *_sources(tmp_path, text)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_archive_stays_in_its_folder(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.zip?id=/../../../b/c", _zip({"x": b"text"}))
+    text = f"[sets]\ntoy = ['a']\n[a]\nurl = '{url}'\nunpack = {{ x = 'x' }}\n"
+    assert main(["fetch-data", "toy", *_sources(tmp_path, text)]) == 0
+    assert not (tmp_path / "b").exists()  # Which `id` would lead to.
 
 
 def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> None:

@@ -154,7 +154,7 @@ def _archive_name(url: str) -> str:
     address = urllib.parse.urlsplit(url)
     plain = Path(address.path).name
     key = urllib.parse.parse_qs(address.query).get("id", [""])[0]
-    return f"{plain}-{key}" if key else plain
+    return Path(f"{plain}-{key}").name if key else plain  # A name, whatever the query says.
 
 
 def _check_space(root: Path, source: FileSource, target: Path) -> None:

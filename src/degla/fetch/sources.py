@@ -51,7 +51,9 @@ class FileSource(Record):
             raise ValueError("give either 'to' for files, or 'unpack' for an archive")
         if self.files and ("{}" not in self.url or "{}" not in self.to):
             raise ValueError("'url' and 'to' need {} if 'files' is given")
-        paths = [self.to, *self.files, *self.unpack.values(), *self.holds]
+        # The name of a file may complete a "..": ".{}" with the name ".".
+        to = [file.to for file in self.downloads]
+        paths = [self.to, *to, *self.files, *self.unpack.values(), *self.holds]
         if any(path.startswith("/") or ".." in path.split("/") for path in paths):
             raise ValueError("paths must stay under the root: no / at the beginning, no ..")
         return self
