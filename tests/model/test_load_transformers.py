@@ -148,6 +148,10 @@ def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     write_folder(folder, "clip")
     assert load_encoder(str(folder)).name == str(folder)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "../other"}')
+    with pytest.raises(InputError, match=r"adapter_config\.json: is an adapter beside the model\."):
+        load_model(str(folder))
+    (folder / "adapter_config.json").unlink()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(

@@ -255,6 +255,9 @@ def test_wrong_files(folder: Path, gguf_file: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers' question whether to run it
     with pytest.raises(InputError, match="contains custom code which must be executed"):
         load(find_weights(str(empty)))
+    (empty / "adapter_config.json").write_text('{"base_model_name_or_path": "../other"}')
+    with pytest.raises(InputError, match=r"adapter_config\.json: is an adapter\."):
+        find_weights(str(empty))
     assert not list((tmp_path / "cache").glob("*.partial/" + "degla.json"))
 
 

@@ -132,6 +132,9 @@ def check_files(folder: Path) -> None:
             f"{where}: field 'model_type' is {kind!r}; of transformers, only clip, siglip (including SigLIP 2 of "
             f"fixed resolution) and metaclip_2 can be loaded{hint}."
         )
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():  # transformers before 5 would read the base that it names, not this folder's weights.
+        raise InputError(f"{adapter}: is an adapter beside the model. Merge it into the weights, or remove the file.")
     content = read_json_object(where, constants=True)
     text = content.get("text_config")
     end = text.get("eos_token_id", 0) if isinstance(text, dict) else 0

@@ -82,6 +82,9 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
         return _unpack(path, cache)
     if path.is_dir():
         if (path / "config.json").is_file():
+            adapter = path / "adapter_config.json"
+            if adapter.is_file():  # transformers before 5 would read the base that it names, wherever that is.
+                raise InputError(f"{adapter}: is an adapter. Merge it into the weights, or remove the file.")
             return ModelWeights(path.resolve().name, path, _folder_digest(path))
         return _unpack(_only_gguf(path), cache)
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
