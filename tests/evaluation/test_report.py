@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -128,6 +129,19 @@ def test_a_paper_gets_plot_tables_and_scores(results: list[Path], tmp_path: Path
     assert (line["benchmark"], line["name"], line["seeds"]) == (row["benchmark"], row["name"], "3")
     cell = row["cells"][line["method"]]
     assert float(line["mean"]) == cell["mean"] and float(line["gain_low"]) == cell["gain"]["interval"]["low"]
+
+
+def test_texts_of_results_are_neither_tex_nor_formulas(results: list[Path], tmp_path: Path) -> None:
+    result = json.loads(results[0].read_text())
+    result["model"]["label"] = "=1+1"
+    result["benchmarks"][0]["title"] = "Own\n\\input{/etc/passwd}"
+    file = tmp_path / results[0].name
+    file.write_text(json.dumps({name: value for name, value in result.items() if name != "sha256"}))
+    shutil.copy(results[0].parent / result["items_file"], tmp_path)
+    out = tmp_path / "out" / "report.html"
+    assert main(["report", str(file), "--out", str(out), "--paper", "--no-published"]) == 0
+    assert r"% Own \input{/etc/passwd}" in out.with_suffix(".tex").read_text().splitlines()
+    assert {row["method"] for row in csv.DictReader(out.with_suffix(".csv").open())} == {"'=1+1"}
 
 
 def test_files_for_a_paper_replace_no_others(report_of: Callable[[str], Reported], tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ from degla.negatives.report.blind import Blind, CaptionNegative, bag_of_words, b
 from degla.negatives.report.counts import Draws, Reservoir, entropy
 from degla.negatives.report.examine import Giveaways, examine_file, explain, frequent
 from degla.negatives.report.page import notes, quantile
-from degla.negatives.report.sheet import _cell, draw_sheet, key_path
+from degla.negatives.report.sheet import draw_sheet, key_path
 from degla.negatives.report.tables import giveaways, glance, rules
 from degla.pages.table import Column, Table, whole_flags
+from degla.pages.words import cell_of
 from degla.records import POSITIVE, CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
@@ -157,7 +158,7 @@ def test_what_few_pairs_have_in_common_is_no_cue() -> None:
 
 @pytest.mark.parametrize("sign", "=+-@")
 def test_no_cell_of_a_sheet_is_a_formula(sign: str) -> None:
-    assert _cell(f" {sign}SUM(A1)\n") == f"'{sign}SUM(A1)" and _cell(f"a{sign}b") == f"a{sign}b"
+    assert cell_of(f" {sign}SUM(A1)\n") == f"'{sign}SUM(A1)" and cell_of(f"a{sign}b") == f"a{sign}b"
 
 
 def test_a_quantile_is_a_counted_number_that_the_share_does_not_exceed() -> None:

@@ -13,6 +13,7 @@ from degla.evaluation.page import frontier_rows, glance_tables
 from degla.evaluation.plots import frontier
 from degla.files import write_text
 from degla.pages.plot import standalone_picture
+from degla.pages.words import cell_of
 
 _NEEDS = "Needs the package booktabs."
 _COLUMNS = (
@@ -47,17 +48,22 @@ def write_for_paper(comparison: Comparison, out: Path, *, weighed: tuple[str, st
 
 def _tables(comparison: Comparison) -> str:
     notes = [f"{_NEEDS} Percent; mean over seeds ± half of its 95 % interval.", *comparison.warnings]
-    lines = [f"% {' '.join(note.split())}" for note in notes]
+    lines = list(map(_comment, notes))
     for name, table in glance_tables(comparison).items():
-        lines += ["", f"% {comparison.titles[name]}", table.latex()]
+        lines += ["", _comment(comparison.titles[name]), table.latex()]
     return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> str:
+    """Return a text as one comment of LaTeX; a second line would be obeyed."""
+    return f"% {' '.join(text.split())}"
 
 
 def _scores(comparison: Comparison) -> str:
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(_COLUMNS)
-    table.writerows(_lines(comparison))
+    table.writerows([cell_of(cell) if isinstance(cell, str) else cell for cell in line] for line in _lines(comparison))
     return stream.getvalue()
 
 

@@ -69,3 +69,9 @@ def minus(text: str) -> str:
 def printable(text: str) -> str:
     """Escape control characters and marks that change the text direction, so that a terminal does not obey them."""
     return _CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def cell_of(text: str) -> str:
+    """Return a text on one line that a spreadsheet takes as text: texts are not trusted, and "=..." is a formula."""
+    line = " ".join(text.split())
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line

@@ -29,7 +29,7 @@ from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.negatives.report.tables import with_interval
-from degla.pages.words import counted
+from degla.pages.words import cell_of, counted
 from degla.parse import read_text
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
@@ -112,7 +112,7 @@ def write_sheet(
     for label, rules in drawn.items():
         for rule, rows in rules.items():
             for row in rows:
-                text = (_cell(row.caption.text), _cell(row.negative))
+                text = (cell_of(row.caption.text), cell_of(row.negative))
                 origin = (label, rule, row.record.source, row.record.form, row.record.caption_id)
                 origins.setdefault(text, []).append(origin)
     texts = sorted(origins)
@@ -126,12 +126,6 @@ def write_sheet(
             Random(f"{seed} {number}").shuffle(order)
         _write(path, COLUMNS, ((name, *text, "", "", "") for name, text in order))
     return [*sheets, key]
-
-
-def _cell(text: str) -> str:
-    """Return a text on one line that a spreadsheet takes as text: captions are not trusted, and "=..." is a formula."""
-    line = " ".join(text.split())
-    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
