@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from degla import files
+from degla import files, locks
 from degla.errors import DeglaError, InputError
 from degla.files import recover_folder, remove_folder, whole_file, whole_folder, write_json, write_text
 
@@ -92,6 +92,19 @@ def test_two_writers_of_one_file_take_turns(tmp_path: Path, locks: bool, monkeyp
     with ThreadPoolExecutor(len(texts)) as pool:
         list(pool.map(write, texts))
     assert path.read_text() in texts and _names(tmp_path) == ["best.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+def test_an_unfinished_file_or_lock_is_no_link(tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    other.write_text("as it was")
+    out.mkdir()
+    for name in ("a.json.partial", locks.NAME):
+        (out / name).symlink_to(other)
+    write_text(out / "a.json", "new")
+    with locks.lock(out):
+        assert other.read_text() == "as it was"
+    assert (out / "a.json").read_text() == "new" and not (out / "a.json").is_symlink()
 
 
 def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:

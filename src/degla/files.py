@@ -254,7 +254,7 @@ def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
     """Open a file for this process only and replace its content.
 
     Args:
-        path: file; created if it does not exist.
+        path: file; created if it does not exist or is a symbolic link.
         take: locks the open file; returns False if another process has it.
         content: new content.
 
@@ -262,7 +262,9 @@ def claim(path: Path, take: Callable[[int], bool], content: bytes = b"") -> int:
         The file descriptor; below 0 if `take` returned False.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if path.is_symlink():  # Not ours: it would lead to a file that is then overwritten.
+            path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not take(descriptor):
                 os.close(descriptor)
