@@ -423,10 +423,8 @@ def report(
         ]
         first = baseline or load_result(files[0]).model.label
         data = None if root is None else _path(root, "report: root")
-        try:
-            return report(files, out=page, baseline=first, root=data, published=True, paper=paper)
-        except InputError as error:
-            raise InputError(str(error).replace(f"{folder}{os.sep}", "")) from None
+        names = {file: file.name for file in files if file.parent == Path(folder)}
+        return report(files, out=page, baseline=first, root=data, published=True, paper=paper, names=names)
 
 
 def _saved(result: TracedResult, path: Path) -> Path:

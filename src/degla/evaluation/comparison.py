@@ -65,19 +65,22 @@ class Comparison:
         return {name: data["title"] for name, data in benchmark_sources(self.methods).items()}
 
 
-def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
+def compare(
+    paths: Sequence[Path], *, baseline: str | None = None, names: Mapping[Path, str] | None = None
+) -> Comparison:
     """Read results and compare them.
 
     Args:
         paths: result files; files with the same label are one method and must differ in their training seed.
         baseline: label that gains and losses are measured against.
+        names: of files that messages should not call by their paths.
 
     Raises:
         InputError: no file, an invalid file, two results with the same label and seed, or an unknown baseline.
     """
     if not paths:
         raise InputError("no results given. Make one with `degla evaluate MODEL --out results.json`.")
-    methods = _group(paths)
+    methods = _group(paths, names or {})
     if baseline is not None:
         if baseline not in methods:
             raise InputError(
@@ -161,7 +164,7 @@ def _seed_name(seed: int | None) -> str:
     return "-" if seed is None else str(seed)
 
 
-def _group(paths: Sequence[Path]) -> dict[str, Method]:
+def _group(paths: Sequence[Path], names: Mapping[Path, str]) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     for path in paths:
         result = load_result(path)
@@ -175,9 +178,8 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
                 else "To report several benchmarks of one model, name all of them in one degla evaluate call; "
                 "cached embeddings are reused."
             )
-            raise InputError(
-                f"{path}: label {label!r} with training seed {seed} is already in {method.paths[seed]}. {advice}"
-            )
+            here, there = (names.get(each, each) for each in (path, method.paths[seed]))
+            raise InputError(f"{here}: label {label!r} with training seed {seed} is already in {there}. {advice}")
         methods[label] = Method(label, {**method.results, seed: result}, {**method.paths, seed: path})
     return methods
 

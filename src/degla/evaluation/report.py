@@ -31,6 +31,7 @@ def report(
     weighed: tuple[str, str] | None = None,
     mteb: Mapping[str, Path] | None = None,
     paper: bool = False,
+    names: Mapping[Path, str] | None = None,
 ) -> Data:
     """Write `out` (one self-contained HTML file) and the same tables as Markdown beside it.
 
@@ -44,6 +45,7 @@ def report(
             against recognition.
         mteb: label to the results that mteb wrote for a model, shown in a separate section.
         paper: also write what `paper.write_for_paper` does.
+        names: of results that messages should not call by their paths.
 
     Returns:
         The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
@@ -56,7 +58,7 @@ def report(
     """
     if out.suffix != ".html":
         raise InputError(f"{out}: a report's name must end in .html (the Markdown goes to NAME.md).")
-    comparison = compare(results, baseline=baseline)
+    comparison = compare(results, baseline=baseline, names=names)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
     page = page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb)
