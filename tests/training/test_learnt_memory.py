@@ -14,6 +14,7 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Embeddings, Objective, Processes, StatefulLoss, Target
+from degla.losses.core.objective import loss_class
 from degla.shelf import PARTS
 from degla.training.loop import train
 from tests.launch import run_together
@@ -97,6 +98,8 @@ def _own_loss(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: st
 
 def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     config = _config(tiny_model, tiny_pairs, tmp_path / "run")
+    again = config.replay.objective | {"learnt": Learnt()}
+    config = replace(config, replay=replace(config.replay, batch_size=4, data=config.data, objective=again))
     whole, resumed = whole_and_resumed(config)
     halfway, *ends = (
         torch.load(folder / "optimizer.pt", weights_only=True)["learnt"]["0.learnt"]
@@ -104,10 +107,26 @@ def test_it_is_trained_and_resumed_bit_for_bit(tiny_model: Path, tiny_pairs: dic
     )
     assert 1 != float(halfway) != float(ends[0]), "every step moves it"
     assert torch.equal(*ends)
+    replayed = torch.load(whole.folder / "optimizer.pt", weights_only=True)["learnt"]["1.learnt"]
     lines = [json.loads(line) for line in (resumed.folder.parent / "metrics.jsonl").read_text().splitlines()]
     assert [lines[1]["learnt.memory"], lines[-1]["learnt.memory"]] == [float(halfway), float(ends[0])]
+    assert lines[-1]["replay.learnt.memory"] == float(replayed) != 1
     weights = [(each.folder / "open_clip_model.safetensors").read_bytes() for each in (whole, resumed)]
     assert weights[0] == weights[1]
+
+
+def test_a_run_whose_loss_has_changed_is_not_called_damaged(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _own_loss(tmp_path, monkeypatch, "tempered", _PART)
+    own = loss_class("tempered")
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    config = replace(config, objective=config.objective | {"tempered": own()})
+    train(config)
+    (tmp_path / "parts" / "losses" / "tempered.py").write_text(f"{_PART}# It learns nothing now.\n")
+    monkeypatch.setattr(own, "start", lambda self, rules: torch.tensor([-1.0, 0.2]))
+    with pytest.raises(InputError, match=r"step-\d: losses/tempered\.py in DEGLA_PARTS has changed since this"):
+        train(config, resume=True)
 
 
 def test_processes_and_chunks_change_no_gradient_of_it(

@@ -25,7 +25,7 @@ from degla.model import linear_kernel
 from degla.model.address import RunMirror
 from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
-from degla.model.integrity import amend_state
+from degla.model.integrity import amend_state, read_state
 from degla.model.runs import CARD_NAME, latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.pages.words import counted
@@ -155,6 +155,8 @@ class RunState:
         folder = latest_checkpoint(self.run)
         if folder is None:
             raise InputError(f"{self.run}: no complete checkpoint to resume from.")
+        # Before the optimiser's state, which a changed loss with a learnt memory would not fit.
+        self._check_data(folder, read_state(folder).data)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.whole() as (encoder, teacher):
             state, tensors = load_checkpoint(
@@ -169,7 +171,6 @@ class RunState:
                 "data files have changed. Restore the old files, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
-        self._check_data(folder, state.data)
         if state.start != self._start or (self.config.reads_base and state.base != self._base):
             verb = "averages the student with" if self.start else "still reads"
             raise InputError(

@@ -103,9 +103,10 @@ class Trainer:
         model = {"scale": self.encoder.scale.detach()}
         if self.encoder.bias is not None:
             model["bias"] = self.encoder.bias.detach().clone()
-        for name, value in self.pairs.objective.learnt.items():
-            if value.numel() == 1:
-                model[f"{name}.memory"] = value.detach().clone().squeeze()
+        for prefix, stream in (("", self.pairs), ("replay.", self.replay)):
+            for name, value in stream.objective.learnt.items() if stream is not None else ():
+                if value.numel() == 1:
+                    model[f"{prefix}{name}.memory"] = value.detach().clone().squeeze()
         return logged | model
 
     def gradients(
