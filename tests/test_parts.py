@@ -27,6 +27,7 @@ from degla.inputs import INPUTS, Input, add_inputs
 from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.model.load import load_encoder
 from degla.shelf import BENCHMARKS, DRAWS, LOSSES, PARTS, RECIPES, RULES
+from degla.study.workers import try_job
 from degla.training.pairs import open_pairs
 from degla.training.rows import read_pairs
 from tests.launch import start, start_together
@@ -456,6 +457,35 @@ def test_what_is_wrong_is_one_line(
         for shelf in (LOSSES, RECIPES):
             for name in shelf.own():
                 shelf.member(name, name.capitalize())
+
+
+def test_what_raises_in_use_is_one_line(parts: Path, base: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    (parts / "recipes" / "six.py").write_text("def six():\n    return {}['x']\n")
+    (parts / "draws" / "seven.py").write_text("def seven(offer, count, chance):\n    return [1 / 0]\n")
+    draw = [*_train(base, tiny_pairs, tmp_path / "run"), "--data.draw", "seven", "--data.workers", 1]
+    called, drawn = _degla(["train", "six", "--out", tmp_path / "run"], draw, parts=parts)
+    assert (called.status, drawn.status) == (2, 2)
+    assert called.err == f"degla: {parts}/recipes/six.py line 2: KeyError: 'x'\n"
+    assert drawn.err.splitlines()[-1] == f"degla: {parts}/draws/seven.py line 2: ZeroDivisionError: division by zero"
+    assert "Traceback" not in drawn.err
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [("ValueError('a\\nb')", False), ("RuntimeError('Connection closed by peer')", True), ("MemoryError", True),
+     ("BrokenPipeError", True)],
+)  # fmt: skip
+def test_an_exception_in_own_code_names_its_place_in_workers_too(
+    error: str, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "eight.py").write_text(f"def eight():\n    raise {error}\n")
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    ended = try_job(recipe_config, "eight")
+    place = f"{tmp_path}/recipes/eight.py line 2: ValueError: a b"
+    assert (ended.error == place) is not passes
+    assert "eight.py" in ended.details and "Traceback" in ended.details
+    assert try_job(recipe_config, "nine").details == ""
 
 
 def test_what_is_no_part_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from degla.pages.words import printable
 from degla.parse import with_short_words
 from degla.processes import first_process, parsed_once, reported_once, started_processes
 from degla.remote import address_of, check_address, in_addresses
-from degla.shelf import VERBS, did_you_mean
+from degla.shelf import VERBS, did_you_mean, own_errors
 from degla.verbs._arguments import Parser, parse_words, require_least
 from degla.version import __version__
 
@@ -92,7 +92,7 @@ def _run(words: list[str]) -> int:
         Path.cwd()
     except FileNotFoundError:  # PyTorch's libraries could not be loaded either, and end the process.
         raise InputError("the working folder was deleted. Change to another one (cd).") from None
-    with reported_once():
+    with reported_once(), own_errors():
         name, rest = _verb(words)
         # Launchers such as torchrun set LOCAL_RANK; on a cluster WORLD_SIZE may only count the machines.
         several = "LOCAL_RANK" in os.environ and started_processes() > 1

@@ -1,6 +1,7 @@
 """Errors that a user can cause; each ends a command with a one-line message and an exit status."""
 
 import re
+from typing import Final
 
 
 class DeglaError(Exception):
@@ -23,6 +24,8 @@ class InputError(DeglaError):
     exit_status = 2
 
 
+LOST_PEER: Final = re.compile("Connection (closed|reset) by peer")
+"""In PyTorch's messages about another process of the job that has ended."""
 _OF_BACKEND = re.compile(
     r"\b(CUDA|HIP|MPS|XPU)\b(?:[a-z ]* error:| backend)? (?:out of memory|[A-Z]+_STATUS_ALLOC_FAILED)"
     r"|\bCU[A-Z]+_STATUS_(?:[A-Z_]+_)?ALLOC(?:ATION)?_FAILED"

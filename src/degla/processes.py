@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import socket
 import sys
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from degla.errors import DeglaError, InputError, error_of_system
+from degla.errors import LOST_PEER, DeglaError, InputError, error_of_system
 
 Value = TypeVar("Value")
 LONGEST_WAIT: Final = timedelta(hours=2)
@@ -200,7 +199,7 @@ def _user_error(caught: DeglaError | OSError | RuntimeError) -> DeglaError | Non
         return caught
     if isinstance(caught, OSError):
         return None if isinstance(caught, BrokenPipeError) else error_of_system(caught)
-    if re.search("Connection (closed|reset) by peer", str(caught)) is None:
+    if LOST_PEER.search(str(caught)) is None:
         return None
     return DeglaError(
         "another process of this job has ended, and so does this one. If it printed no reason, it was killed: by hand, "

@@ -13,7 +13,8 @@ import importlib
 import keyword
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from degla.errors import InputError
+from degla.errors import LOST_PEER, DeglaError, InputError, error_of_memory
 
 _PACKAGE = Path(__file__).parent
 PARTS = "DEGLA_PARTS"
@@ -263,17 +264,42 @@ def _wrong(name: str) -> str:
     return "" if name == name.lower() and "" not in name.split("_") else "in lower case, with one _ between words"
 
 
-def _told(error: BaseException, file: Path) -> str:
-    """Return one line about an error in a user's own file, with the place in the user's code."""
-    import traceback
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Name the place in the user's own code at which an exception was raised, instead of a traceback.
 
-    from degla.parse import in_one_line
+    Other exceptions pass, and so do those that have a line of their own: errors of this package, of memory, and of a
+    connection to another process.
+
+    Raises:
+        InputError: code of a user's own part, or what it called, raised an exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        has_a_line = isinstance(error, DeglaError | BrokenPipeError) or bool(LOST_PEER.search(str(error)))
+        of_memory = isinstance(error, MemoryError | RuntimeError) and error_of_memory(error) is not None
+        if has_a_line or of_memory or (place := _place(error)) is None:
+            raise
+        raise InputError(_told(error, Path(place[0]))) from error
+
+
+def _place(error: BaseException) -> tuple[str, int | None] | None:
+    """Return the innermost file and line of users' own parts at which an error was raised; None if there is none."""
+    import traceback
 
     folders = tuple(f"{folder}{os.sep}" for folder in part_folders())
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         places.append((str(error.filename), error.lineno))
-    path, line = next((place for place in reversed(places) if place[0].startswith(folders)), (str(file), None))
+    return next((place for place in reversed(places) if place[0].startswith(folders)), None)
+
+
+def _told(error: BaseException, file: Path) -> str:
+    """Return one line about an error in a user's own file, with the place in the user's code."""
+    from degla.parse import in_one_line
+
+    path, line = _place(error) or (str(file), None)
     where = path if line is None else f"{path} line {line}"
     return f"{where}: {type(error).__name__}: {in_one_line(getattr(error, 'msg', error))}"
 

@@ -32,6 +32,7 @@ from degla.data.randomness import stream
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.prefixes import Tokenize
+from degla.shelf import own_errors
 
 _ATTEMPTS = 10
 _RATIO = (3 / 4, 4 / 3)
@@ -285,7 +286,8 @@ class PairDataset(Dataset[Pair]):
         texts, scores = self.rows.at("negatives", index), self.rows.at("scores", index)
         rules = self.rows.rule_of[self.rows.at("rules", index)].tolist()
         chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
-        chosen = self._choose(Offer(rules, scores), self.negatives_per_caption, chance)
+        with own_errors():  # A loader's process sends no traceback that names a place.
+            chosen = self._choose(Offer(rules, scores), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]
 
 

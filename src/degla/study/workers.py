@@ -26,6 +26,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from degla.errors import DeglaError
 from degla.locks import Lock
 from degla.ray import RETRIES, open_ray
+from degla.shelf import own_errors
 from degla.stopping import WORKERS, Interruption, leave_signals
 
 log = logging.getLogger("degla.study")
@@ -45,7 +46,7 @@ class Ended(Generic[Made]):
     error: str = ""
     """One sentence; "" if there is a value."""
     details: str = ""
-    """The traceback, unless the user caused the error."""
+    """The traceback of a bug, here or in the user's own code."""
     seconds: float = 0.0
 
 
@@ -215,9 +216,10 @@ def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
     torch.set_num_threads(1)
     logging.getLogger("degla").setLevel(logging.ERROR)
     try:
-        return Ended(work(job))
+        with own_errors():
+            return Ended(work(job))
     except DeglaError as error:
-        return Ended(error=str(error))
+        return Ended(error=str(error), details=traceback.format_exc() if error.__cause__ else "")
     except Exception as error:
         return Ended(error=f"{type(error).__name__}: {error}", details=traceback.format_exc())
 

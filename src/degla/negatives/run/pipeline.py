@@ -22,6 +22,7 @@ from degla.negatives.run.dialogue import Dialogue, Maker
 from degla.negatives.run.output import JournalEntry
 from degla.negatives.run.stream import BATCH, CaptionBatch, CaptionTask
 from degla.records import NegativeRecord
+from degla.shelf import own_errors
 from degla.stopping import Interruption
 
 _MOST_OPEN: Final = 8
@@ -64,6 +65,7 @@ def tag(batch: CaptionBatch) -> list[TaggedTask]:
     ]
 
 
+@own_errors()  # A pool's process sends no traceback that names a place.
 def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
     """Return a batch's rows, made without a language model, in the order of captions and rules, and its size."""
     rows: list[NegativeRecord] = []
