@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +28,7 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Metric, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric, pair_question
 from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
@@ -221,6 +222,26 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
             degla.evaluate(model, [*others, replace(mine, name=name, title="Other")], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"parts": BenchmarkPart("all", "swap")}, r"parts must be a tuple of BenchmarkPart, with a comma .*\.\.\.\."),
+        ({"parts": ["all"]}, r"benchmark 'mine': parts must be a tuple of BenchmarkPart, .* It is \['all'\]\."),
+        ({"averages": Average("swap", ("all",))}, r"benchmark 'mine': averages must be a tuple of Average, .*"),
+        ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
+        ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is a list\."),
+    ],
+)
+def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:
+    given = {"name": "mine", "title": "Mine", "parts": [BenchmarkPart("all", "swap")], "items": list} | fields
+    with pytest.raises(InputError, match=rf"\A.*{message}\Z"):
+        Benchmark(**given)
+    with pytest.raises(InputError, match=r"\Apart 'all': metrics must be a tuple of Metric, .* is Metric\(.*\.\.\.\Z"):
+        BenchmarkPart("all", "swap", metrics=Metric())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\Aaverage 'swap': of must be a tuple of str, .* It is 'all'\.\Z"):
+        Average("swap", "all")  # type: ignore[arg-type]
+
+
 def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data", images=1)
     floor = degla.load_model("random:7")
@@ -326,6 +347,9 @@ def test_answers_of_a_function_are_stored_with_a_file(tmp_path: Path) -> None:
     degla.write_negatives(tmp_path / "captions.csv", halved, llm=mine)
     assert sorted(asked) == once and halved.read_bytes() == whole.read_bytes()
     assert "python:mine" in whole.read_text()
+    for nameless in (lambda chats: mine(chats), partial(mine)):
+        with pytest.raises(InputError, match=r"llm: .* under the function's name, and a lambda or partial has none\."):
+            degla.write_negatives(tmp_path / "captions.csv", whole, llm=nameless)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
+from degla.parse import cut_short
 from degla.remote import display_path, forget, refuse_address
 from degla.shelf import BALANCED_RULES
 
@@ -246,8 +247,8 @@ def write_negatives(
             altered but true texts instead; the two kinds cannot be mixed.
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's id, the rule's name and the captions' word use.
-        llm: as in `generate_negatives`. Its answers are stored beside `out`, and a repeated call does not ask for them
-            again.
+        llm: as in `generate_negatives`, but with a name. Its answers are stored beside `out` under that name, and a
+            repeated call does not ask for them again.
         workers: number of processes.
         format, split, id_column, image_column, text_column, image_id_column: of the captions, as in `read_captions`.
 
@@ -255,8 +256,8 @@ def write_negatives(
         Counts for the whole file; `plain()` returns them as JSON values.
 
     Raises:
-        InputError: the captions cannot be read, a rule is unknown, `out` was made with other settings, or `llm` does
-            not return one text per chat.
+        InputError: the captions cannot be read, a rule is unknown, `out` was made with other settings, or `llm` has
+            no name or does not return one text per chat.
     """
     from degla.data.formats.jsonl import ENDINGS
     from degla.negatives.generate import NegativesSettings, generate
@@ -269,6 +270,11 @@ def write_negatives(
     _whole(workers, "write_negatives: workers")
     if target.suffix.lower() not in ENDINGS and not target.is_dir():
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
+    if isinstance(llm, partial) or getattr(llm, "__name__", "") == "<lambda>":
+        raise InputError(
+            "write_negatives: llm: answers are stored under the function's name, and a lambda or partial has none. "
+            "Define a function with def."
+        )
     names = (id_column, image_column, text_column, image_id_column)
     read = _reader("write_negatives", source, format=format, split=split, names=names)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
@@ -485,7 +491,7 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
         InputError: a single string or value was given instead of a list, or a value has another type.
     """
     if isinstance(values, (str, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
-        raise InputError(f"{what}: {values!r} is a single {type(values).__name__}. Give a list.")
+        raise InputError(f"{what}: {cut_short(repr(values), 80)} is a single {type(values).__name__}. Give a list.")
     items = list(values)
     for number, value in enumerate(items, 1):
         if not isinstance(value, kinds):

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
+from degla.parse import cut_short
 from degla.records import ItemImage, PairItem, Record
 from degla.shelf import BENCHMARKS
 
@@ -234,6 +235,19 @@ class BenchmarkPart:
     tie: TieRule = "strict"
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        _require_several(f"part {self.name!r}: metrics", self.metrics, Metric)
+
+
+def _require_several(where: str, values: Any, kind: type) -> None:
+    """Raise InputError for anything but a sequence of one kind, such as one value without the comma of a tuple."""
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    if not several or not all(isinstance(each, kind) for each in values):
+        raise InputError(
+            f"{where} must be a tuple of {kind.__name__}, with a comma if it has only one: (ONE,). "
+            f"It is {cut_short(repr(values), 80)}."
+        )
+
 
 def parts_of(
     counts: Mapping[str, int | None],
@@ -272,6 +286,9 @@ class Average:
     of: tuple[str, ...]
     how: Literal["macro", "micro"] = "macro"
     metric: str = ""
+
+    def __post_init__(self) -> None:
+        _require_several(f"average {self.name!r}: of", self.of, str)
 
     def members(self, parts: Iterable[str], earlier: Container[str]) -> list[list[str]]:
         """Return, for each entry of `of`, the matching earlier average or parts; empty if nothing matches."""
@@ -333,6 +350,15 @@ class Benchmark:
     headline: Mapping[str, str] = field(default_factory=dict)
     floors: tuple[str, ...] = ()
     prepare: Callable[[Path], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("parts", BenchmarkPart), ("averages", Average), ("annotations", str), ("floors", str)):
+            _require_several(f"benchmark {self.name!r}: {name}", getattr(self, name), kind)
+        if not callable(self.items):
+            raise InputError(
+                f"benchmark {self.name!r}: items must be a function of the root folder that returns the items; it is "
+                f"a {type(self.items).__name__}."
+            )
 
     def part(self, name: str) -> BenchmarkPart:
         """Return the first part whose name or pattern matches `name`.
