@@ -213,6 +213,7 @@ def test_numbers_in_words() -> None:
     assert (percent(0.6134), percent(None), points(-0.031)) == ("61.3", "–", "−3.1")
     # 0.1 + 0.2 - 0.3 is no loss, nor is what rounds to nothing.
     assert [points(value) for value in (-5.6e-17, 0.0, -0.0003)] == ["+0.0", "+0.0", "+0.0"]
+    assert points(0.0125) == points(0.012500000000000002) == points(0.012499999999999999) == "+1.2", "sums in any order"
     assert interval(-0.01, 0.02, points) == "[−1.0, +2.0]"
     assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
     assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]

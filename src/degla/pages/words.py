@@ -18,8 +18,9 @@ def percent(value: float | None) -> str:
 
 def points(value: float) -> str:
     """Format a difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
-    # "z": what rounds to zero is no loss, such as means of equal scores that differ in their last bits.
-    return minus(f"{100 * value:+z.1f}")
+    # "z": what rounds to zero is no loss, such as means of equal scores that differ in their last bits. Rounded twice:
+    # such bits, which depend on the order of a sum, would decide whether a page has 1.25 as 1.2 or as 1.3.
+    return minus(f"{round(100 * value, 9):+z.1f}")
 
 
 def signed_cosine(value: float) -> str:
