@@ -42,6 +42,7 @@ from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
 log = logging.getLogger("degla.study")
 _LAST_BYTES: Final = 1 << 16
+_LOG: Final = "study.log"
 
 
 def conduct(
@@ -104,7 +105,7 @@ def conduct(
         models, failures = _models(runs, bases, tunings, ends[len(bases) :])
         if len(models) == 1:
             errors = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-            raise DeglaError(f"no run finished: {errors}. Details are in {out / 'study.log'}.")
+            raise DeglaError(f"no run finished: {errors}. Details are in {out / _LOG}.")
         study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
         write_all(study, out)
         chosen = out / "chosen.yaml"
@@ -126,7 +127,8 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
 
     Raises:
         InputError: the folder is locked or not writable, or holds a training run, a demo or the other kind of study:
-            each would replace files of the other.
+            each would replace files of the other; or ``results`` is a link into the folder of another study, whose
+            results would be moved away as those of no model of this plan.
     """
     others = {
         "a training run": bool(checkpoints(out)),
@@ -138,6 +140,12 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
         if there:
             raise InputError(f"{out}: already holds {other}. Choose another --out.")
     results = out / "results"
+    if results.is_symlink():
+        folders = (folder for folder in results.resolve().parents if folder != out.resolve())
+        if (study := next((folder for folder in folders if (folder / _LOG).is_file()), None)) is not None:
+            raise InputError(
+                f"{results}: is a link into another study, {study}, whose files it would move. Remove the link."
+            )
     with (
         lock(out) as folder_lock,
         lock(results) if results.is_symlink() else nullcontext(),  # Other studies' folders may have the same link.
@@ -231,7 +239,7 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
         InputError: the folder is not writable.
     """
     try:
-        handler = _LogFile(out / "study.log", encoding="utf-8")
+        handler = _LogFile(out / _LOG, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot write to the study folder: {error.strerror}.") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
