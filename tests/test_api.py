@@ -213,6 +213,15 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
     degla.report([result, degla.evaluate("random", [mine], tmp_path)], page)
     assert "Mine" in page.read_text()
 
+    other = degla.evaluate(str(write_model(tmp_path / "other", seed=5)), [mine], tmp_path, label="other")
+    table = degla.report([result, other], page)
+    (row,) = [row for row in table["rows"] if row["name"] == "groups"]
+    assert row["cells"]["other"]["gain"]["interval"] is not None, "over questions"
+    before = {item.id: item.ok["group_ok"] for item in result.items}
+    assert table["changed"]["other"]
+    for change in table["changed"]["other"]:
+        assert change["before"]["right"] == before[change["id"]], "the part's own verdict, not the first"
+
     listed = replace(mine, parts=[replace(groups, metrics=[*groups.metrics])])  # type: ignore[arg-type]
     assert degla.evaluate(model, [listed], tmp_path).benchmarks == result.benchmarks
     with pytest.raises(InputError, match=r"^Mine: .mine/groups/0. is of benchmark .mine.\. Give .* .other.\.$"):

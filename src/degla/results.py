@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -124,6 +124,7 @@ class BenchmarkResult(Record):
         told: part to the text-only floors that can answer it, so that it does not count as composition.
         averages: named averages of parts.
         headline: column of the report's first table to the name of the average or part shown in it.
+        declared: `evaluation.neutral.Declared` of a benchmark that was given as an object; None for one on the shelf.
     """
 
     name: str
@@ -138,6 +139,7 @@ class BenchmarkResult(Record):
     parts: tuple[PartResult, ...] = Field(min_length=1)
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)
+    declared: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check_told(self) -> BenchmarkResult:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -20,12 +19,13 @@ from degla.evaluation.benchmark import Entry
 from degla.evaluation.cells import Method
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.image_files import SIDE, thumbnail
+from degla.evaluation.neutral import declared_by, is_known
 from degla.evaluation.questions import digests_of, require_root
 from degla.evaluation.results import items_file, load_result, read_items
 from degla.pages.table import breakable
 from degla.pages.words import counted, signed_cosine
 from degla.records import ItemImage, PairItem
-from degla.results import ItemVerdict
+from degla.results import ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 
 log = logging.getLogger(__name__)
@@ -177,24 +177,27 @@ def _tallies(method: Method) -> dict[str, _Tally]:
     tallies: dict[str, _Tally] = {}
     for seed, path in method.paths.items():
         result = method.results[seed]
+        own = _own_verdicts(result)
         for row in read_items(path, result) if items_file(path, result).is_file() else ():
             if row.margin is None or any("_to_" in verdict for verdict in row.ok):
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))
             tally.margin += row.margin
             # Half credit for a tie is not a right answer.
-            tally.right += row.ok.get(_own_verdict(row.benchmark, row.part), next(iter(row.ok.values()), 0.0)) == 1.0
+            tally.right += row.ok.get(own.get((row.benchmark, row.part), ""), next(iter(row.ok.values()), 0.0)) == 1.0
             tally.seeds += 1
     return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
 
 
-@cache
-def _own_verdict(benchmark: str, part: str) -> str:
-    """The verdict that the part's score averages; "" if the shelf has no such part."""
-    with suppress(DeglaError):
-        verdict: str = BENCHMARKS.member(benchmark, "BENCHMARK").part(part).metrics[0].verdict
-        return verdict
-    return ""
+def _own_verdicts(result: Result) -> dict[tuple[str, str], str]:
+    """Benchmark and part to the verdict that the part's score averages, of the known ones."""
+    own: dict[tuple[str, str], str] = {}
+    for entry in filter(is_known, result.benchmarks):
+        benchmark = declared_by(entry)
+        for part in entry.parts:
+            with suppress(DeglaError):  # The shelf's has no such part any more.
+                own[entry.name, part.name] = benchmark.part(part.name).metrics[0].verdict
+    return own
 
 
 def _alike(first: Method, second: Method) -> dict[str, str]:

@@ -12,11 +12,10 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
-from degla.evaluation.neutral import benchmark_of
+from degla.evaluation.neutral import benchmark_of, is_known
 from degla.evaluation.results import items_file, load_result
 from degla.remote import remembered
 from degla.results import BenchmarkResult, ItemVerdict, Result
-from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import contributions
 from degla.statistics.seeds import QuestionVariance, over_questions
 
@@ -153,7 +152,7 @@ def _ids_and_scores(path: Path) -> dict[str, tuple[ItemIds, dict[ScoreName, Item
         return {}
     result = load_result(path, items=True)
     by_benchmark = {}
-    for entry in (entry for entry in result.benchmarks if entry.name in BENCHMARKS.names()):
+    for entry in filter(is_known, result.benchmarks):
         verdicts = [row for row in result.items if row.benchmark == entry.name]
         by_benchmark[entry.name] = _item_ids(verdicts), _scores(entry, verdicts)
     return by_benchmark

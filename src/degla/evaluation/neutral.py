@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from statistics import fmean
 
 from degla.evaluation.aggregate import Scores, aggregate
-from degla.evaluation.benchmark import Average, Benchmark, Entry, TieRule
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, TieRule
 from degla.evaluation.cache import Cache
 from degla.evaluation.choice import require_score
 from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged, order_blind
-from degla.records import PairItem
+from degla.records import PairItem, Record, validate
 from degla.results import BenchmarkResult, Score
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import proportion_interval
@@ -122,9 +122,41 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
     return right / len(usable) > chance + MARGIN and sure
 
 
-def benchmark_of(result: BenchmarkResult) -> Benchmark:
-    """Return the benchmark of a result from the shelf, with the neutral averages of the result's floors."""
+class Declared(Record):
+    """What a benchmark object of the user's own declares; a report has no file to read it from."""
+
+    parts: tuple[BenchmarkPart, ...]
+    averages: tuple[Average, ...]
+    headline: dict[str, str]
+
+    @classmethod
+    def by(cls, benchmark: Benchmark) -> Declared:
+        """Return a benchmark's declarations; fields that are lists become tuples."""
+        parts, averages = (list(map(asdict, each)) for each in (benchmark.parts, benchmark.averages))
+        return cls.model_validate({"parts": parts, "averages": averages, "headline": benchmark.headline})
+
+
+def is_known(result: BenchmarkResult) -> bool:
+    """Whether the benchmark of a result is on the shelf, or declared in the result."""
+    return result.declared is not None or result.name in BENCHMARKS.names()
+
+
+def declared_by(result: BenchmarkResult) -> Benchmark:
+    """Return the benchmark of a result; one that was an object without its questions.
+
+    Raises:
+        InputError: it is not known, or its declaration is damaged.
+    """
+    if result.declared is not None:
+        declared = validate(Declared, result.declared, where=f"results of {result.title}: declared")
+        return Benchmark(name=result.name, title=result.title, items=lambda root: (), **dict(declared))
     benchmark: Benchmark = BENCHMARKS.member(result.name, "BENCHMARK")
+    return benchmark
+
+
+def benchmark_of(result: BenchmarkResult) -> Benchmark:
+    """Return the benchmark of a result with the neutral averages of the result's floors; raises as `declared_by`."""
+    benchmark = declared_by(result)
     return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
 
 

@@ -9,9 +9,9 @@ from textwrap import fill
 from degla.errors import InputError
 from degla.evaluation.cells import Cell, Row, entries_of
 from degla.evaluation.comparison import Comparison
-from degla.evaluation.neutral import benchmark_of, members_of
+from degla.evaluation.neutral import benchmark_of, is_known, members_of
 from degla.pages.plot import FONT, INK, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
-from degla.shelf import BENCHMARKS, did_you_mean
+from degla.shelf import did_you_mean
 
 BARS = 3.6
 """Width of a bar plot in inches; a page has several side by side."""
@@ -71,10 +71,10 @@ def _families(rows: Sequence[Row], columns: dict[str, Row], members: dict[str, l
 
 
 def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:
-    """Name of each average to its parts; empty for a benchmark that is not on the shelf."""
-    if name not in BENCHMARKS.names():
-        return {}
+    """Name of each average to its parts; empty for a benchmark that is not known."""
     entry = entries_of(comparison.methods, name)[0]
+    if not is_known(entry):
+        return {}
     benchmark, parts = benchmark_of(entry), [part.name for part in entry.parts]
     return {average.name: members_of(benchmark, average.name, parts) for average in benchmark.averages}
 

@@ -29,7 +29,7 @@ from degla.evaluation.models import (
     means_floor,
     seed_of,
 )
-from degla.evaluation.neutral import find_floors
+from degla.evaluation.neutral import Declared, find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
@@ -287,6 +287,7 @@ class Evaluation:
             missing_examples=questions.absent[:_EXAMPLES],
             told={},
             parts=parts,
+            declared=None if benchmark.name in BENCHMARKS.names() else Declared.by(benchmark).model_dump(mode="json"),
         )
         return floors.put_into(result, scores), [row.verdict for row in judged]
 
