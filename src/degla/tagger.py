@@ -23,6 +23,8 @@ _VERSION: Final = "3.8.0"
 class _WithoutTorch(MetaPathFinder):
     """Context manager: hides torch, unless it is imported already, from modules imported inside, in this thread only.
 
+    An error becomes one that says what to install; spaCy before 3.8 beside NumPy 2 raises a ValueError when imported.
+
     spaCy imports torch if installed, but does not use it for this pipeline; it would cost every process that generates
     negatives 180 MB and a second.
     """
@@ -31,8 +33,10 @@ class _WithoutTorch(MetaPathFinder):
         self._thread = get_ident()
         sys.meta_path.insert(0, self)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         sys.meta_path.remove(self)
+        if isinstance(error, ImportError | OSError | ValueError):
+            raise _missing(error) from None
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         """Refuse torch; leave all else to the other finders."""
@@ -42,7 +46,7 @@ class _WithoutTorch(MetaPathFinder):
 
 @cache
 def inflections() -> Any:
-    """Import the package lemminflect, dictionaries of word forms. It imports spaCy."""
+    """Import the package lemminflect, dictionaries of word forms. It imports spaCy; raises like `load_tagger`."""
     with _WithoutTorch():
         import lemminflect  # type: ignore[import-untyped, unused-ignore]
 
@@ -74,13 +78,10 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
     Raises:
         InputError: it is not installed; the message contains the install command.
     """
-    try:
-        with _WithoutTorch():
-            import spacy
+    with _WithoutTorch():
+        import spacy
 
         return spacy.load(_package(), exclude=list(exclude))
-    except (ImportError, OSError) as error:
-        raise _missing(error) from None
 
 
 def _missing(error: Exception) -> InputError:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import distribution
@@ -263,6 +265,17 @@ def test_a_missing_tagger_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="pip install"):
         tagger.tagger_version()
     phrases._pipeline.cache_clear()
+
+
+def test_a_spacy_for_another_numpy_is_named_with_the_remedy(tmp_path: Path) -> None:
+    """spaCy 3.7, compiled for NumPy 1, cannot be imported beside NumPy 2."""
+    (tmp_path / "spacy.py").write_text("raise ValueError('numpy.dtype size changed')")
+    (tmp_path / "c.jsonl").write_text('{"image": "a.jpg", "caption": "A dog runs."}\n')
+    command = [sys.executable, "-m", "degla", "negatives", "c.jsonl", "--out", "n.jsonl"]
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    run = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "numpy.dtype size changed" in run.stderr and "pip install 'spacy>=3.8,<3.9'" in run.stderr
 
 
 def test_a_manifest_does_not_load_the_tagger(monkeypatch: pytest.MonkeyPatch) -> None:
