@@ -303,3 +303,16 @@ def test_another_cluster_of_this_machine_is_used_only_by_its_address(monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with open_ray(2):
         assert not {"address", "num_cpus"} & ray.init.call_args.kwargs.keys()
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises Exception itself on a busy machine, and ValueError for an address of another form."""
+    ray = Mock(is_initialized=Mock(return_value=False))
+    ray.init.side_effect = Exception("timed out during startup.")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(DeglaError, match=r"Ray cannot be started \(timed out"), open_ray(2):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(DeglaError, match="RAY_ADDRESS=nonsense"), open_ray(2):
+        pass

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 
 Engine = Literal["local", "ray"]
 """Where work runs: in processes on this machine, or on a Ray cluster."""
@@ -24,6 +24,7 @@ def open_ray(processes: int | None) -> Iterator[Any]:
 
     Raises:
         InputError: Ray is not installed.
+        DeglaError: none can be started, or none is at the address.
     """
     try:
         import ray
@@ -33,8 +34,16 @@ def open_ray(processes: int | None) -> Iterator[Any]:
     started = not module.is_initialized()
     if started:
         # Ray looks by itself for a cluster that runs on this machine, and takes no size beside it.
-        cluster = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": processes}
-        module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **cluster)
+        address = os.environ.get("RAY_ADDRESS")
+        cluster = {} if address else {"address": "local", "num_cpus": processes}
+        try:
+            module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **cluster)
+        except Exception as error:  # Of any class, Exception itself too.
+            raise DeglaError(
+                f"Ray at RAY_ADDRESS={address} cannot be reached ({error}). Check the address, and that it runs."
+                if address
+                else f"Ray cannot be started ({error}). Try again when this machine is less busy, or without --engine."
+            ) from None
     try:
         yield module
     finally:
