@@ -78,37 +78,22 @@ class ProcessGroup:
         """
         return self.together(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
 
-    def require_same_model(self, fingerprint: str, *, name: str) -> None:
-        """Refuse processes with different weights, as under one name on machines with separate disks.
-
-        Raises:
-            InputError: in all processes.
-        """
-        prints = self.together(lambda: fingerprint)
-        other = next((rank for rank, each in enumerate(prints) if each != prints[0]), None)
-        if other is not None:
-            raise InputError(
-                f"{name}: its weights in process {other} differ from those in process 0. Copy the same model to every "
-                "machine."
-            )
-
-    def require_same_settings(self, fields: Mapping[str, Any]) -> None:
-        """Refuse processes with different flags, as of two commands on two machines.
+    def require_same(self, values: Callable[[], Mapping[str, Any]], *, remedy: str) -> None:
+        """Refuse processes with different values, as of two commands, or of files on machines with separate disks.
 
         Args:
-            fields: values of all flags that must be the same, by name.
+            values: returns what must be the same in all processes, by its name in the message.
+            remedy: last sentence of the message.
 
         Raises:
-            InputError: in all processes; names the first such flag, its values and process.
+            InputError: in all processes; names the first value that differs, and the process.
         """
-        first, *others = self.together(lambda: fields)
+        first, *others = self.together(values)
         for rank, other in enumerate(others, start=1):
             for name in sorted(first.keys() | other.keys()):
-                if first.get(name) != other.get(name):
-                    raise InputError(
-                        f"--{name.replace('_', '-')} is {first.get(name)!r} in process 0, but {other.get(name)!r} in "
-                        f"process {rank}. Start every process with the same flags."
-                    )
+                mine, theirs = first.get(name), other.get(name)
+                if mine != theirs:
+                    raise InputError(f"{name} is {mine!r} in process 0, but {theirs!r} in process {rank}. {remedy}")
 
 
 @contextlib.contextmanager

@@ -138,10 +138,13 @@ def test_machines_with_other_weights_under_one_name_are_refused(tmp_path: Path) 
 
     class Two(processes.ProcessGroup):
         def together(self, work: Callable[[], Any]) -> list[Any]:
-            return [work(), "of another machine"]
+            own = work()
+            return [own, dict.fromkeys(own, "of another machine")]
 
     root = write_classes(tmp_path, images=1)
-    with pytest.raises(InputError, match=r"^random: its weights in process 1 differ from those in process 0\."):
+    with pytest.raises(
+        InputError, match=r"^random: its fingerprint is .*, but 'of another machine' in process 1\. Copy"
+    ):
         Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
 
 
@@ -155,8 +158,9 @@ def test_machines_with_other_flags_are_refused_but_for_paths(
             own = work()
             if not isinstance(own, dict):
                 return [own, own]
-            assert {"image_reading", "benchmarks", "seed"} < own.keys() == own.keys() - {"root", "out", "models"}
-            return [own, own | {"precision": "bf16"}]
+            assert {"--image-reading", "--benchmarks", "--seed"} < own.keys()
+            assert own.keys().isdisjoint({"--root", "--out", "--models"})
+            return [own, own | {"--precision": "bf16"}]
 
     monkeypatch.setattr(processes, "joined_processes", lambda: contextlib.nullcontext(Two(count=2)))
     root = write_classes(tmp_path, images=1)
@@ -173,13 +177,13 @@ def test_machines_with_another_number_of_models_are_refused(
     class Two(processes.ProcessGroup):
         def together(self, work: Callable[[], Any]) -> list[Any]:
             own = work()
-            return [own, 2 if own == 1 else own]
+            return [own, own | {"the number of models": 2} if isinstance(own, dict) else own]
 
     monkeypatch.setattr(processes, "joined_processes", lambda: contextlib.nullcontext(Two(count=2)))
     root = write_classes(tmp_path, images=1)
     words = ["evaluate", "random", "--benchmarks", "zeroshot", "--root", str(root), "--out", str(tmp_path / "a.json")]
     assert main(words) == 2
-    assert "the processes have 1, 2 models, by rank. Start every" in capsys.readouterr().err
+    assert "the number of models is 1 in process 0, but 2 in process 1. Start every" in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()
 
 

@@ -176,8 +176,8 @@ os.environ["DEGLA_CACHE"] = os.getcwd()
 
 @pytest.mark.parametrize(
     ("differing", "message"),
-    [("data", "data of process 1 differ from those of process 0 in captions, .*ids.* "),
-     ("model", "model: its weights in process 1 differ from those in process 0")],
+    [("data", "training data: the digest of captions is .* in process 0, but .* in process 1\\. Copy the same files"),
+     ("model", "model: its fingerprint is .* in process 0, but .* in process 1\\. Copy the same model")],
 )  # fmt: skip
 def test_machines_whose_data_or_models_differ_are_refused(
     differing: str, message: str, tiny_pairs: Pairs, tmp_path: Path

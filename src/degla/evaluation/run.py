@@ -153,7 +153,10 @@ class Evaluation:
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
-            self.processes.require_same_model(encoder.fingerprint, name=model)
+            self.processes.require_same(
+                lambda: {f"{model}: its fingerprint": encoder.fingerprint},
+                remedy="Copy the same model to every machine.",
+            )
         seed = training_seed_of(name, known) if training_seed is None else training_seed
         images = training_images(name, known)
         last = known.last

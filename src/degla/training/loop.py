@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -133,11 +133,18 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: RunMirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
-    _require_same_settings(config, processes)
+    # Paths, the model's name and workers may differ, machine by machine.
+    free = {*path_fields(), "model", "data.workers", "replay.data.workers"}
+    fields = flat(to_plain(config)).items()
+    settings = {f"--{name.replace('_', '-')}": value for name, value in fields if name not in free}
+    processes.require_same(lambda: settings, remedy="Start every process with the same flags.")
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
     data = _digests(config, sources)
-    _require_same_data(config, processes.together(lambda: data))
+    processes.require_same(  # The parts of a batch would not fit.
+        lambda: {f"training data: the digest of {name}": digest for name, digest in data.items()},
+        remedy=f"Copy the same files to every machine: {', '.join(map(str, config.data_files))}, images and own parts.",
+    )
     validation = Validation(
         config.validation, config.stop, run=run, label=config.recipe, seed=seed, processes=processes
     )
@@ -148,7 +155,9 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     encoder = load_encoder(config.model, device=accelerator.device, seed=seed)
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
-    processes.require_same_model(base or "", name=config.model)
+    processes.require_same(
+        lambda: {f"{config.model}: its fingerprint": base}, remedy="Copy the same model to every machine."
+    )
     fast_paths.tell(encoder, training=True)
     pairs, *replays = [
         open_pairs(config, encoder=encoder, processes=processes, source=source, stream=stream)
@@ -299,9 +308,9 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGro
         InputError: the processes have different newest checkpoints.
     """
 
-    def newest() -> str:
+    def newest() -> dict[str, str]:
         folder = latest_checkpoint(folder_of_run(out))
-        return "none" if folder is None else folder.name
+        return {f"{display_path(out)}: the newest checkpoint": "none" if folder is None else folder.name}
 
     def copy() -> None:
         mirror.copy()
@@ -311,44 +320,15 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGro
         forget()
         bring_here(out)
 
-    names = processes.together(newest)
-    if len(set(names)) > 1 and address_of(out) is not None:
+    first, *others = processes.together(newest)
+    if address_of(out) is not None and any(other != first for other in others):
         processes.from_first(copy)
         processes.together(bring)
-        names = processes.together(newest)
-    for rank, name in enumerate(names):
-        if name != names[0]:
-            raise InputError(
-                f"{display_path(out)}: the newest checkpoint of process 0 is {names[0]}, that of process {rank} is "
-                f"{name}. If --out is an address, make the machine with the newest one the first (--node-rank 0); it "
-                "copies it there. A folder must be on a disk that all machines share."
-            )
-
-
-def _require_same_settings(config: TrainConfig, processes: ProcessGroup) -> None:
-    """Refuse settings that differ between processes; paths, the model's name and workers may, machine by machine."""
-    free = {*path_fields(), "model", "data.workers", "replay.data.workers"}
-    fields = flat(to_plain(config)).items()
-    processes.require_same_settings({name: value for name, value in fields if name not in free})
-
-
-def _require_same_data(config: TrainConfig, data: Sequence[Mapping[str, str]]) -> None:
-    """Refuse data that differ between processes, as files on separate machines may: the parts of a batch would not fit.
-
-    Args:
-        config: configuration of the run.
-        data: digests of each process; see `_digests`.
-
-    Raises:
-        InputError: names the process, what differs and the files.
-    """
-    first = data[0]
-    for rank, other in enumerate(data):
-        if differing := [name for name in sorted(first.keys() | other.keys()) if first.get(name) != other.get(name)]:
-            raise InputError(
-                f"the training data of process {rank} differ from those of process 0 in {', '.join(differing)}. Copy "
-                f"the same files to every machine: {', '.join(map(str, config.data_files))}, images and own parts."
-            )
+    processes.require_same(
+        newest,
+        remedy="If --out is an address, make the machine with the newest one the first (--node-rank 0); it copies it "
+        "there. A folder must be on a disk that all machines share.",
+    )
 
 
 def _tell_end(

@@ -96,13 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     labels = arguments.label or [None] * len(arguments.models)
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
-        processes.require_same_settings({name: each for name, each in vars(arguments).items() if name not in _FREE})
-        counts = processes.together(lambda: len(arguments.models))
-        if len(set(counts)) > 1:
-            raise InputError(
-                f"the processes have {', '.join(map(str, counts))} models, by rank. Start every process with the same "
-                "models in the same order."
-            )
+        own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _FREE}
+        own |= {"the number of models": len(arguments.models)}
+        processes.require_same(lambda: own, remedy="Start every process with the same flags.")
         evaluator = replace(plain, regions=regions)
 
         def finish(number: int, result: TracedResult) -> None:
