@@ -196,7 +196,7 @@ def test_a_file_without_a_recorded_activation_is_reported_of(
         ("./no/such/folder", "no such folder"),
         ("openai/clip-vit-base-patch32", r"no such folder\. Of the Hugging Face hub: hf-hub:openai/clip-vit"),
         ("VIT-b-32:openai", "unknown model.*Did you mean 'ViT-B-32'"),
-        (str(BASE_RESULTS / "quick.json"), r"quick\.json: is JSON, not weights\. .*; degla report reads a result\."),
+        (str(BASE_RESULTS / "quick.json"), r"quick\.json: is a file\. Give the folder that contains it"),
         (__file__, r"test_load\.py: is a file. Give the folder that contains it, or ARCHITECTURE:/"),
     ],
 )

@@ -183,7 +183,11 @@ def test_what_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
         ("preprocessor_config.json", "", r"preprocessor_config\.json line 1: not JSON"),
         ("preprocessor_config.json", "{}", "makes images of 224 x 224 pixels, but config.json says 30"),
         ("preprocessor_config.json", '{"size": {"shortest_edge": 30}, "do_center_crop": false}', "images of 60 x 30"),
-        ("preprocessor_config.json", '{"size": {"longest_edge": 30}}', "its image processor refuses an image: .*Fetch"),
+        (
+            "preprocessor_config.json",
+            '{"size": {"longest_edge": 30}}',
+            "its image processor cannot be loaded by transformers: ",
+        ),
     ],
 )
 def test_a_damaged_file_of_a_folder_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:

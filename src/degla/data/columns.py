@@ -79,16 +79,11 @@ class Columns:
         absent = tuple(getattr(Columns, role) for role in lacking)
         self._refuse_split(where)
         settled = dataclasses.replace(self, **lacking, absent=absent)  # type: ignore[arg-type]
-        settled.require(names, where=where, first=True)
+        settled.require(names, where=where)
         return settled
 
-    def require(self, names: list[str], *, where: str, first: bool = False) -> None:
+    def require(self, names: list[str], *, where: str) -> None:
         """Refuse a file or row that lacks a named field, or has one that would be ignored.
-
-        Args:
-            names: the fields found.
-            where: the file or row.
-            first: whether it is the first one, which these columns were not yet settled by.
 
         Raises:
             InputError: names the place, the role and name of the missing field, the fields found and the remedy.
@@ -98,19 +93,12 @@ class Columns:
         for role in _ROLES:
             name = getattr(self, role)
             if name is not None and name not in names:
-                hint = did_you_mean(name, names)
-                if not first:
-                    raise InputError(
-                        f"{where}: has no field {name!r} for the {role}, but the first record has one.{hint} Add it to "
-                        "every record."
-                    )
                 flag = _flag(role)
                 # White space around a name would not be seen.
                 there = in_one_line(", ".join(name if name == name.strip() else repr(name) for name in names)) or "none"
                 raise InputError(
-                    f"{where}: has no field {name!r} for the {role}.{hint} "
-                    f"Found: {there}. Set the field with --{flag} (training: --data.{flag}); where there is no "
-                    "such flag, rename it."
+                    f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, names)} Found: {there}. "
+                    f"Set the field with --{flag} (training: --data.{flag}), or add it to every record."
                 )
 
     def refuse_names(self, path: Path, *, splits: bool = False) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
-from degla.data.decoding import IMAGE_SUFFIXES
 from degla.data.formats.json import first_character
 from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
@@ -94,8 +93,6 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
             raise InputError(f"{address}: no such file or folder, or nothing in it. Check its name.")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise InputError(f"{display_path(path)}: is an image. {ability.capitalize()} are read from a text file.")
         if path.is_file() and path.suffix.lower() == ".json" and first_character(path) not in ("[", "{"):
             read_json(path, remedy="Download or generate it again.")  # Not JSON: that is why.
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from degla.errors import InputError
@@ -27,7 +26,6 @@ from degla.model.transformers_map import (
     to_open_clip,
 )
 from degla.model.weights_file import Undrawn
-from degla.parse import in_one_line
 
 log = logging.getLogger("degla.model")
 
@@ -222,21 +220,10 @@ def load_transformers_folder(
     config = model.config
     text, vision = config.text_config, config.vision_config
 
-    def transform(image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Return an image's pixels as the folder's processor prepares them."""
-        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels
-
-    try:
-        made = [*transform(Image.new("RGB", (16, 8))).shape]  # Not square: all images must get one size.
-    except Exception as error:  # each processor checks its settings in its own way
+    if opened.shape != [3, vision.image_size, vision.image_size]:
         raise InputError(
-            f"{folder}: its image processor refuses an image: {in_one_line(error).rstrip('.')}. Fetch its file again."
-        ) from None
-    if made != [3, vision.image_size, vision.image_size]:
-        raise InputError(
-            f"{folder}: its image processor makes images of {made[-1]} x {made[-2]} pixels, but config.json says "
-            f"{vision.image_size} (vision_config.image_size). Fetch both files of the same model."
+            f"{folder}: its image processor makes images of {opened.shape[-1]} x {opened.shape[-2]} pixels, but "
+            f"config.json says {vision.image_size} (vision_config.image_size). Fetch both files of the same model."
         )
     context = int(text.max_position_embeddings)
     activations = dict.fromkeys((str(text.hidden_act), str(vision.hidden_act)))
@@ -269,7 +256,7 @@ def load_transformers_folder(
             preprocess_config=processor.to_dict(),
         ),
         tokenize=tokenize,
-        transform=transform,
+        transform=lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0],
     )
     encoder.to(device).float().eval()
     fast_paths.tell(encoder)

@@ -239,10 +239,6 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     architectures = open_clip.list_models()
     if architecture not in architectures:
         if Path(name).is_file():
-            if Path(name).suffix == ".json":
-                raise InputError(
-                    f"{name}: is JSON, not weights. Give the folder of the model; degla report reads a result."
-                )
             raise InputError(f"{name}: is a file. Give the folder that contains it, or ARCHITECTURE:{name}.")
         if why := why_no_best(Path(name)):
             raise InputError(f"{name}: {why}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from degla.errors import InputError
 from degla.model.hub import offline
@@ -43,11 +44,12 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Opened:
-    """A transformers model in float32, with its tokenizer and image processor."""
+    """A transformers model in float32, with its tokenizer, its image processor and the shape of the images from it."""
 
     model: Any
     tokenizer: Any
     processor: Any
+    shape: list[int]
 
 
 def model_type(folder: Path) -> str:
@@ -86,14 +88,15 @@ def open_transformers(folder: Path) -> Opened:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
             part, files = "image processor", [*_PROCESSORS]
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
+            image = Image.new("RGB", (16, 8))  # Not square: all images must get one size.
+            shape = [*processor(images=image, return_tensors="pt")["pixel_values"][0].shape]
         except ImportError as error:
             raise InputError(f"{folder}: needs a package that is not installed: {_first_lines(error)}.") from None
         except Exception as error:  # transformers, safetensors and tokenizers raise their own exception types
             for file in files:
                 if file.endswith(".json") and (folder / file).is_file():
                     read_json_object(folder / file, remedy="Fetch the file again.", constants=True)
-            text = f"its {part} cannot be loaded by transformers: {_first_lines(error)}"
-            raise InputError(f"{folder}: {text}") from None
+            raise InputError(f"{folder}: its {part} cannot be loaded by transformers: {_first_lines(error)}") from None
     # transformers fills missing weights with random numbers and continues.
     lacking = sorted(name for name in report["missing_keys"] if not name.endswith("position_ids"))
     if lacking or report.get("mismatched_keys"):
@@ -101,7 +104,7 @@ def open_transformers(folder: Path) -> Opened:
             f"{folder}: the weights lack {', '.join(lacking[:3]) or 'nothing'} ({counted(len(lacking), 'parameter')}) "
             "or do not match config.json, so every result would be wrong."
         )
-    return Opened(model.eval(), tokenizer, processor)
+    return Opened(model.eval(), tokenizer, processor, shape)
 
 
 def import_transformers(folder: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -59,17 +59,14 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             or a column is.
     """
     columns.refuse_names(path, splits=True)
-    rows = _rows(path)
-    sizes = Counter(row["split"] for row in rows if isinstance(row.get("split"), str))
-    _check(columns.split, sizes, path=path)
+    images = _images(path)
+    splits = _chosen(columns.split, Counter(image.split for image in images), path=path)
     # A file with both counts by each from 0: two images could have one id.
-    numbered_by = "cocoid" if any(row.get("cocoid") is not None for row in rows) else "imgid"
-    others = set[object]() if _ALL in columns.split else sizes.keys() - {*columns.split}
-    for number, row in enumerate(rows):
-        if isinstance(row.get("split"), str) and row["split"] in others:
+    numbered_by = "cocoid" if any(image.cocoid is not None for image in images) else "imgid"
+    for number, image in enumerate(images):
+        if image.split not in splits:
             continue
         where = _place(path, number)
-        image = validate(_Image, row, where=where)
         file = f"{image.filepath}/{image.filename}" if image.filepath else image.filename
         own_number = getattr(image, numbered_by)
         name = file if own_number is None else str(own_number)
@@ -79,7 +76,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             yield where, caption(fields, where=where, text_field="raw")
 
 
-def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
+def _chosen(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> set[str]:
+    """Return the splits to read, after checking that there are some and that the file has them."""
     listed = in_one_line(", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())) or "none"
     remedy = (
         f"Its splits (images): {listed}. --split all (training: --data.split) reads all; where there is no such flag, "
@@ -88,21 +86,17 @@ def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
     if not wanted:
         # Test images must not get into training because nobody thought of them.
         raise InputError(f"{path}: name the splits to read, for example --split train restval. {remedy}")
-    if _ALL in wanted and len(wanted) > 1:
-        raise InputError(f"{path}: {_ALL!r} reads all splits. Name it alone, or name only the splits to read. {remedy}")
     if odd := next((split for split in wanted if split != _ALL and split not in sizes), None):
         raise InputError(f"{path}: has no split {odd!r}. {remedy}")
+    return set(sizes if _ALL in wanted else wanted)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _images(path: Path) -> list[_Image]:
     document = read_document(path, dict, needed=f"Karpathy's splits are an object. {_EXAMPLE}")
     rows = document.get("images")
     if not isinstance(rows, list):
         raise InputError(f"{path}: the list 'images' is missing: found {describe_json(document)}. {_EXAMPLE}")
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise InputError(f"{_place(path, number)}: found {describe_json(row)}. {_EXAMPLE}")
-    return rows
+    return [validate(_Image, row, where=_place(path, number), remedy=_EXAMPLE) for number, row in enumerate(rows)]
 
 
 def _place(path: Path, number: int) -> str:
