@@ -79,7 +79,7 @@ class Shelf:
         noun: word for a member in messages, for example ``loss``.
         folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
         extensible: whether users can add members of their own, see `own`.
-        holds: what a member is: "class", "function", or the name of the class of which it is an instance.
+        holds: names of the classes of which a member is a whole subclass, or an instance; none for a function.
         reserved: names that members of the user's own must not have, and what has them.
     """
 
@@ -87,7 +87,7 @@ class Shelf:
     noun: str
     folders: bool = False
     extensible: bool = False
-    holds: str = "function"
+    holds: tuple[str, ...] = ()
     reserved: tuple[frozenset[str], str] = (frozenset(), "")
 
     @property
@@ -198,7 +198,8 @@ class Shelf:
         """Return the object with a given name from a member's module.
 
         Raises:
-            InputError: see `require`; or the module does not define that name, or as something else.
+            InputError: see `require`; or the module does not define that name, or as something else, or a class that
+                lacks methods.
         """
         module = self.load(name)
         if not hasattr(module, attribute):
@@ -207,9 +208,15 @@ class Shelf:
                 f"{did_you_mean(attribute, vars(module))} Rename it to {attribute}, or name the file after it."
             )
         value = getattr(module, attribute)
-        kinds = {"class": isinstance(value, type), "function": callable(value)}
-        if not kinds.get(self.holds, any(kind.__name__ == self.holds for kind in type(value).__mro__)):
-            raise InputError(f"{module.__file__}: {attribute} must be a {self.holds}; it is {value!r:.80}.")
+        kind, fits = value if isinstance(value, type) else type(value), callable(value)
+        if self.holds:
+            is_one = any(base.__name__ in self.holds for base in kind.__mro__)
+            fits = is_one and (kind is value) == (attribute == class_name(name))
+        if not fits:
+            wanted = " or ".join(self.holds) or "function"
+            raise InputError(f"{module.__file__}: {attribute} must be a {wanted}; it is {value!r:.80}.")
+        if missing := sorted(getattr(kind, "__abstractmethods__", ())):
+            raise InputError(f"{module.__file__}: {attribute} must define {', '.join(missing)}.")
         return value
 
     def require(self, name: str) -> None:
@@ -322,15 +329,12 @@ sys.meta_path.append(_OwnParts())
 
 _METRICS = ("step", "epoch", "loss", "lr", "scale", "bias", "l2_sp", "pairs_per_second", "ended")
 LOSSES = Shelf(
-    "degla.losses",
-    "loss",
-    extensible=True,
-    holds="class",
+    "degla.losses", "loss", extensible=True, holds=("Loss", "StatefulLoss"),
     reserved=(frozenset(_METRICS), "another column of metrics.jsonl"),
-)
-RULES = Shelf("degla.negatives.rules", "rule", extensible=True, holds="class")
-POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True, holds="class")
-BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True, holds="Benchmark")
+)  # fmt: skip
+RULES = Shelf("degla.negatives.rules", "rule", extensible=True, holds=("NegativeRule",))
+POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True, holds=("NegativeRule",))
+BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True, holds=("Benchmark",))
 RECIPES = Shelf("degla.recipes", "recipe", extensible=True)
 DRAWS = Shelf("degla.data.draws", "draw of negatives", extensible=True)
 SYSTEMS = Shelf("degla.systems", "system", folders=True)

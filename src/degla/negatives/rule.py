@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice, zip_longest
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from degla.errors import InputError
 from degla.negatives.checks import ACCEPTED, Verdict, check_text, refused
@@ -131,14 +131,7 @@ def load_rule(name: str) -> NegativeRule:
     shelf = POSITIVES if name in POSITIVES.names() else RULES
     if shelf is POSITIVES and name in RULES.names():
         raise InputError(f"{RULES.file(name)}: the name {name!r} is taken by {POSITIVES.file(name)}. Rename one.")
-    rule: type[Any] = shelf.member(name, class_name(name))
-    if not issubclass(rule, NegativeRule) or rule.__abstractmethods__:
-        missing = ", ".join(sorted(rule.__abstractmethods__)) if issubclass(rule, NegativeRule) else "its base class"
-        raise InputError(
-            f"{shelf.file(name)}: {rule.__name__} must be a degla.negatives.rule.NegativeRule with all its methods. "
-            f"Missing: {missing}."
-        )
-    return rule()
+    return cast(NegativeRule, shelf.member(name, class_name(name))())
 
 
 def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
