@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +103,6 @@ def interpolate(
         save_result(result, file)
         leakage = result.leakage or leakage
         scores = scores_by_name(result)
-        _require(goal, scores)
         points.append(Point(share, scores[goal.gain], scores[goal.kept], file))
         log.info(
             "alpha %g: %s %.1f, %s %.1f", share, goal.gain, 100 * scores[goal.gain], goal.kept, 100 * scores[goal.kept]
@@ -181,12 +180,8 @@ def _check_names(evaluation: Evaluation, goal: Goal) -> None:
         benchmark = find_floors(questions.benchmark, questions.kept, evaluation.cache, tie=evaluation.tie).benchmark
         own = score_names(benchmark, questions.counts)
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
-    _require(goal, dict.fromkeys(names))
-
-
-def _require(goal: Goal, names: Collection[str]) -> None:
     for flag, name in (("--gain", goal.gain), ("--kept", goal.kept)):
-        require_score(flag, name, names)
+        require_score(flag, name, dict.fromkeys(names))
 
 
 def _draw(sweep: Sweep) -> str:

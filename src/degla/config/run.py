@@ -169,7 +169,7 @@ class TrainConfig(Checked, section=""):
     @property
     def unread(self) -> dict[str, str]:
         """Flags that the run does not read, or their sections (with a dot at the end), and the reason for each."""
-        own = self.pairs.reads
+        own, steps = self.pairs.reads, self.train.steps
         unread = {
             "replay.": (not self.replay.active, "no loss of --replay.objective has a weight"),
             "teacher.": (not any(stream.needs for stream in self.streams), "no loss uses a teacher"),
@@ -181,18 +181,13 @@ class TrainConfig(Checked, section=""):
             "adapter.alpha": (not self.adapter.rank, "--adapter.rank is 0"),
             "adapter.parts": (not self.adapter.rank, "--adapter.rank is 0"),
             "validation.": (not self.validation.benchmarks, "--validation.benchmarks names none"),
-            "train.epochs": (
-                self.train.steps is not None,
-                f"--train.steps is {self.train.steps}; with none, epochs count",
-            ),
+            "train.epochs": (steps is not None, f"--train.steps is {steps}; with none, epochs count"),
         }
         for stream in self.streams:
             data, section, reads = stream.data, stream.data.section, stream.reads
+            without_negatives = not data.negatives_per_caption, f"--{section}.negatives-per-caption is 0"
             whys = {
-                ("negatives", "draw", "rules", "negatives-share"): (
-                    not data.negatives_per_caption,
-                    f"--{section}.negatives-per-caption is 0",
-                ),
+                ("negatives", "draw", "rules", "negatives-share"): without_negatives,
                 ("neighbours",): (not data.neighbours_per_pair, f"--{section}.neighbours-per-pair is 0"),
                 ("classes", "class-template"): ("classes" not in reads, "no loss reads classes"),
                 ("decoder",): ("reconstruction" not in reads, "no loss uses a decoder"),
