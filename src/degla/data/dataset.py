@@ -165,8 +165,6 @@ class PairDataset(Dataset[Pair]):
     def __post_init__(self) -> None:
         if not self.rows:
             raise InputError("there are no pairs to train on.")
-        if self.negatives_per_caption < 0:
-            raise InputError(f"negatives_per_caption is {self.negatives_per_caption}; it must be 0 or more.")
         self._choose = open_draw(self.draw, self.rows)
         self.rules = self.rows.rules
         """Names of the rules; `Pair.rule` numbers them."""

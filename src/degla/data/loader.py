@@ -19,7 +19,7 @@ from degla.allowance import usable_cores
 from degla.data.batches import Batch, Collate, Pair
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError
 from degla.stopping import WORKERS, leave_signals
 
 _PLAIN = Collate()
@@ -129,7 +129,6 @@ def make_loader(
     collate: Collate = _PLAIN,
     workers: int = 0,
     pin_memory: bool = False,
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> DataLoader[Batch]:
     """Load the sampler's batches, in the plan's order for any number of workers; workers live as long as the iterator.
 
@@ -137,19 +136,13 @@ def make_loader(
         dataset: pairs by (epoch, index).
         sampler: of a plan made from `dataset.groups`.
         collate: how pairs become a batch.
-        workers: processes that decode and transform; 0 uses the current process.
+        workers: processes that decode and transform, forked where that is the platform's default, else spawned; 0 uses
+            the current process.
         pin_memory: put batches into pinned memory, for a GPU.
-        start_method: how workers are started; None forks them where that is the platform's default, else spawns them.
-
-    Raises:
-        InputError: the plan was made for other rows.
     """
-    ordered, rows = len(sampler.plan.groups), len(dataset)  # type: ignore[arg-type]  # A data set may have no length.
-    if ordered != rows:
-        raise InputError(f"the plan orders {ordered} rows, but the dataset has {rows}.")
     context: Any = None
     if workers:  # `get_start_method` settles the default, which the caller could not set any more.
-        context = start_method or ("fork" if get_start_method() == "fork" else WORKERS)
+        context = "fork" if get_start_method() == "fork" else WORKERS
     loader: DataLoader[Batch] = PairLoader(
         dataset,  # type: ignore[arg-type]  # it holds pairs, which the collate turns into batches
         batch_sampler=sampler,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
-from degla.data.formats.json import first_character
+from degla.data.formats.json import beginning
 from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
@@ -93,7 +93,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
             raise InputError(f"{address}: no such file or folder, or nothing in it. Check its name.")
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
-        if path.is_file() and path.suffix.lower() == ".json" and first_character(path) not in ("[", "{"):
+        if path.is_file() and path.suffix.lower() == ".json" and not beginning(path).startswith((b"[", b"{")):
             read_json(path, remedy="Download or generate it again.")  # Not JSON: that is why.
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         remedy = f"Set the format (--format, in training --data.format) to one of: {names}"

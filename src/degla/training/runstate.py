@@ -149,12 +149,11 @@ class RunState:
         """Load the newest checkpoint; return its step. Batches are a function of the seed and the step's number.
 
         Raises:
-            InputError: there is no checkpoint, it is damaged, or from a run of another length or on other data; or the
-                base model is another one, but the average, adapters, L2-SP or embedded images depend on it.
+            InputError: it is damaged, or from a run of another length or on other data; or the base model is another
+                one, but the average, adapters, L2-SP or embedded images depend on it.
         """
         folder = latest_checkpoint(self.run)
-        if folder is None:
-            raise InputError(f"{self.run}: no complete checkpoint to resume from.")
+        assert folder is not None  # As `open_run` has checked.
         # Before the optimiser's state, which a changed loss with a learnt memory would not fit.
         self._check_data(folder, read_state(folder).data)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding

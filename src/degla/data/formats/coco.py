@@ -7,7 +7,7 @@ from pathlib import Path
 
 from degla.data.columns import Columns, Placed, caption
 from degla.data.formats import karpathy
-from degla.data.formats.json import first_character, read_document
+from degla.data.formats.json import beginning, read_document
 from degla.errors import InputError
 from degla.parse import describe_json
 
@@ -20,7 +20,7 @@ _EXAMPLE = (
 
 def claims(path: Path) -> bool:
     """Claim a file that starts with an object and is not Karpathy's."""
-    return first_character(path) == "{" and not karpathy.claims(path)
+    return beginning(path).startswith(b"{") and not karpathy.claims(path)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from degla.data.columns import Columns, Placed, caption, published_negative
-from degla.data.formats.json import first_character, read_document
+from degla.data.formats.json import beginning, read_document
 from degla.errors import InputError
-from degla.parse import describe_json, open_file
+from degla.parse import describe_json
 from degla.records import NegativeRecord, validate
 
 ENDINGS = (".json",)
-_HEAD = 65_536  # Bytes that hold the keys of the first record.
 _KEYS = (b'"image_path"', b'"original_caption"', b'"entities"')  # Other files have original captions, too.
 _EXAMPLE = (
     'Needed: [{"image_path": "1.jpg", "original_caption": "A man rides a horse.", "entities": ["horse"], '
@@ -53,11 +52,8 @@ class _Sample(BaseModel):
 
 def claims(path: Path) -> bool:
     """Claim a file that starts with a list of records with an image, an original caption and its entities."""
-    if first_character(path) != "[":
-        return False
-    with open_file(path) as stream:
-        head = stream.read(_HEAD)
-    return all(key in head for key in _KEYS)
+    head = beginning(path)
+    return head.startswith(b"[") and all(key in head for key in _KEYS)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

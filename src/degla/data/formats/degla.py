@@ -10,13 +10,12 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from degla.data.columns import Columns, Placed, caption, published_negative
-from degla.data.formats.json import first_character, read_document
+from degla.data.formats.json import beginning, read_document
 from degla.errors import InputError
-from degla.parse import describe_json, open_file
+from degla.parse import describe_json
 from degla.records import NegativeRecord, validate
 
 ENDINGS = (".json",)
-_HEAD = 65_536  # Bytes that hold the keys of the first record.
 _EXAMPLE = (
     'Needed: [{"image_id": 9, "original": "A dog on a sofa.", "enhanced": ["A sofa on a dog.", ...]}, ...]. '
     "A list with other fields is read with format json."
@@ -32,10 +31,8 @@ class _Item(BaseModel):
 
 def claims(path: Path) -> bool:
     """Claim a file that starts with a list of records with rewritten captions."""
-    if first_character(path) != "[":
-        return False
-    with open_file(path) as stream:
-        return b'"original"' in stream.read(_HEAD)
+    head = beginning(path)
+    return head.startswith(b"[") and b'"original"' in head
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

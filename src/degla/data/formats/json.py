@@ -23,7 +23,7 @@ _PUBLISHED = {"image": "image_path", "text": "true_caption"}
 
 def claims(path: Path) -> bool:
     """Claim a file that starts with a list; the format of the published DeGLA file, which also does, is tried first."""
-    return first_character(path) == "["
+    return beginning(path).startswith(b"[")
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
@@ -67,12 +67,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     return ((f"{path} record {number}", row) for number, row in enumerate(document))
 
 
-def first_character(path: Path) -> str:
-    """Return the first character of a text file that is not white space; "" if there is none or no file."""
+def beginning(path: Path) -> bytes:
+    """Return the first 64 KiB of a file, which hold the keys of its first record, without a byte order mark and without
+    white space before it; nothing if there is no file."""
     if not path.is_file():
-        return ""
+        return b""
     with open_file(path) as stream:
-        return stream.read(4096).decode("utf-8-sig", errors="replace").lstrip()[:1]
+        return stream.read(65_536).removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
 def read_document(path: Path, kind: type, *, needed: str) -> Any:

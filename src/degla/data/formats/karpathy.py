@@ -10,13 +10,12 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from degla.data.columns import Columns, Placed, caption
-from degla.data.formats.json import first_character, read_document
+from degla.data.formats.json import beginning, read_document
 from degla.errors import InputError
-from degla.parse import describe_json, in_one_line, open_file
+from degla.parse import describe_json, in_one_line
 from degla.records import validate
 
 ENDINGS = (".json",)
-_HEAD = 65_536  # Bytes that hold the first keys of the first image.
 _ALL = "all"
 _EXAMPLE = (
     'Needed: {"images": [{"filepath": "val2014", "filename": "COCO_val2014_000000000042.jpg", "cocoid": 42, '
@@ -42,11 +41,8 @@ class _Image(BaseModel):
 def claims(path: Path) -> bool:
     """Claim a file that starts with an object whose first image has sentences and a file name, which may be behind
     more sentences than are read."""
-    if first_character(path) != "{":
-        return False
-    with open_file(path) as stream:
-        head = stream.read(_HEAD)
-    return b'"sentences"' in head and (b'"filename"' in head or b'"raw"' in head)
+    head = beginning(path)
+    return head.startswith(b"{") and b'"sentences"' in head and (b'"filename"' in head or b'"raw"' in head)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
