@@ -206,6 +206,25 @@ def test_an_old_folder_comes_back_where_the_new_one_is_not_whole(tmp_path: Path)
     assert (tmp_path / "chosen" / "inner" / "weights").read_text() == "old" and _names(tmp_path) == ["chosen"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="without permissions")
+@pytest.mark.parametrize("before", [None, "{}"])
+def test_a_password_is_private_from_the_first_byte(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, modes = tmp_path / "config.json", []
+    if before is not None:
+        path.write_text(before)
+    synchronise = os.fsync
+
+    def look(descriptor: int) -> None:
+        modes.extend(stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir())
+        synchronise(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_json(path, {"captions": "sftp://me:secret@far/a.jsonl"})
+    assert {*modes, stat.S_IMODE(path.stat().st_mode)} == {0o600}
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
 def test_a_folder_is_as_private_as_the_user_has_it(tmp_path: Path, mask: int, mode: int) -> None:
     before = os.umask(mask)

@@ -21,6 +21,7 @@ from degla.files import LineFile
 from degla.mirror import written_to
 from degla.negatives.files.pack import read_manifest
 from degla.negatives.llm.scripted import ScriptedModel
+from degla.passwords import without_passwords
 from degla.records import write_jsonl
 from tests.negatives.scripted_runs import many, records, run, varied
 from tests.tiny import write_classes
@@ -402,6 +403,11 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     message = r"file/outputs/.*: cannot be written: Not a directory\. Set the environment variable DEGLA_CACHE\.$"
     with pytest.raises(InputError, match=message), written_to("memory://f/n"):
         pass
+
+
+def test_a_token_in_the_place_of_a_user_is_left_out() -> None:
+    text = "https://secret@far/a.jsonl and https://far/a@b?c=d@e, abfs://container@account/x"
+    assert without_passwords(text) == text.replace("secret@", "")
 
 
 def test_no_message_names_a_password(

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -112,10 +113,15 @@ def write_json(path: Path, value: object, *, indent: int = 2) -> None:
     Only its owner can read it if an address in it has a password, which a run's configuration needs to be resumed.
     """
     text = json.dumps(value, indent=indent) + "\n"
-    write_text(path, text)
-    if without_passwords(text) != text and path.is_file():
+    private = without_passwords(text) != text
+    if private and path.is_file():  # The new file takes its permissions.
         with suppress(OSError):
             path.chmod(0o600)
+    with whole_file(path) as stream:
+        if private and sys.platform != "win32" and stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            with suppress(OSError):
+                os.fchmod(stream.fileno(), 0o600)
+        stream.write(text)
 
 
 def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
