@@ -321,6 +321,14 @@ def test_the_world_is_drawn_without_files() -> None:
     assert not torch.equal(training.pixels[0], test.pixels[0])
 
 
+def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _fashion(tmp_path / "data")
+    monkeypatch.setattr("degla.systems.excon.images.LARGEST_FILE", 1000)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(10**6)))
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz: more than 1,000 bytes when unpacked\."):
+        _read(folder)
+
+
 def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="have only one class; two or more are needed"):
         _read(_fashion(tmp_path / "one", labels=1))
