@@ -155,7 +155,7 @@ class RunState:
         folder = latest_checkpoint(self.run)
         assert folder is not None  # As `open_run` has checked.
         # Before the optimiser's state, which a changed loss with a learnt memory would not fit.
-        self._check_data(folder, read_state(folder).data)
+        self._check_parts(folder, read_state(folder).data)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.whole() as (encoder, teacher):
             state, tensors = load_checkpoint(
@@ -170,6 +170,7 @@ class RunState:
                 "data files have changed. Restore the old files, or start a new run from this checkpoint with "
                 f"--model {folder}."
             )
+        self._check_data(folder, state.data)
         if state.start != self._start or (self.config.reads_base and state.base != self._base):
             verb = "averages the student with" if self.start else "still reads"
             raise InputError(
@@ -225,14 +226,18 @@ class RunState:
         for stream, memory in self._memories().items():
             memory |= {name: saved[f"{stream}{name}"] for name in memory if f"{stream}{name}" in saved}
 
-    def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
-        changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
-        if parts := [name for name in changed if name.endswith(".py")]:
+    def _changed(self, recorded: dict[str, str]) -> list[str]:
+        return [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
+
+    def _check_parts(self, folder: Path, recorded: dict[str, str]) -> None:
+        if parts := [name for name in self._changed(recorded) if name.endswith(".py")]:
             raise InputError(
                 f"{folder}: {' and '.join(parts)} in {PARTS} has changed since this checkpoint. Restore the old file, "
                 f"or start a new run from this checkpoint with --model {folder}."
             )
-        if changed:
+
+    def _check_data(self, folder: Path, recorded: dict[str, str]) -> None:
+        if changed := self._changed(recorded):
             files = " and ".join(map(str, self.config.data_files))
             raise InputError(
                 f"{folder}: the training data have changed since this checkpoint in {files}; "
