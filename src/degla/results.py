@@ -121,7 +121,7 @@ class BenchmarkResult(Record):
         items_sha256: sha256 of all scored questions; two results are comparable if it is equal.
         missing_images: number of distinct missing images.
         missing_examples: the first few of their paths.
-        told: part to the text-only floors that can answer it, so that it does not count as composition.
+        text_solvable: part to the text-only floors that can answer it, so that it does not count as composition.
         averages: named averages of parts.
         headline: column of the report's first table to the name of the average or part shown in it.
         declared: `evaluation.neutral.Declared` of a benchmark that was given as an object; None for one on the shelf.
@@ -135,17 +135,19 @@ class BenchmarkResult(Record):
     items_sha256: str
     missing_images: int = Field(default=0, ge=0)
     missing_examples: tuple[str, ...] = ()
-    told: dict[str, tuple[str, ...]]
+    text_solvable: dict[str, tuple[str, ...]]
     parts: tuple[PartResult, ...] = Field(min_length=1)
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)
     declared: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _check_told(self) -> BenchmarkResult:
+    def _check_text_solvable(self) -> BenchmarkResult:
         for part in self.parts:
-            if lacking := [name for name in self.told.get(part.name, ()) if name not in part.scores[0].floors]:
-                raise ValueError(f"told names {lacking[0]!r} for {part.name!r}, but its first score has no such floor")
+            if lacking := [name for name in self.text_solvable.get(part.name, ()) if name not in part.scores[0].floors]:
+                raise ValueError(
+                    f"text_solvable names {lacking[0]!r} for {part.name!r}, but its first score has no such floor"
+                )
         return self
 
     @property
@@ -248,13 +250,13 @@ class Result(Record):
         ]
 
     def __repr__(self) -> str:
-        told = [repr(self.model.label)]
+        shown = [repr(self.model.label)]
         for benchmark in self.benchmarks:
             named = benchmark.named
             columns = benchmark.headline or dict(zip(named, named, strict=True))
             scores = [f"{column} {percent(named[name].value)}" for column, name in columns.items() if name in named]
-            told.append(f"{benchmark.name}: {', '.join(scores)}")
-        return f"{type(self).__name__}({'; '.join(told)})"
+            shown.append(f"{benchmark.name}: {', '.join(scores)}")
+        return f"{type(self).__name__}({'; '.join(shown)})"
 
     def __str__(self) -> str:
         return repr(self)

@@ -350,7 +350,7 @@ BALANCED_RULES = (
 """The rules whose negatives `degla negatives balance` can make indistinguishable by text only; the default of
 `degla negatives`. The swaps precede `reshuffle_order`, which could make the same texts."""
 
-TOLD_RULES = ("add_attribute", "add_object", "negation")
+TEXT_SOLVABLE_RULES = ("add_attribute", "add_object", "negation")
 """The rules whose negatives are always longer than their captions, so that they cannot be balanced."""
 
 SHELVES: dict[str, Shelf] = {

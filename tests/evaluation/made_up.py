@@ -65,7 +65,7 @@ def draw_result(
         licence=benchmark.licence,
         annotation_sha256={},
         items_sha256="a" * 64,
-        told={},
+        text_solvable={},
         parts=parts,
         averages=scores.averages,
         headline=dict(benchmark.headline),

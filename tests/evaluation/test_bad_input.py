@@ -172,11 +172,12 @@ def test_a_result_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
 def test_an_edited_result_names_only_floors_that_it_has(tmp_path: Path, capsys: Capture) -> None:
     path = write_results(tmp_path, name="sugarcrepe", n=4)[0]
     row = json.loads(path.read_text(encoding="utf-8")) | {"sha256": ""}
-    row["benchmarks"][0]["told"] = {"replace_att": ["shorter text"]}
+    row["benchmarks"][0]["text_solvable"] = {"replace_att": ["shorter text"]}
     path.write_text(json.dumps(row), encoding="utf-8")
     assert main(["report", str(path), "--out", str(tmp_path / "report.html")]) == 2
     message = capsys.readouterr().err
-    assert f"{path.name}: field 'benchmarks.0': told names 'shorter text' for 'replace_att', but its first" in message
+    wrong = "field 'benchmarks.0': text_solvable names 'shorter text' for 'replace_att', but its first score has no"
+    assert f"{path.name}: {wrong}" in message
 
 
 @pytest.mark.parametrize("name", ["a/b.jsonl", "../other.items.jsonl", "."])

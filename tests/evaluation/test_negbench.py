@@ -238,7 +238,7 @@ def test_floors_stand_beside_the_score_and_tell_nothing(tmp_path: Path) -> None:
     paint(tmp_path, ["coco/val2017/1.jpg"])
     entry = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
     assert entry.parts[0].scores[0].floors == {"shorter text": 0.0, "longer text": 0.0, "options compared": 1.0}
-    assert entry.told == {} and entry.headline["composition"] == "mcq/coco"
+    assert entry.text_solvable == {} and entry.headline["composition"] == "mcq/coco"
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")

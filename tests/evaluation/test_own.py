@@ -18,7 +18,7 @@ from degla.evaluation.benchmarks.own import BENCHMARK
 from degla.evaluation.image_files import read_image_file
 from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
-from degla.evaluation.text_floors import SHORTER, TOLD
+from degla.evaluation.text_floors import SHORTER, TEXT_SOLVABLE
 from degla.records import PairItem
 from tests.evaluation.shelf_contract import assert_contract, paint, score, tiny_encoder
 
@@ -188,9 +188,9 @@ def test_held_out_captions_and_what_degla_negatives_makes_of_them(
     assert main(words) == 0, capsys.readouterr().err
     entry = load_result(out).benchmarks[0]
     assert {part.name for part in entry.parts} == {"swap_nouns", "add_attribute"}
-    # What rules add is longer: the report counts it as told, and leaves exchanged nouns.
-    assert entry.told is not None and SHORTER in entry.told["add_attribute"]
-    assert entry.headline == {"composition": "macro.neutral", TOLD: "add_attribute"}
+    # What rules add is longer: the report counts it as text-solvable, and leaves exchanged nouns.
+    assert entry.text_solvable is not None and SHORTER in entry.text_solvable["add_attribute"]
+    assert entry.headline == {"composition": "macro.neutral", TEXT_SOLVABLE: "add_attribute"}
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])

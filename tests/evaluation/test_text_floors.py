@@ -20,7 +20,7 @@ from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores, render_result
-from degla.evaluation.text_floors import COMPARED, SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, SHORTER, TEXT_SOLVABLE, WORDS, _contradict, _worth, floor_verdicts
 from degla.evaluation.verdicts import order_blind
 from degla.records import ItemImage, PairItem
 from degla.results import Result
@@ -89,10 +89,10 @@ def test_length_and_words_are_seen_order_is_not() -> None:
         floor: {name: rows[0].value for name, rows in scores.parts.items()} for floor, scores in floors.values.items()
     }
     assert values == {SHORTER: {"add": 1.0, "swap": 0.5, "word": 0.5}, WORDS: {"add": 1.0, "swap": 0.5, "word": 1.0}}
-    assert floors.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
-    assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "told"}
+    assert floors.text_solvable == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+    assert floors.benchmark.headline == {"composition": "macro.neutral", TEXT_SOLVABLE: "text_solvable"}
     added = floors.benchmark.averages[2:]
-    assert added == (Average("macro.neutral", of=("swap",)), Average("told", of=("add", "word")))
+    assert added == (Average("macro.neutral", of=("swap",)), Average("text_solvable", of=("add", "word")))
 
 
 def test_a_part_whose_name_is_a_pattern_counts_in_composition() -> None:
@@ -100,7 +100,7 @@ def test_a_part_whose_name_is_a_pattern_counts_in_composition() -> None:
     own = replace(benchmark(("add[1]", "swap[1]")), parts=(BenchmarkPart(name="*", family="own"),))
     floors = find_floors(own, entries)
     scores = {score.name: score.value for score in floors.values[SHORTER].averages}
-    assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "add[1]"}
+    assert floors.benchmark.headline == {"composition": "macro.neutral", TEXT_SOLVABLE: "add[1]"}
     assert scores == {"macro": 0.75, "micro": 0.75, "macro.neutral": 0.5}
 
 
@@ -160,13 +160,13 @@ def test_an_average_of_averages_leaves_out_parts_that_text_solves() -> None:
         Average("add.neutral", of=("add/b",)),
         Average("both.neutral", of=("add.neutral", "swap")),
     )
-    assert one.headline == {"composition": "both.neutral", TOLD: "add/a"}
+    assert one.headline == {"composition": "both.neutral", TEXT_SOLVABLE: "add/a"}
     all_of_them = without(whole, parts[:2], parts)
-    assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("told", of=parts[:2]))
-    # A column may be a part, which is told whole.
+    assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("text_solvable", of=parts[:2]))
+    # A column may be a part, which is text-solvable as a whole.
     columns = {"composition": "add", "swap": "swap", "order": "add/b"}
     assert without(replace(whole, headline=columns), ["swap"], parts).headline == {
-        "composition": "add", TOLD: "swap", "order": "add/b",
+        "composition": "add", TEXT_SOLVABLE: "swap", "order": "add/b",
     }  # fmt: skip
 
 
@@ -218,14 +218,14 @@ def test_a_wrong_answer_of_a_floor_is_the_option_it_prefers() -> None:
 def test_few_items_tell_nothing() -> None:
     """The shorter text is right four times of four by luck often enough; eight times of eight it is not."""
     small = benchmark(("add",))
-    assert find_floors(small, items("add", 4)).told == {}
-    assert find_floors(small, items("add", 8)).told == {"add": (SHORTER,)}
+    assert find_floors(small, items("add", 4)).text_solvable == {}
+    assert find_floors(small, items("add", 8)).text_solvable == {"add": (SHORTER,)}
     # Of 43 items 30 may be luck at this level, 31 are not.
     # Of 300, 176 are none, but fewer than ten points above chance.
     for count, right, enough in ((43, 30, False), (43, 31, True), (300, 176, False)):
         pairs = items("add", count, images=9)  # Too few for words to be learnt.
         longer = [item.model_copy(update={"gold": ((0, 1),)}) for item in pairs[right:]]
-        floors_of = find_floors(small, [*pairs[:right], *longer]).told
+        floors_of = find_floors(small, [*pairs[:right], *longer]).text_solvable
         assert floors_of == ({"add": (SHORTER,)} if enough else {}), (count, right)
 
 
@@ -235,7 +235,7 @@ def test_a_floor_that_compares_options_excludes_no_part() -> None:
     asked = [pair_question(("gift", "add", number), (f"{number}.png",), options, gold) for number in range(12)]
     floors = find_floors(replace(benchmark(("add",)), floors=(COMPARED,)), asked)
     assert floors.values[COMPARED].parts["add"][0].value == 1.0
-    assert floors.told == {}
+    assert floors.text_solvable == {}
 
 
 def test_one_order_of_texts_must_fit_all_images() -> None:
@@ -260,17 +260,17 @@ def test_equals_are_drawn_by_lot() -> None:
 def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
     result = score(gift)
     entry = result.benchmarks[0]
-    assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+    assert entry.text_solvable == {"add": (SHORTER, WORDS), "word": (WORDS,)}
     scores = [*(part.scores[0] for part in entry.parts), *entry.averages]
     assert all(set(each.floors) == {SHORTER, WORDS} for each in scores)
     by_name = {each.name: each for each in scores}
     assert by_name["macro"].floors[SHORTER] == pytest.approx(2 / 3)
     assert by_name["macro.neutral"].value == by_name["swap"].value
     named = named_scores(result)
-    assert named["composition"] == named["swap"] and named[TOLD] == (named["add"] + named["word"]) / 2
+    assert named["composition"] == named["swap"] and named[TEXT_SOLVABLE] == (named["add"] + named["word"]) / 2
     save_result(result, tmp_path / "r.json")
     data = report([tmp_path / "r.json"], out=tmp_path / "report.html")
-    assert [row["title"] for row in data["headline"]] == ["composition", TOLD]
+    assert [row["title"] for row in data["headline"]] == ["composition", TEXT_SOLVABLE]
     note = "add (shorter text 100.0, words only 100.0), word (words only 100.0)"
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     console = Console(width=200)
@@ -286,7 +286,7 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
 
 def test_a_part_that_is_left_is_named_where_its_average_is_not_complete(gift: Path) -> None:
     (entry,) = score(gift).benchmarks
-    lacking = entry.model_copy(update={"headline": {TOLD: "told"}})
+    lacking = entry.model_copy(update={"headline": {TEXT_SOLVABLE: "text_solvable"}})
     (note,) = floor_notes(lacking)
     assert "composition, which is not given, since of its other parts only swap is there: add (" in note
     gone = lacking.model_copy(update={"parts": tuple(part for part in entry.parts if part.name != "swap")})
@@ -299,14 +299,14 @@ def test_floors_are_those_of_all_items_where_images_are_missing(gift: Path) -> N
     result = Evaluation(["gift"], gift, allow_missing=True, progress=False).score(spreading())
     entry = result.benchmarks[0]
     assert entry.parts[0].scores[0].n == 15
-    assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+    assert entry.text_solvable == {"add": (SHORTER, WORDS), "word": (WORDS,)}
 
 
 def test_nothing_left_is_no_composition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(benchmark(("add",)), monkeypatch)
     paint(tmp_path, [f"{number}.png" for number in range(12)])
     result = score(tmp_path)
-    assert result.benchmarks[0].headline == {TOLD: "add"}
+    assert result.benchmarks[0].headline == {TEXT_SOLVABLE: "add"}
     assert "composition" not in named_scores(result) and "macro" in named_scores(result)
 
 
@@ -315,7 +315,7 @@ def test_the_readmes_table_of_the_worlds_kinds(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(draw, "render", lambda scene: None)
     world = BENCHMARKS.load("world").BENCHMARK
     floors = find_floors(world, draw._items(tmp_path, split="test", count=1000, seed=0))
-    assert floors.told == {f"{domain}/add_attribute": (SHORTER, WORDS) for domain in ("id", "ood")}
+    assert floors.text_solvable == {f"{domain}/add_attribute": (SHORTER, WORDS) for domain in ("id", "ood")}
     for kind in (part.name.partition("/")[2] for part in world.parts if part.name.startswith("id/")):
         if kind == "order":  # A column of its own, no kind of composition.
             continue

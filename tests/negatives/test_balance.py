@@ -19,7 +19,14 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance import balance
 from degla.negatives.balance.balance import REWARDS, Balancer, Chooser, Groups, signs
-from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance, Told, measure_told, render
+from degla.negatives.balance.outcome import (
+    Balance,
+    BalanceSettings,
+    RuleBalance,
+    TextAccuracy,
+    measure_text_accuracy,
+    render,
+)
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import CaptionNegative, NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.counts import Draws
@@ -97,7 +104,7 @@ def test_a_rule_whose_form_betrays_it_is_left_out(balanced: tuple[Balancer, list
     balancer, rows = balanced
     assert not balancer.report.rules["adds"].stays
     adds = [row for row in rows if row.rule == "adds"]
-    assert len(adds) == 400 and {row.reason for row in adds} == {"told_by_text"} and not any(r.accepted for r in adds)
+    assert len(adds) == 400 and {row.reason for row in adds} == {"text_solvable"} and not any(r.accepted for r in adds)
 
 
 def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
@@ -294,9 +301,9 @@ def test_the_text_classifiers_find_one_planted_cue() -> None:
     rng = Random(1)
     texts = [(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}") for _ in range(160)]
     pairs = [CaptionNegative(*each, "", -8.999, -9.0) for each in texts]
-    accuracy = measure_told((pairs[:80], pairs[80:]))
+    accuracy = measure_text_accuracy((pairs[:80], pairs[80:]))
     assert accuracy is not None and accuracy.likelihood == 1.0 and accuracy.all > 0.9 and accuracy.words < 0.7
-    assert measure_told((pairs[:39], pairs[39:])) is None
+    assert measure_text_accuracy((pairs[:39], pairs[39:])) is None
 
 
 def test_a_name_in_square_brackets_is_shown_as_it_is() -> None:
@@ -312,14 +319,14 @@ def test_a_name_in_square_brackets_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("cue", ["words", "length", "likelihood", "all"])
 def test_a_rule_is_judged_by_the_cue_that_tells_most(cue: str) -> None:
     cues = {"words": 0.5, "length": 0.5, "likelihood": 0.5, "all": 0.5}
-    assert Told(80, **{**cues, cue: 0.9}).most == 0.9
+    assert TextAccuracy(80, **{**cues, cue: 0.9}).most == 0.9
 
 
 def test_a_direction_is_learned_from_the_other_half() -> None:
     shorter, longer = (CaptionNegative(*texts) for texts in (("a cat", "a tiger"), ("a tiger", "a cat")))
-    accuracy = measure_told(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
+    accuracy = measure_text_accuracy(([shorter] * 30 + [longer] * 20, [shorter] * 20 + [longer] * 30))
     assert accuracy is not None and (accuracy.n, accuracy.length, accuracy.likelihood) == (100, 0.4, 0.5)
-    assert Told(1, words=0.5, length=0.5, likelihood=0.5, all=0.9).most == 0.9
+    assert TextAccuracy(1, words=0.5, length=0.5, likelihood=0.5, all=0.9).most == 0.9
 
 
 def test_the_explanation_says_whether_balance_can_help() -> None:
@@ -439,8 +446,8 @@ def test_a_file_of_which_nothing_could_stay_is_refused(
 
 
 def test_a_rule_with_too_few_is_left_out_by_that_name() -> None:
-    accuracy = measure_told(([CaptionNegative("a", "b c")] * 40,) * 2)
+    accuracy = measure_text_accuracy(([CaptionNegative("a", "b c")] * 40,) * 2)
     assert accuracy is not None and accuracy.length == 1.0
     assert RuleBalance(stays=False).reason == "too_few"
-    assert RuleBalance(stays=False, before=accuracy).reason == "told_by_text"
+    assert RuleBalance(stays=False, before=accuracy).reason == "text_solvable"
     assert RuleBalance(before=accuracy, after=accuracy).reason == ""

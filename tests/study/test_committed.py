@@ -354,7 +354,7 @@ def test_what_the_page_says_of_three_worlds_follows_from_their_study() -> None:
 def test_what_the_page_says_of_the_kind_that_the_text_tells_follows_from_the_study_of_methods() -> None:
     rows = read(ROOT / "docs" / "studies" / "methods" / "study.json").rows
     page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
-    values = {label: 100 * row.scores["told by the text alone"][0] for label, row in rows.items()}
+    values = {label: 100 * row.scores["solvable from text alone"][0] for label, row in rows.items()}
     base = values.pop("base")
     assert f"(from {base:.1f} to between {min(values.values()):.1f} and {max(values.values()):.1f}," in page
     former = read(ROOT / "docs" / "studies" / "frontier_chosen" / "study.json").rows["base"].scores["composition"][0]

@@ -233,7 +233,7 @@ def test_a_rehearsal_replaces_no_runs_of_the_plan_itself(tmp_path: Path, monkeyp
     model = ModelProvenance(name="clip", label="clip", fingerprint="0", activation="gelu", precision="fp32")
     score = Score(name="all", metric="accuracy", value=0.0, n=1, ties=0)
     benchmark = BenchmarkResult(
-        name="own", title="", paper="", licence="", annotation_sha256={}, items_sha256="", told={},
+        name="own", title="", paper="", licence="", annotation_sha256={}, items_sha256="", text_solvable={},
         parts=(PartResult(name="all", scores=(score,), family="", tie="strict"),), averages=(), headline={},
     )  # fmt: skip
     result = Result(model=model, date="", versions={}, benchmarks=(benchmark,), image_reading="upright")

@@ -60,7 +60,7 @@ def _result(path: Path, label: str, *, seed: int | None, right: float, kept: flo
         for name, chosen in (("composition.id", parts[:7]), ("recognition", parts[7:]))
     }
     benchmark = BenchmarkResult(
-        name="world", title="World", paper="-", licence="-", annotation_sha256={}, items_sha256="x", told={},
+        name="world", title="World", paper="-", licence="-", annotation_sha256={}, items_sha256="x", text_solvable={},
         parts=tuple(parts),
         averages=tuple(Score(name=name, metric="macro", value=value, n=1, ties=0) for name, value in means.items()),
         headline={"composition": "composition.id", "recognition": "recognition"},

@@ -95,7 +95,7 @@ def compare_methods(
         results = run_jobs(runs_of(base, configure, methods=methods, seeds=seeds, out=out), folder_lock)
     start = base.measures[0].path
     table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.questions.root)
-    for note in table["told"]:
+    for note in table["text_solvable"]:
         log.info(note)
     log_changes(start, results, kept=kept)
     shown = [score["cells"].values() for score in table["headline"] if score["title"] in ("composition", kept)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
-from degla.evaluation.text_floors import TOLD
+from degla.evaluation.text_floors import TEXT_SOLVABLE
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of
@@ -199,15 +199,15 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
 
 def floor_notes(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence that names every part that a text floor solves, with those floors; nothing if there is none."""
-    if not entry.told:
+    if not entry.text_solvable:
         return
     scores = {part.name: part.scores[0] for part in entry.parts}
     named = [
         f"{name} ({', '.join(f'{floor} {100 * scores[name].floors[floor]:.1f}' for floor in floors)})"
-        for name, floors in entry.told.items()
+        for name, floors in entry.text_solvable.items()
         if name in scores
     ]
-    remaining = [part.name for part in entry.parts if part.name not in entry.told and part.scores[0].floors]
+    remaining = [part.name for part in entry.parts if part.name not in entry.text_solvable and part.scores[0].floors]
     rest = "no part is left"
     if "composition" in entry.headline:
         rest = f"not counted in composition, which is {entry.headline['composition']}"
@@ -215,4 +215,4 @@ def floor_notes(entry: BenchmarkResult) -> Iterator[str]:
         verb = "is" if len(remaining) == 1 else "are"
         rest = f"not counted in composition, which is not given, since of its other parts only {', '.join(remaining)} "
         rest += f"{verb} there"
-    yield f"{TOLD[0].upper()}{TOLD[1:]}, {rest}: {', '.join(named)}."
+    yield f"{TEXT_SOLVABLE}, {rest}: {', '.join(named)}."

@@ -46,7 +46,7 @@ class Comparison:
         rows: every part and every average, benchmark by benchmark.
         warnings: sentences.
         floors: models that cannot know the answer, shown beside chance and not among the methods.
-        told: one sentence per benchmark that names the parts which can be solved from the texts only.
+        text_solvable: one sentence per benchmark that names the parts which can be solved from the texts only.
         joint: composition gained minus recognition lost; None without a baseline or without one of the two.
     """
 
@@ -56,7 +56,7 @@ class Comparison:
     rows: tuple[Row, ...]
     warnings: tuple[str, ...] = ()
     floors: tuple[Method, ...] = ()
-    told: tuple[str, ...] = ()
+    text_solvable: tuple[str, ...] = ()
     joint: JointScore | None = None
 
     @property

@@ -1,8 +1,8 @@
 """Find the parts of a benchmark that can be solved from the texts only, and compute its averages without them.
 
-A part is "told" if one of the floors of `text_floors` scores more than ten points above chance: above 60 % if chance
-is 50. This depends only on the items, not on a model. Told parts do not count in the columns of a report's first
-table; every average with told parts keeps its name and gets a twin without them, NAME.neutral.
+A part is text-solvable if one of the floors of `text_floors` scores more than ten points above chance: above 60 % if
+chance is 50. This depends only on the items, not on a model. Text-solvable parts do not count in the columns of a
+report's first table; every average with text-solvable parts keeps its name and gets a twin without them, NAME.neutral.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, TieRule
 from degla.evaluation.cache import Cache
 from degla.evaluation.choice import require_score
-from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, TEXT_SOLVABLE, floor_verdicts
 from degla.evaluation.verdicts import Judged, order_blind
 from degla.records import PairItem, Record, validate
 from degla.results import BenchmarkResult, Score
@@ -25,9 +25,9 @@ from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import proportion_interval
 
 MARGIN = 0.10
-"""A part is told if a floor exceeds chance by more than this."""
-_NEUTRAL, _TOLD_SCORE = ".neutral", "told"
-"""Suffix of a twin's name; name of the average of the told parts."""
+"""A part is text-solvable if a floor exceeds chance by more than this."""
+_NEUTRAL, _SOLVABLE_SCORE = ".neutral", "text_solvable"
+"""Suffix of a twin's name; name of the average of the text-solvable parts."""
 _SURE = 0.99
 """Level of the interval that must be above chance: three of four right prove nothing."""
 _floors: dict[Hashable, TextFloors] = {}
@@ -39,13 +39,13 @@ class TextFloors:
     """Scores of the floors on one benchmark.
 
     Attributes:
-        told: name of each told part to the floors that solve it.
+        text_solvable: name of each text-solvable part to the floors that solve it.
         benchmark: the benchmark with neutral averages and columns.
         values: floor to its scores.
         ceiling: scores of the best model that ignores word order; None if the benchmark has no pairs.
     """
 
-    told: Mapping[str, tuple[str, ...]]
+    text_solvable: Mapping[str, tuple[str, ...]]
     benchmark: Benchmark
     values: Mapping[str, Scores]
     ceiling: Scores | None
@@ -57,14 +57,14 @@ class TextFloors:
         return score.model_copy(update={"floors": floors, "ceiling": ceiling})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
-        """Return the entry with these scores, their floors and what those tell, and columns without told parts."""
+        """Return the entry with these scores, their floors the parts that those solve, and columns without these."""
         parts = tuple(
             part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
         )
         averages = tuple(map(self.beside, scores.averages))
         names = {part.name for part in parts} | {average.name for average in averages}
         headline = {column: name for column, name in self.benchmark.headline.items() if name in names}
-        update = {"told": dict(self.told), "parts": parts, "averages": averages, "headline": headline}
+        update = {"text_solvable": dict(self.text_solvable), "parts": parts, "averages": averages, "headline": headline}
         return entry.model_copy(update=update)
 
 
@@ -157,26 +157,27 @@ def declared_by(result: BenchmarkResult) -> Benchmark:
 def benchmark_of(result: BenchmarkResult) -> Benchmark:
     """Return the benchmark of a result with the neutral averages of the result's floors; raises as `declared_by`."""
     benchmark = declared_by(result)
-    return without(benchmark, result.told, list(dict.fromkeys([*(part.name for part in result.parts), *result.told])))
+    names = dict.fromkeys([*(part.name for part in result.parts), *result.text_solvable])
+    return without(benchmark, result.text_solvable, list(names))
 
 
-def without(benchmark: Benchmark, told_parts: Collection[str], parts: Sequence[str]) -> Benchmark:
-    """Return the benchmark with a twin of each average that includes told parts, and columns without told parts.
+def without(benchmark: Benchmark, solvable_parts: Collection[str], parts: Sequence[str]) -> Benchmark:
+    """Return the benchmark with columns without text-solvable parts, and a twin of each average that includes some.
 
     Args:
         benchmark: as its file declares it.
-        told_parts: names of told parts.
+        solvable_parts: names of text-solvable parts.
         parts: names of all scored parts.
     """
-    if not told_parts:
+    if not solvable_parts:
         return benchmark
     cuts: dict[str, Average | None] = {}
     for average in _due(benchmark, parts):
-        cuts[average.name] = _cut(average, cuts, told_parts, parts)
+        cuts[average.name] = _cut(average, cuts, solvable_parts, parts)
     columns: dict[str, str] = {}
     apart: dict[str, None] = {}
     for column, source in benchmark.headline.items():
-        members = [name for name in members_of(benchmark, source, parts) if name in told_parts]
+        members = [name for name in members_of(benchmark, source, parts) if name in solvable_parts]
         apart |= dict.fromkeys(members)
         twin = cuts.get(source)
         if not members:
@@ -185,12 +186,12 @@ def without(benchmark: Benchmark, told_parts: Collection[str], parts: Sequence[s
             columns[column] = twin.name
     twins = [cut for name, cut in cuts.items() if cut is not None and cut.name != name]
     if len(apart) > 1:
-        twins.append(Average(name=_TOLD_SCORE, of=tuple(apart)))
+        twins.append(Average(name=_SOLVABLE_SCORE, of=tuple(apart)))
     if apart:
         # After the column that they were removed from.
         place = 1 if "composition" in columns else 0
         ordered = list(columns.items())
-        ordered.insert(place, (TOLD, _TOLD_SCORE if len(apart) > 1 else next(iter(apart))))
+        ordered.insert(place, (TEXT_SOLVABLE, _SOLVABLE_SCORE if len(apart) > 1 else next(iter(apart))))
         columns = dict(ordered)
     return replace(benchmark, averages=(*benchmark.averages, *twins), headline=columns)
 
@@ -239,7 +240,7 @@ def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
 def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) -> None:
     """Reject names of scores that no benchmark declares, before anything is measured.
 
-    Scores that depend on told parts are known only after the floors were scored; their names pass here.
+    Scores that depend on text-solvable parts are known only after the floors were scored; their names pass here.
 
     Args:
         wanted: where a score is named, for messages, and its name.
@@ -249,7 +250,7 @@ def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) 
         InputError: there is no such score.
     """
     for place, name in wanted:
-        if not name.endswith(_NEUTRAL) and name not in (TOLD, _TOLD_SCORE):
+        if not name.endswith(_NEUTRAL) and name not in (TEXT_SOLVABLE, _SOLVABLE_SCORE):
             require_score(place, name, names)
 
 
@@ -266,16 +267,16 @@ def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[st
 
 
 def _cut(
-    average: Average, cuts: Mapping[str, Average | None], told_parts: Collection[str], parts: Sequence[str]
+    average: Average, cuts: Mapping[str, Average | None], solvable_parts: Collection[str], parts: Sequence[str]
 ) -> Average | None:
-    """The average without told parts: itself if it has none, None if nothing is left."""
+    """The average without text-solvable parts: itself if it has none, None if nothing is left."""
     remaining: list[str] = []
     for pattern, fitting in zip(average.of, average.members(parts, cuts), strict=True):
         if pattern in cuts:
             cut = cuts[pattern]
             remaining += [cut.name] if cut is not None else []
             continue
-        neutral = [part for part in fitting if part not in told_parts]
+        neutral = [part for part in fitting if part not in solvable_parts]
         remaining += [pattern] if neutral == fitting else neutral
     if not remaining:
         return None

@@ -98,7 +98,7 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     against = (
         _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
     )
-    notes = [_GLANCE.format(against=against), *comparison.told, *_floor_notes(comparison, comparison.headline)]
+    notes = [_GLANCE.format(against=against), *comparison.text_solvable, *_floor_notes(comparison, comparison.headline)]
     if several and comparison.joint is not None:
         gained_title, kept_title = (
             f"{row.title} ({titles[row.benchmark]})" for row in (comparison.joint.gained, comparison.joint.kept)

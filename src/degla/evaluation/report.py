@@ -100,7 +100,7 @@ def _as_data(
         "rows": [_plain(row) for row in comparison.rows],
         "joint": _joint(comparison),
         "warnings": list(comparison.warnings),
-        "told": list(comparison.told),
+        "text_solvable": list(comparison.text_solvable),
         "published": [
             {
                 **table.published.model_dump(exclude={"row"}),

@@ -288,7 +288,7 @@ class Evaluation:
             items_sha256=questions_digest(questions.entries),
             missing_images=len(questions.absent),
             missing_examples=questions.absent[:_EXAMPLES],
-            told={},
+            text_solvable={},
             parts=parts,
             declared=None if benchmark.name in BENCHMARKS.names() else Declared.by(benchmark).model_dump(mode="json"),
         )

@@ -94,6 +94,7 @@ def gather(
         models=tuple(_model(model, columns, printed=bool(plan.printed)) for model in models),
         failures=tuple(failures),
         caveats=tuple(_caveats(models)),
+        text_solvable=tuple(f"{entry.title}: {note}" for entry in base.benchmarks for note in floor_notes(entry)),
         rehearsal=rehearsal,
     )
     return _with_questions(record, models)
@@ -151,9 +152,8 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
 
 
 def _caveats(models: Sequence[Model]) -> list[str]:
-    """Findings about the data, each once: parts that can be solved from texts only, missing images, leakage."""
-    start = load_result(models[0].own[None])
-    caveats = dict.fromkeys(note for entry in start.benchmarks for note in floor_notes(entry))
+    """Findings about the data, each once: missing images, leakage."""
+    caveats: dict[str, None] = {}
     leaked: dict[str, tuple[TracedResult, dict[str, None]]] = {}
     for model in models:
         for path in model.files.values():

@@ -118,7 +118,8 @@ def _parts(study: Study) -> Iterator[Part]:
     name = partial(_name, marks=arm_marks(table), seeds=len(plan.seeds))
     note = "Each arm at the setting with its best joint score. " if study.choice else ""
     how = note + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base)
-    yield Section("At a glance", [_glance(study, table.best, name=name, best=[table.leader]), how])
+    glance = _glance(study, table.best, name=name, best=[table.leader])
+    yield Section("At a glance", [glance, how, *study.record.text_solvable])
     yield from printed_section(study)
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
     figure = Figure(partial(frontier_svg, study), caption, file="frontier.svg")

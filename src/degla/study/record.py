@@ -157,6 +157,7 @@ class StudyRecord(Record):
         models: the base first.
         failures: title of each failed run, and why it failed.
         caveats: findings about the data, in sentences.
+        text_solvable: one sentence per benchmark that names the parts which can be solved from the texts only.
         rehearsal: set if the plan was only rehearsed.
     """
 
@@ -177,6 +178,7 @@ class StudyRecord(Record):
     tests: tuple[TestRecord, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     caveats: tuple[str, ...] = ()
+    text_solvable: tuple[str, ...] = ()
     rehearsal: RehearsalRecord | None = None
 
 

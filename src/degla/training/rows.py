@@ -32,7 +32,7 @@ from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord
 from degla.remote import address_of
-from degla.shelf import TOLD_RULES
+from degla.shelf import TEXT_SOLVABLE_RULES
 
 log = logging.getLogger("degla.train")
 
@@ -134,7 +134,7 @@ def _joined(
 
 def _warn_of_text_cues(report: JoinReport, *, flag: str, remedy: str) -> None:
     """Warn of negatives that a model can learn to reject without the image."""
-    rules = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
+    rules = [rule for rule in TEXT_SOLVABLE_RULES if report.per_rule.get(rule)]
     if rules:
         log.warning(
             "%s: %s of %s from %s. They are longer than their captions, so a model can learn to reject them without "

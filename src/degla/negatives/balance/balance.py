@@ -37,7 +37,7 @@ from degla.negatives.balance.outcome import (
     Halves,
     RuleBalance,
     accuracy_by_words,
-    measure_told,
+    measure_text_accuracy,
 )
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
@@ -406,12 +406,12 @@ class Balancer:
     def _finish(self) -> None:
         """Test each rule, drop those still identified by text only, and test the rest together."""
         for rule, state in _with_progress("testing the selection, rules", list(self.report.rules.items())):
-            state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
+            state.before, state.after = (measure_text_accuracy(halves) for halves in self._samples([rule]))
             most = self._settings.text_only_rule
             state.stays = most == 1 or (state.after is not None and state.after.most <= most)
         stay = [rule for rule, state in self.report.rules.items() if state.stays]
-        self.report.before = measure_told(self._samples(list(self.report.rules))[0])
-        self.report.after = measure_told(self._samples(stay)[1])
+        self.report.before = measure_text_accuracy(self._samples(list(self.report.rules))[0])
+        self.report.after = measure_text_accuracy(self._samples(stay)[1])
 
     def _samples(self, rules: Sequence[str]) -> tuple[Halves, Halves]:
         """Sample pairs of some rules, before and after balancing, in two halves; several rules are pooled."""

@@ -26,7 +26,7 @@ Halves = tuple[Sequence[CaptionNegative], Sequence[CaptionNegative]]
 
 
 @dataclass(frozen=True)
-class Told:
+class TextAccuracy:
     """Accuracy of each classifier on pairs of held-out images.
 
     Attributes:
@@ -49,13 +49,13 @@ class Told:
         return max(self.words, self.length, self.likelihood, self.all)
 
 
-def measure_told(halves: Halves) -> Told | None:
+def measure_text_accuracy(halves: Halves) -> TextAccuracy | None:
     """Train and test all classifiers; None if a half has fewer than 40 pairs."""
     if min(map(len, halves)) < FEWEST:
         return None
     first, second = halves
     both = ((first, second), (second, first))
-    return Told(
+    return TextAccuracy(
         sum(map(len, halves)),
         fmean(blind_across(one, other) for one, other in both),
         fmean(_direction([pair.longer for pair in one], [pair.longer for pair in other]) for one, other in both),
@@ -127,14 +127,14 @@ class RuleBalance:
     kept: int = 0
     candidates: int = 0
     reward: float = 0.0
-    before: Told | None = None
-    after: Told | None = None
+    before: TextAccuracy | None = None
+    after: TextAccuracy | None = None
     stays: bool = True
 
     @property
     def reason(self) -> str:
         """Why none of the rule's negatives is kept; "" if some are."""
-        return "" if self.stays else "too_few" if self.before is None else "told_by_text"
+        return "" if self.stays else "too_few" if self.before is None else "text_solvable"
 
 
 @dataclass
@@ -154,8 +154,8 @@ class Balance:
     captions: int
     covered: tuple[int, int] = (0, 0)
     negatives: tuple[int, int] = (0, 0)
-    before: Told | None = None
-    after: Told | None = None
+    before: TextAccuracy | None = None
+    after: TextAccuracy | None = None
     rules: dict[str, RuleBalance] = field(default_factory=dict)
     unread: int = 0
 
@@ -220,7 +220,7 @@ def render(report: Balance) -> Group:
     return Group(table, Text(explanation))
 
 
-def _cells(before: Told | None, after: Told | None) -> list[str]:
+def _cells(before: TextAccuracy | None, after: TextAccuracy | None) -> list[str]:
     names = ("words", "length", "likelihood", "all")
     return [
         " ".join("-" if accuracy is None else f"{100 * getattr(accuracy, name):.0f}" for accuracy in (before, after))

@@ -4,10 +4,10 @@ Within a captions file, classifiers are trained on one half of the images and te
 --other, they are trained on the first files and tested on files of other captions, which balancing has not seen: each
 file on its own counterpart, and all files on the last one, to show what a model could learn from each.
 
-    python bench/told_by_text.py --captions train.json plain_train.jsonl balanced_train.jsonl \
+    python bench/text_accuracy.py --captions train.json plain_train.jsonl balanced_train.jsonl \
         --other dev.json plain_dev.jsonl balanced_dev.jsonl
-    python bench/told_by_text.py --sugarcrepe DATA/sugarcrepe
-    python bench/told_by_text.py --world world    # by `degla world draw --out world`; likelihoods by its captions
+    python bench/text_accuracy.py --sugarcrepe DATA/sugarcrepe
+    python bench/text_accuracy.py --world world    # by `degla world draw --out world`; likelihoods by its captions
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from random import Random
 
 from degla.cli import exit_status_of
 from degla.data.sources import read_captions, read_negatives
-from degla.negatives.balance.outcome import Told, accuracy_by_all, measure_told
+from degla.negatives.balance.outcome import TextAccuracy, accuracy_by_all, measure_text_accuracy
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import CaptionNegative, Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 from degla.negatives.report.counts import Reservoir
@@ -85,7 +85,7 @@ def whole(drawn: Drawn) -> tuple[list[CaptionNegative], list[CaptionNegative]]:
     return first, second
 
 
-def show(title: str, told: Mapping[str, Told | None]) -> None:
+def show(title: str, told: Mapping[str, TextAccuracy | None]) -> None:
     """Print one table."""
     print(f"\n{title}\n\n| rule | pairs | words | length | likelihood | all |\n|---|---:|---:|---:|---:|---:|")
     for rule, known in told.items():
@@ -99,7 +99,7 @@ def show(title: str, told: Mapping[str, Told | None]) -> None:
 def within(title: str, drawn: Drawn) -> None:
     """Train on one half and test on the other, both ways."""
     parts = {**drawn, TOGETHER: whole(drawn)}
-    show(title, {rule: measure_told(halves) for rule, halves in parts.items()})
+    show(title, {rule: measure_text_accuracy(halves) for rule, halves in parts.items()})
 
 
 def main() -> None:
