@@ -232,6 +232,7 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
         ("trained on", "photographs_balance", 7),
         ("tested on half-truths", "photographs_truths", 18),
         ("image tower trained, balanced negatives", "photographs_image_balanced", 5),
+        ("`degla_plus` trained on", "photographs_image_balance", 3),
     ],
 )
 def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name: str, least: int) -> None:
