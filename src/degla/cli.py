@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from degla.errors import DeglaError, InputError, error_of_memory, error_of_system
+from degla.errors import DeglaError, InputError, error_of_compiler, error_of_memory, error_of_system
 from degla.pages.words import printable
 from degla.parse import with_short_words
 from degla.processes import first_process, parsed_once, reported_once, started_processes
@@ -148,7 +148,10 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
         _tell(str(error_of_system(error)))
         return 1
     except (MemoryError, RuntimeError) as error:
-        if (converted := error_of_memory(error)) is None:
+        converted = error_of_memory(error)
+        if converted is None and isinstance(error, RuntimeError):
+            converted = error_of_compiler(error)
+        if converted is None:
             raise
         _tell(str(converted))
         return 1

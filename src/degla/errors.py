@@ -52,6 +52,17 @@ def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
     )
 
 
+def error_of_compiler(error: RuntimeError) -> DeglaError | None:
+    """Convert an error of `torch.compile`, whose own trace has hundreds of lines; None for any other error."""
+    if not any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):
+        return None
+    first = str(error).strip().partition("\n")[0]
+    return DeglaError(
+        f"--train.compile: PyTorch cannot compile the model: {first:.300}. Train without the flag; on a CPU it needs a "
+        "C++ compiler."
+    )
+
+
 def error_of_system(error: OSError) -> DeglaError:
     """Convert an error of the operating system about a path or disk: name too long, no permission, no space."""
     where = f"{error.filename}: " if error.filename is not None else ""
