@@ -506,7 +506,9 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
     both.together(lambda: bring_here(out))
     with RunMirror(out, active=True, resume=True, keep=0) as mirror:
         if ahead:
-            with pytest.raises(InputError, match=r"is 'step-1' in process 0, but 'step-2' in process 1\. If --out is"):
+            with pytest.raises(
+                InputError, match=r"^the newest checkpoint is 'step-1' in process 0, but 'step-2' in process 1\."
+            ):
                 loop._require_same_checkpoint(out, mirror, both)
             return
         loop._require_same_checkpoint(out, mirror, both)

@@ -82,7 +82,8 @@ class ProcessGroup:
         """Refuse processes with different values, as of two commands, or of files on machines with separate disks.
 
         Args:
-            values: returns what must be the same in all processes, by its name in the message.
+            values: returns what must be the same in all processes, by its name in the message, which must be, too:
+                paths may differ.
             remedy: last sentence of the message.
 
         Raises:

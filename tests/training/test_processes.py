@@ -177,7 +177,7 @@ os.environ["DEGLA_CACHE"] = os.getcwd()
 @pytest.mark.parametrize(
     ("differing", "message"),
     [("data", "training data: the digest of captions is .* in process 0, but .* in process 1\\. Copy the same files"),
-     ("model", "model: its fingerprint is .* in process 0, but .* in process 1\\. Copy the same model")],
+     ("model", "the model's fingerprint is .* in process 0, but .* in process 1\\. Copy the same model")],
 )  # fmt: skip
 def test_machines_whose_data_or_models_differ_are_refused(
     differing: str, message: str, tiny_pairs: Pairs, tmp_path: Path
@@ -194,6 +194,24 @@ def test_machines_whose_data_or_models_differ_are_refused(
     words = ["-c", _ON_A_MACHINE, str(tmp_path), json.dumps(to_plain(config))]
     with pytest.raises(AssertionError, match=message):
         run_together(words, count=2)
+
+
+_OTHER_PATH = (
+    """
+import json, os, sys
+plain = json.loads(sys.argv[1])
+plain["model"] += os.environ["RANK"]
+sys.argv[1] = json.dumps(plain)
+"""
+    + TRAIN
+)
+
+
+def test_machines_may_have_the_same_model_at_different_paths(config: TrainConfig, tmp_path: Path) -> None:
+    for rank in "01":
+        shutil.copytree(config.model, tmp_path / f"model{rank}")
+    here = replace(config, model=str(tmp_path / "model"), out=tmp_path / "run")
+    run_together(["-c", _OTHER_PATH, json.dumps(to_plain(here))], count=2)
 
 
 _OTHER_SETTINGS = (

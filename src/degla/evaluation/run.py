@@ -154,8 +154,8 @@ class Evaluation:
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
             self.processes.require_same(
-                lambda: {f"{model}: its fingerprint": encoder.fingerprint},
-                remedy="Copy the same model to every machine.",
+                lambda: {"the model's fingerprint": encoder.fingerprint},
+                remedy=f"Copy the same model to every machine: {model}.",
             )
         seed = training_seed_of(name, known) if training_seed is None else training_seed
         images = training_images(name, known)

@@ -156,7 +156,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     # Before anything is added to the model.
     base = encoder.fingerprint if newest is None or config.reads_base else None
     processes.require_same(
-        lambda: {f"{config.model}: its fingerprint": base}, remedy="Copy the same model to every machine."
+        lambda: {"the model's fingerprint": base}, remedy=f"Copy the same model to every machine: {config.model}."
     )
     fast_paths.tell(encoder, training=True)
     pairs, *replays = [
@@ -310,7 +310,7 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGro
 
     def newest() -> dict[str, str]:
         folder = latest_checkpoint(folder_of_run(out))
-        return {f"{display_path(out)}: the newest checkpoint": "none" if folder is None else folder.name}
+        return {"the newest checkpoint": "none" if folder is None else folder.name}
 
     def copy() -> None:
         mirror.copy()
@@ -326,8 +326,8 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGro
         processes.together(bring)
     processes.require_same(
         newest,
-        remedy="If --out is an address, make the machine with the newest one the first (--node-rank 0); it copies it "
-        "there. A folder must be on a disk that all machines share.",
+        remedy=f"The run is {display_path(out)}. If --out is an address, make the machine with the newest one the "
+        "first (--node-rank 0); it copies it there. A folder must be on a disk that all machines share.",
     )
 
 
