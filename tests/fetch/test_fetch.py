@@ -424,6 +424,7 @@ def test_too_little_space_is_reported_before_a_byte_comes(
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/{}'\nto = 'a'\nfiles = { b = '' }\n", "'url' and 'to' need {}"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'ftp://x/'\nto = 'a'\n", "field 'url'"),
         ("[sets]\ntoy = ['a']\na = ['b']\nb = ['toy']\n", "a set lists itself: "),
+        ("[sets]\ntoy = ['']\n", "set 'toy' lists '', which is not a source or another set"),
         ("[sets\n", "not TOML"),
     ],
 )

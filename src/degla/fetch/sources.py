@@ -128,8 +128,8 @@ def read_sources(path: Path | None = None) -> Sources:
     sets = validate(_Sets, {"sets": content.pop("sets", {})}, where=where).sets
     table = {name: validate(FileSource, row, where=f"{where}: {name}") for name, row in content.items()}
     for name, members in sets.items():
-        if strange := next((member for member in members if member not in table and member not in sets), ""):
-            raise InputError(f"{where}: set {name!r} lists {strange!r}, which is not a source or another set.")
+        if strange := [member for member in members if member not in table and member not in sets]:
+            raise InputError(f"{where}: set {name!r} lists {strange[0]!r}, which is not a source or another set.")
     try:
         TopologicalSorter(sets).prepare()
     except CycleError as error:
