@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import keyword
 import os
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ class Shelf:
         noun: word for a member in messages, for example ``loss``.
         folders: whether a member is a folder with an ``__init__.py``; plain files are then shared by the members.
         extensible: whether users can add members of their own, see `own`.
-        holds: names of the classes of which a member is a whole subclass, or an instance; none for a function.
+        holds: full names of the classes of which a member is a whole subclass, or an instance; none for a function.
         reserved: names that members of the user's own must not have, and what has them.
     """
 
@@ -210,7 +211,7 @@ class Shelf:
         value = getattr(module, attribute)
         kind, fits = value if isinstance(value, type) else type(value), callable(value)
         if self.holds:
-            is_one = any(base.__name__ in self.holds for base in kind.__mro__)
+            is_one = issubclass(kind, tuple(map(pkgutil.resolve_name, self.holds)))
             fits = is_one and (kind is value) == (attribute == class_name(name))
         if not fits:
             wanted = " or ".join(self.holds) or "function"
@@ -329,12 +330,15 @@ sys.meta_path.append(_OwnParts())
 
 _METRICS = ("step", "epoch", "loss", "lr", "scale", "bias", "l2_sp", "pairs_per_second", "ended")
 LOSSES = Shelf(
-    "degla.losses", "loss", extensible=True, holds=("Loss", "StatefulLoss"),
+    "degla.losses", "loss", extensible=True, holds=("degla.losses.Loss", "degla.losses.StatefulLoss"),
     reserved=(frozenset(_METRICS), "another column of metrics.jsonl"),
 )  # fmt: skip
-RULES = Shelf("degla.negatives.rules", "rule", extensible=True, holds=("NegativeRule",))
-POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True, holds=("NegativeRule",))
-BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark", extensible=True, holds=("Benchmark",))
+_RULE = ("degla.negatives.rule.NegativeRule",)
+RULES = Shelf("degla.negatives.rules", "rule", extensible=True, holds=_RULE)
+POSITIVES = Shelf("degla.negatives.positives", "rule for positives", extensible=True, holds=_RULE)
+BENCHMARKS = Shelf(
+    "degla.evaluation.benchmarks", "benchmark", extensible=True, holds=("degla.evaluation.benchmark.Benchmark",)
+)
 RECIPES = Shelf("degla.recipes", "recipe", extensible=True)
 DRAWS = Shelf("degla.data.draws", "draw of negatives", extensible=True)
 SYSTEMS = Shelf("degla.systems", "system", folders=True)
