@@ -224,7 +224,7 @@ def test_results_come_back_from_disk_as_they_were(small_root: Path, tmp_path: Pa
         ("{", "not JSON"),
         ("[]", "'schema_version' is missing"),
         ('{"schema_version": 9, "versions": {"degla": "7.0"}}', r"'schema_version' is 9.*degla 7\.0"),
-        ('{"schema_version": 1, "model": 3}', "field 'model'"),
+        ('{"schema_version": 1, "model": 3}', r"field 'model'.*\. Evaluate again, or use the version that wrote it"),
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -256,13 +256,13 @@ def _load(path: Path) -> TracedResult:
     if version is None:
         kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
         raise kind(f"{path}: not a result: field 'schema_version' is missing. Give a file that `degla evaluate` wrote.")
+    remedy = f"Evaluate again, or use the version that wrote it ({_version(row)})."
     if version != Result.model_fields["schema_version"].default:
         raise InputError(
             f"{path}: field 'schema_version' is {version!r}, but this version of degla reads "
-            f"{Result.model_fields['schema_version'].default}. Evaluate again, or use the version that wrote it "
-            f"({_version(row)})."
+            f"{Result.model_fields['schema_version'].default}. {remedy}"
         )
-    result = validate(TracedResult, row, where=str(path))
+    result = validate(TracedResult, row, where=str(path), remedy=remedy)
     if result.sha256 and result.sha256 != _digest(row):
         raise InputError(
             f"{path}: changed since it was written (sha256 differs), so its numbers may be wrong. Use an undamaged "
