@@ -14,6 +14,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric
 from degla.evaluation.cache import DiskCache
 from degla.evaluation.choice import Point, Sweep, choose, render_sweep
 from degla.evaluation.overlap import TrainingImages
@@ -23,6 +24,7 @@ from degla.interpolate import Goal, interpolate
 from degla.model.checkpoint import average_weights, check_alike, save_encoder
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
+from degla.shelf import BENCHMARKS
 from degla.world.draw import draw_benchmark
 from tests.tiny import write_classes, write_model
 
@@ -134,6 +136,24 @@ def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str
         assert torch.equal(value, loaded.state_dict()[name])
     assert load_encoder(str(folder)).fingerprint == load_result(sweep.chosen.file).model.fingerprint
     assert transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["noise", "all", "column"])
+def test_a_score_of_which_less_is_better_is_refused_before_anything_is_scored(
+    name: str, models: tuple[str, str], classes: Path, tmp_path: Path
+) -> None:
+    shelf: Benchmark = BENCHMARKS.member("zeroshot", "BENCHMARK")
+    mistakes = Benchmark(
+        name="mistakes",
+        title="Mistakes",
+        parts=(BenchmarkPart("*", "recognition", metrics=(Metric("mistakes", "top1", lower=True),)),),
+        averages=(Average("all", of=("*",)),),
+        headline={"column": "all"},
+        items=lambda root: [entry.model_copy(update={"benchmark": "mistakes"}) for entry in shelf.items(root)],
+    )
+    with pytest.raises(InputError, match=f"--gain '{name}': the benchmarks have no such part or named average where"):
+        sweep_of(models, classes, tmp_path, benchmarks=[mistakes], gain=name, kept=name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_average_has_seen_what_the_tuned_model_has(

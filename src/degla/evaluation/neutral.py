@@ -227,14 +227,20 @@ def present_averages(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
 def score_names(benchmark: Benchmark, parts: Collection[str]) -> list[str]:
     """Names of the columns, parts and averages that a result of these parts has, as `terminal.named_scores`."""
     falling = {metric.name for part in benchmark.parts for metric in part.metrics if metric.lower}
-    less = {average.name for average in benchmark.averages if average.metric in falling}
+    rising = [part for part in parts if not benchmark.part(part).metrics[0].lower]
+    less = {
+        average.name
+        for average in benchmark.averages
+        if average.metric in falling
+        or (not average.metric and not {*members_of(benchmark, average.name, list(parts))}.intersection(rising))
+    }
     averages = [name for name in present_averages(benchmark, parts) if name not in less]
     columns = [
         column
         for column, source in benchmark.headline.items()
-        if source in averages or any(fnmatchcase(part, source) for part in parts)
+        if source in averages or any(fnmatchcase(part, source) for part in rising)
     ]
-    return [*columns, *parts, *averages]
+    return [*columns, *rising, *averages]
 
 
 def require_declared(wanted: Iterable[tuple[str, str]], names: Collection[str]) -> None:
