@@ -57,7 +57,7 @@ class TextFloors:
         return score.model_copy(update={"floors": floors, "ceiling": ceiling})
 
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
-        """Return the entry with these scores, their floors the parts that those solve, and columns without these."""
+        """Return the entry with these scores, their floors, the parts that floors solve, and columns without those."""
         parts = tuple(
             part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
         )
