@@ -85,10 +85,10 @@ def whole(drawn: Drawn) -> tuple[list[CaptionNegative], list[CaptionNegative]]:
     return first, second
 
 
-def show(title: str, told: Mapping[str, TextAccuracy | None]) -> None:
+def show(title: str, accuracies: Mapping[str, TextAccuracy | None]) -> None:
     """Print one table."""
     print(f"\n{title}\n\n| rule | pairs | words | length | likelihood | all |\n|---|---:|---:|---:|---:|---:|")
-    for rule, known in told.items():
+    for rule, known in accuracies.items():
         if known is None:
             print(f"| {rule} | too few | | | | |")
             continue
@@ -133,7 +133,7 @@ def main() -> None:
     asked_captions, *asked_files = given.other
     with CaptionIndex(read_captions(asked_captions)) as captions:
         asked = {path.stem: draw(rows_of(path, captions), (learned, learned)) for path in asked_files}
-    print("\n| trained on | tested on | pairs | told by all, % |\n|---|---|---:|---:|")
+    print("\n| trained on | tested on | pairs | text-only accuracy, % |\n|---|---|---:|---:|")
     for name, own in drawn.items():
         for other, pairs in asked.items():
             one, two = list(chain(*whole(own))), list(chain(*whole(pairs)))
