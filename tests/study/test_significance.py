@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
-from degla.evaluation.benchmark import Average, parts_of
+from degla.evaluation.benchmark import Average, BenchmarkPart, Metric, parts_of
 from degla.evaluation.item_difference import averaged_scores, questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
@@ -24,7 +24,7 @@ from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartRes
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means, paired_score_interval
 from degla.statistics.seeds import QuestionVariance, doubt_of, p_over_questions, p_over_seeds, seed_difference
-from degla.study.gather import Model, _families, gather
+from degla.study.gather import Model, _columns, _families, gather
 from degla.study.jobs import Cost
 from degla.study.page import _undominated, frontier, frontier_svg, has_many, page_of, write_all
 from degla.study.plan import Plan, read_plan
@@ -703,3 +703,16 @@ def test_a_family_that_is_a_column_is_left_out_of_the_benchmark_that_fills_it_al
     }
     assert len(compositional) == 4
     assert _families(first)[0] == {"add": ("add_word",)}
+
+
+def test_a_column_of_which_less_is_better_is_none_of_a_study() -> None:
+    """It has no gains, and ended the study in a traceback after its last run."""
+    mistakes = BenchmarkPart("mistakes", "swap", metrics=(Metric("mistakes", "mistake.1", lower=True),))
+    benchmark = replace(
+        BENCHMARKS.load("world").BENCHMARK,
+        parts=(BenchmarkPart("right", "swap"), mistakes),
+        averages=(),
+        headline={"composition": "right", "wrong": "mistakes"},
+    )
+    plan = Plan.model_validate({"world": {}, "arms": [{"recipe": "clip"}], "seeds": 1, "kept": "right"})
+    assert _columns(draw_result("base", (0.5,) * 4, None, benchmark=benchmark, n=4), plan) == ["composition", "right"]

@@ -125,7 +125,8 @@ def _parts(result: Result) -> dict[str, tuple[str, PartResult]]:
 
 
 def _columns(base: Result, plan: Plan) -> list[str]:
-    headline = [column for benchmark in base.benchmarks for column in benchmark.headline]
+    rising = named_scores(base)  # The page has gains, so no column of which less is better.
+    headline = [column for benchmark in base.benchmarks for column in benchmark.headline if column in rising]
     return list(dict.fromkeys([*headline, plan.gain, plan.kept]))
 
 
