@@ -488,6 +488,20 @@ def test_an_exception_in_own_code_names_its_place_in_workers_too(
     assert try_job(recipe_config, "nine").details == ""
 
 
+def test_packages_below_the_folder_of_parts_are_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / ".venv" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "installed_below.py").write_text("def fail(*_):\n    raise ValueError('bad')\n")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "ten.py").write_text("import installed_below\n\n\ndef ten():\n    installed_below.fail()\n")
+    monkeypatch.setenv(PARTS, str(tmp_path))
+    monkeypatch.syspath_prepend(site)
+    assert try_job(recipe_config, "ten").error == f"{tmp_path}/recipes/ten.py line 5: ValueError: bad"
+    import installed_below  # type: ignore[import-not-found]
+
+    assert try_job(installed_below.fail, None).error == "ValueError: bad"
+
+
 def test_what_is_no_part_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from degla.negatives.rule import load_rule
 

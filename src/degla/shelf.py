@@ -296,11 +296,12 @@ def _place(error: BaseException) -> tuple[str, int | None] | None:
     """Return the innermost file and line of users' own parts at which an error was raised; None if there is none."""
     import traceback
 
-    folders = tuple(f"{folder}{os.sep}" for folder in part_folders())
+    # Not all files below `DEGLA_PARTS`: this package and others may be installed there.
+    folders = {folder / each.folder.name for folder in part_folders() for each in SHELVES.values() if each.extensible}
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         places.append((str(error.filename), error.lineno))
-    return next((place for place in reversed(places) if place[0].startswith(folders)), None)
+    return next((place for place in reversed(places) if Path(place[0]).parent in folders), None)
 
 
 def _told(error: BaseException, file: Path) -> str:
