@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +28,8 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric, image_question, pair_question
+from degla.evaluation.neutral import declared_by
 from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
@@ -249,6 +250,18 @@ def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any],
         BenchmarkPart("all", "swap", metrics=Metric())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"\Aaverage 'swap': of must be a tuple of str, .* It is 'all'\.\Z"):
         Average("swap", "all")  # type: ignore[arg-type]
+
+
+def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Noted(BenchmarkPart):
+        note: str = "mine"
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    item = image_question(("mine", "all", 0), "red.png", ["A red square."], ["A blue square."])
+    mine = Benchmark(name="mine", title="Mine", parts=(Noted("all", "swap"),), items=lambda root: iter([item]))
+    result = degla.evaluate("random", [mine], tmp_path)
+    assert declared_by(result.benchmarks[0]).parts == (BenchmarkPart("all", "swap"),)
 
 
 def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None:

@@ -122,8 +122,11 @@ def _tells(rows: Sequence[Judged], verdict: str) -> bool:
     return right / len(usable) > chance + MARGIN and sure
 
 
-class Declared(Record):
-    """What a benchmark object of the user's own declares; a report has no file to read it from."""
+class Declared(Record, extra="ignore"):
+    """What a benchmark object of the user's own declares; a report has no file to read it from.
+
+    Fields that subclasses add to a part, a metric or an average are left out.
+    """
 
     parts: tuple[BenchmarkPart, ...]
     averages: tuple[Average, ...]
