@@ -127,8 +127,8 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
 
     Raises:
         InputError: the folder is locked or not writable, or holds a training run, a demo or the other kind of study:
-            each would replace files of the other; or ``results`` is a link into the folder of another study, whose
-            results would be moved away as those of no model of this plan.
+            each would replace files of the other; or ``results`` is a link to or into the folder of another study,
+            whose results would be moved away as those of no model of this plan.
     """
     others = {
         "a training run": bool(checkpoints(out)),
@@ -141,7 +141,8 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
             raise InputError(f"{out}: already holds {other}. Choose another --out.")
     results = out / "results"
     if results.is_symlink():
-        folders = (folder for folder in results.resolve().parents if folder != out.resolve())
+        target = results.resolve()
+        folders = (folder for folder in (target, *target.parents) if folder != out.resolve())
         if (study := next((folder for folder in folders if (folder / _LOG).is_file()), None)) is not None:
             raise InputError(
                 f"{results}: is a link into another study, {study}, whose files it would move. Remove the link."
