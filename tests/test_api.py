@@ -264,6 +264,25 @@ def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None
     assert declared_by(result.benchmarks[0]).parts == (BenchmarkPart("all", "swap"),)
 
 
+def test_averages_of_other_parts_are_not_paired(tiny_model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    parts = (BenchmarkPart("one", "swap"), BenchmarkPart("two", "swap"))
+    items = [
+        image_question(("mine", part.name, n), "red.png", ["A red square."], [f"A blue {n}."])
+        for part in parts
+        for n in range(2)
+    ]
+    results = []
+    for of in (("one", "two"), ("one",)):
+        mine = Benchmark(
+            name="mine", title="Mine", parts=parts, items=lambda root: iter(items), averages=(Average("all", of),)
+        )
+        model = degla.load_model(str(tiny_model))
+        results.append(degla.evaluate(model, [mine], tmp_path, label=" ".join(of)))
+    degla.report(results, tmp_path / "report.html", paper=True)
+    assert "mine,all,average" in (tmp_path / "report.csv").read_text()
+
+
 def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data", images=1)
     floor = degla.load_model("random:7")

@@ -154,5 +154,8 @@ def _ids_and_scores(path: Path) -> dict[str, tuple[ItemIds, dict[ScoreName, Item
     by_benchmark = {}
     for entry in filter(is_known, result.benchmarks):
         verdicts = [row for row in result.items if row.benchmark == entry.name]
-        by_benchmark[entry.name] = _item_ids(verdicts), _scores(entry, verdicts)
+        ids = _item_ids(verdicts)
+        if entry.declared is not None:  # Its averages may have other parts than those of an object of that name.
+            ids = _shared((*ids, (repr(entry.declared), "")))
+        by_benchmark[entry.name] = ids, _scores(entry, verdicts)
     return by_benchmark
