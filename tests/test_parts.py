@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -470,6 +471,15 @@ def test_what_raises_in_use_is_one_line(parts: Path, base: Path, tiny_pairs: dic
     assert "Traceback" not in drawn.err
 
 
+@pytest.fixture
+def levels() -> Iterator[None]:
+    """Set the level of logging again, which a worker raises in its process."""
+    before = logging.getLogger("degla").level
+    yield
+    logging.getLogger("degla").setLevel(before)
+
+
+@pytest.mark.usefixtures("levels")
 @pytest.mark.parametrize(
     ("error", "passes"),
     [("ValueError('a\\nb')", False), ("RuntimeError('Connection closed by peer')", True), ("MemoryError", True),
@@ -488,6 +498,7 @@ def test_an_exception_in_own_code_names_its_place_in_workers_too(
     assert try_job(recipe_config, "nine").details == ""
 
 
+@pytest.mark.usefixtures("levels")
 def test_packages_below_the_folder_of_parts_are_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / ".venv" / "site-packages"
     site.mkdir(parents=True)

@@ -24,7 +24,6 @@ from degla.data.table import table_of
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder, open_images
 from degla.evaluation.image_files import has_image, thumbnail
-from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 
@@ -65,7 +64,7 @@ def attacked(folder: Path, name: str) -> np.ndarray:
     encoder: Any = SimpleNamespace(
         transform=lambda image: torch.from_numpy(np.array(image)), device=torch.device("cpu")
     )
-    options: Any = {"progress": TaskProgress(False), "name": "pictures"}
+    options: Any = {"name": "pictures"}
     ((_, pixels),) = open_images(encoder, [ItemImage(path=name)], [0], root=folder, **options)
     return pixels[0].numpy()
 
