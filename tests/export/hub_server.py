@@ -166,6 +166,8 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("HF_TOKEN", "hf_test")
+    # transformers 5 makes one client of a process: of an earlier test's server, whose calls are tried for 40 s.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
     hub._forget_connections()
     try:
         yield server
