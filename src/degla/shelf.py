@@ -165,7 +165,7 @@ class Shelf:
         try:
             return ast.parse(file.read_bytes(), filename=str(file))
         except (SyntaxError, ValueError) as error:
-            raise InputError(_told(error, file)) from None
+            raise InputError(_described(error, file)) from None
 
     def docstrings(self, name: str) -> list[str]:
         """Return the docstrings of a member's module and of the function or class with its name, without importing."""
@@ -193,7 +193,7 @@ class Shelf:
         except (Exception, SystemExit) as error:  # A script that ends itself would end the command, with its status.
             if (file := self.own().get(name)) is None:
                 raise
-            raise InputError(_told(error, file)) from error
+            raise InputError(_described(error, file)) from error
 
     def member(self, name: str, attribute: str) -> Any:
         """Return the object with a given name from a member's module.
@@ -289,7 +289,7 @@ def own_errors() -> Iterator[None]:
         of_memory = isinstance(error, MemoryError | RuntimeError) and error_of_memory(error) is not None
         if has_a_line or of_memory or (place := _place(error)) is None:
             raise
-        raise InputError(_told(error, Path(place[0]))) from error
+        raise InputError(_described(error, Path(place[0]))) from error
 
 
 def _place(error: BaseException) -> tuple[str, int | None] | None:
@@ -304,7 +304,7 @@ def _place(error: BaseException) -> tuple[str, int | None] | None:
     return next((place for place in reversed(places) if Path(place[0]).parent in folders), None)
 
 
-def _told(error: BaseException, file: Path) -> str:
+def _described(error: BaseException, file: Path) -> str:
     """Return one line about an error in a user's own file, with the place in the user's code."""
     from degla.parse import in_one_line
 
