@@ -17,6 +17,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric
 from degla.evaluation.cache import DiskCache
 from degla.evaluation.choice import Point, Sweep, choose, render_sweep
+from degla.evaluation.neutral import score_names
 from degla.evaluation.overlap import TrainingImages
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation
@@ -218,6 +219,12 @@ def test_an_average_of_data_sets_that_are_not_there_is_refused_before_anything_i
     how: dict[str, object] = {"benchmarks": ["zeroshot"], "gain": "mean.there.per_class"}
     with pytest.raises(InputError, match=r"--kept 'mean': .* Known: recognition, noise, mean\.there, "):
         sweep_of(("no/such/base", "no/such/tuned"), classes, tmp_path / "out", kept="mean", **how)
+
+
+def test_an_average_of_which_a_part_is_not_there_is_no_score() -> None:
+    benchmark = BENCHMARKS.member("sugarcrepe", "BENCHMARK")
+    parts = [part.name for part in benchmark.parts]
+    assert "macro7" in score_names(benchmark, parts) and "macro7" not in score_names(benchmark, parts[1:])
 
 
 def test_results_of_an_earlier_sweep_do_not_stand_among_those_of_the_next(
