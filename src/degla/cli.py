@@ -148,10 +148,7 @@ def exit_status_of(call: Callable[[], int | None]) -> int:
         _tell(str(error_of_system(error)))
         return 1
     except (MemoryError, RuntimeError) as error:
-        converted = error_of_memory(error)
-        if converted is None and isinstance(error, RuntimeError):
-            converted = error_of_compiler(error)
-        if converted is None:
+        if (converted := error_of_memory(error) or error_of_compiler(error)) is None:
             raise
         _tell(str(converted))
         return 1

@@ -52,7 +52,7 @@ def error_of_memory(error: MemoryError | RuntimeError) -> DeglaError | None:
     )
 
 
-def error_of_compiler(error: RuntimeError) -> DeglaError | None:
+def error_of_compiler(error: MemoryError | RuntimeError) -> DeglaError | None:
     """Convert an error of `torch.compile`, whose own trace has hundreds of lines; None for any other error."""
     if not any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):
         return None
