@@ -14,6 +14,8 @@ version = release = degla.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["deflist"]
+myst_fence_as_directive = ["math"]
+html_math_renderer = "mathml"
 myst_heading_anchors = 6
 # Not every page of a study need be in the navigation; tests/test_docs.py holds which must.
 # Sizes in shapes ("batch text") are looked up as names, and several losses have a field of such a name.
@@ -211,6 +213,17 @@ def _keep_numbers_whole(app, tree):
                     text.parent.replace(text, nodes.Text(fit(whole_numbers(text))))
 
 
+def _show_math(writer, node):
+    """A formula as MathML, which browsers show without a script or a font from elsewhere."""
+    from docutils import nodes
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    block = isinstance(node, nodes.math_block)
+    formula = tex2mathml(node.astext(), as_block=block)
+    writer.body.append(f'<div class="formula">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
 def _list_versions(app, problem):
     """Each version is built into a folder of its own; the page beside the folders leads to them."""
     if problem is None and app.builder.name == "html":
@@ -226,6 +239,7 @@ def _list_versions(app, problem):
 
 
 def setup(app):
+    app.add_html_math_renderer("mathml", (_show_math, None), (_show_math, None))
     app.connect("source-read", _navigate)
     app.connect("autodoc-process-docstring", _keep_sentences, priority=400)  # Before napoleon.
     app.connect("autodoc-process-docstring", _keep_columns)
