@@ -225,7 +225,15 @@ class Collate:
             ids=tuple(pair.id for pair in pairs),
             extra=extra | texts,
         )
-        return batch if self.grow is None else self._with_trees(batch, self.grow)
+        if self.grow is None:
+            return batch
+        parts = list(batch.parts(self.part_size))
+        captions = parts if self.caption_trees and not batch.captions_alone else []
+        return replace(
+            batch,
+            trees=tuple(self.grow(cast(Tensor, part.texts)) for part in parts),
+            caption_trees=tuple(self.grow(cast(Tensor, part.captions)) for part in captions),
+        )
 
     def _token_masks(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
         end_token = None if self.grow is None else self.grow.end_token
@@ -236,12 +244,6 @@ class Collate:
             return (place > 0) & (place <= end[..., None])
 
         return {f"{name}_token_valid": mask(texts[name]) for name in ("caption", "negative")}
-
-    def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
-        parts = list(batch.parts(self.part_size))
-        trees = tuple(grow(cast(Tensor, part.texts)) for part in parts)
-        captions = parts if self.caption_trees and not batch.captions_alone else []
-        return replace(batch, trees=trees, caption_trees=tuple(grow(cast(Tensor, part.captions)) for part in captions))
 
 
 def _most(pairs: Sequence[Pair], part: str) -> int:

@@ -89,8 +89,9 @@ class BatchPlan:
         """
         if not 0 <= start <= len(self):
             raise InputError(f"step {start} is not in the epoch, which has {counted(len(self), 'step')}.")
-        batches = self.global_batches(epoch)
-        if self.duplicates == "avoid" and self.rank == 0 and (left := self._meetings(batches)):
+        batches, groups = self.global_batches(epoch), np.asarray(self.groups)
+        avoided = self.duplicates == "avoid" and self.rank == 0
+        if avoided and (left := sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)):
             log.warning(
                 "epoch %d: %s a batch with another caption of the same image; %s of %s cannot avoid it.",
                 epoch,
@@ -108,10 +109,6 @@ class BatchPlan:
         used = self.shards[np.concatenate([np.empty(0, np.int64), *self.global_batches(epoch)[start:]])]
         for place in np.sort(np.unique(used, return_index=True)[1]).tolist():
             yield place // self.global_size, int(used[place])
-
-    def _meetings(self, batches: Sequence[RowNumbers]) -> int:
-        groups = np.asarray(self.groups)
-        return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)
 
     def global_batches(self, epoch: int) -> list[RowNumbers]:
         """Return the rows of each step over all devices, in order; device r takes the r-th equal part."""

@@ -85,7 +85,10 @@ def content_of(path: Path) -> SourceState:
         InputError: it cannot be read.
     """
     place, folder = place_of(path), cache_folder("prepared")
-    sources = _read_sources(folder / _SOURCES)
+    try:
+        sources = TypeAdapter(dict[str, SourceState]).validate_python(read_json_object(folder / _SOURCES))
+    except (InputError, ValueError):
+        sources = {}  # The file does not exist yet or has another layout.
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
     with open_file(path) as stream:
         state = _state(os.fstat(stream.fileno()))
@@ -112,13 +115,6 @@ def _status(path: Path) -> tuple[int, ...]:
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _read_sources(path: Path) -> dict[str, SourceState]:
-    try:
-        return TypeAdapter(dict[str, SourceState]).validate_python(read_json_object(path))
-    except (InputError, ValueError):
-        return {}  # The file does not exist yet or has another layout.
 
 
 def prepare(

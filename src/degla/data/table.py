@@ -196,14 +196,10 @@ def caption_schema(optional: Iterable[str], numbers: Collection[str] = ()) -> An
 
 def caption_batch(captions: Sequence[CaptionRecord], schema: Any) -> Any:
     """Convert captions to a record batch with a schema from `caption_schema`."""
-    return arrow.record_batch([_column(captions, name, schema.field(name).type) for name in schema.names], schema)
-
-
-def _column(captions: Sequence[CaptionRecord], name: str, kind: Any) -> Any:
-    values = [getattr(caption, name) for caption in captions]
-    if name == "units":
-        values = [[unit.model_dump() for unit in units] for units in values]
-    return arrow.array(values, kind)
+    values = {name: [getattr(caption, name) for caption in captions] for name in schema.names}
+    if "units" in values:
+        values["units"] = [[unit.model_dump() for unit in units] for units in values["units"]]
+    return arrow.record_batch(values, schema)
 
 
 def table_of(rows: Sequence[PairRow], optional: Sequence[str] = OPTIONAL_FIELDS) -> PairTable:
