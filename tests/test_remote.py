@@ -47,7 +47,7 @@ from degla.evaluation.models import load_floor, load_model
 from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
-from degla.model.address import RunMirror, bring_here, folder_of_run, model_here
+from degla.model.address import RunMirror, bring_here, folder_here, folder_of_run
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.negatives.files.caption_index import CaptionIndex
@@ -666,9 +666,9 @@ def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
     memory.pipe("/models/tiny/optimiser.pt", b"far too large")
     first = load_model("memory://models/tiny/")
     assert first.name == "memory://models/tiny/" and first.fingerprint == load_model(str(tiny_model)).fingerprint
-    fetched = model_here("memory://models/tiny")
-    assert {path.name for path in Path(fetched).iterdir()} == {path.name for path in tiny_model.iterdir()}
-    assert model_here("memory://models/tiny") == fetched and model_here("world") == "world"
+    fetched = folder_here("memory://models/tiny")
+    assert {path.name for path in fetched.iterdir()} == {path.name for path in tiny_model.iterdir()}
+    assert folder_here("memory://models/tiny") == fetched and folder_here("world") == Path("world")
     remote.forget()
     weights = load_file(tiny_model / "open_clip_model.safetensors")
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "other.safetensors")

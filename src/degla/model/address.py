@@ -25,8 +25,8 @@ _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".dat
 _WEIGHTS: Final = (".safetensors", ".bin", ".onnx")
 
 
-def model_here(name: str) -> str:
-    """Return a local name for a model: the folder of its copy for an address, anything else unchanged.
+def folder_here(name: str) -> Path:
+    """Return a model's local folder, if it is a folder: that of its copy for an address.
 
     A run at an address is fetched as by `degla train --resume`; a folder is fetched again when one of its files has
     changed.
@@ -39,10 +39,10 @@ def model_here(name: str) -> str:
 
     address = (address_of(name) or "").rstrip("/")
     if not address:
-        return name
+        return Path(name.removeprefix("local-dir:"))
     files = {file.removeprefix(f"{address}/"): file for file in list_files(address)}
     if any(STEP.fullmatch(PurePosixPath(file).parts[0]) for file in files):
-        return str(bring_here(Path(name)))
+        return bring_here(Path(name))
     if not files.keys() & {CONFIG_NAME, "config.json", INFO}:
         raise InputError(
             f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
@@ -63,12 +63,7 @@ def model_here(name: str) -> str:
             with whole_folder(folder) as partial:
                 for file, source in sources.items():
                     fetch(source, partial / file)
-    return str(folder)
-
-
-def folder_here(name: str) -> Path:
-    """Return the model's local folder, if it is a folder: its copy for an address. Raises like `model_here`."""
-    return Path(model_here(name).removeprefix("local-dir:"))
+    return folder
 
 
 _METRICS: Final = "metrics.jsonl"

@@ -178,20 +178,15 @@ def run_blocks(
 
 
 def _after_attention(block: Any, states: Tensor, attended: Tensor) -> Tensor:
+    from open_clip.transformer import QuickGELU
+
     attended = apply_layer(getattr(block.attn, "base_layer", block.attn).out_proj, attended)
     states = states + block.ls_1(attended)
     inner = block.mlp
-    wide = _activate(inner.gelu, apply_layer(inner.c_fc, block.ln_2(states)))
+    wide = apply_layer(inner.c_fc, block.ln_2(states))
+    wide = cast(Tensor, _QuickGELU.apply(wide)) if type(inner.gelu) is QuickGELU else inner.gelu(wide)
     changed: Tensor = states + block.ls_2(apply_layer(inner.c_proj, wide))
     return changed
-
-
-def _activate(activation: nn.Module, states: Tensor) -> Tensor:
-    from open_clip.transformer import QuickGELU
-
-    if type(activation) is QuickGELU:
-        return cast(Tensor, _QuickGELU.apply(states))
-    return cast(Tensor, activation(states))
 
 
 class _QuickGELU(torch.autograd.Function):

@@ -221,12 +221,7 @@ class Objective:
     @property
     def reads_texts(self) -> bool:
         """Whether any active loss reads a text embedding; if not, no text is embedded."""
-        return self.reads_captions or bool(inputs_of(self.reads, kind="text"))
-
-    @property
-    def reads_captions(self) -> bool:
-        """Whether any active loss reads the embeddings of captions or negatives."""
-        return any(loss.reads_captions for loss in self.active.values())
+        return any(loss.reads_captions for loss in self.active.values()) or bool(inputs_of(self.reads, kind="text"))
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
