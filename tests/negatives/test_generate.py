@@ -17,11 +17,10 @@ from degla import tagger
 from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.checks import REASONS, check_caption, refused
-from degla.negatives.generate import NegativesSettings, generate
+from degla.negatives.generate import NegativesSettings, generate, manifest
 from degla.negatives.grammar import phrases
 from degla.negatives.rule import judge, load_rule
 from degla.negatives.run.dialogue import Maker, draw_rng
-from degla.negatives.run.output import manifest
 from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.stream import CaptionBatch, CaptionStream
 from degla.negatives.run.summary import Summary
@@ -282,7 +281,7 @@ def test_a_manifest_does_not_load_the_tagger(monkeypatch: pytest.MonkeyPatch) ->
     """Where several processes tag captions, this one need not."""
     monkeypatch.setattr(phrases, "_pipeline", None)
     stream = CaptionStream(records(TEXTS[:1]))
-    settings = manifest(stream, rules=PAPER, seed=0, per_rule=1, description={})
+    settings = manifest(stream, NegativesSettings(PAPER, seed=0), {})
     assert settings["tagger"] == tagger.tagger_version()
 
 

@@ -6,9 +6,10 @@ replies, but not on the number of processes, the order of replies, or how often 
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from typing import Any, Literal
 from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
 from degla.negatives.examples import examples_digest
+from degla.negatives.grammar import lexicon
 from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import FormChoice, Maker, Prompts, load_all_examples, prompt_digests, usable_forms
-from degla.negatives.run.output import Journal, Output, continue_output, journal_path, manifest
+from degla.negatives.run.output import Journal, Output, continue_output, journal_path
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, map_in_order, tag
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
@@ -30,7 +32,10 @@ from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.ray import Engine
 from degla.records import POSITIVE
+from degla.shelf import POSITIVES, RULES
 from degla.stopping import WORKERS, Interruption, leave_signals
+from degla.tagger import tagger_version
+from degla.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +131,7 @@ def generate(
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
         llm, questions, description = prepare_model(model, settings, stack)
-        entries = manifest_of(stream, settings, description)
+        entries = manifest(stream, settings, description)
         output = stack.enter_context(continue_output(out, entries, stream, rules, summary))
         journal = stack.enter_context(Journal(journal_path(out), summary)) if llm else None
         if journal is not None:
@@ -192,13 +197,30 @@ def prepare_model(
     return model, questions, description
 
 
-def manifest_of(stream: CaptionStream, settings: NegativesSettings, description: dict[str, object]) -> dict[str, Any]:
-    """Return a run's manifest; `description` is that of `prepare_model`."""
-    if stream.usage is not None:
-        description["words"] = settings.words
-    return manifest(
-        stream, rules=settings.rules, seed=settings.seed, per_rule=settings.per_rule, description=description
-    )
+def manifest(stream: CaptionStream, settings: NegativesSettings, description: Mapping[str, object]) -> dict[str, Any]:
+    """Return everything that determines the content of a run's file, as read back from JSON.
+
+    Args:
+        stream: all captions.
+        settings: settings of the run.
+        description: what `prepare_model` says of the language model, its prompts and examples.
+    """
+    own = RULES.digests(settings.rules) | POSITIVES.digests(settings.rules)
+    entries = {
+        "captions": len(stream),
+        "captions_sha256": stream.sha256,
+        "rules": list(settings.rules),
+        "seed": settings.seed,
+        "per_rule": settings.per_rule,
+        "degla": __version__,
+        "lexicon": lexicon.digest(),
+        "tagger": tagger_version(),
+        **description,
+        **({} if stream.usage is None else {"words": settings.words}),
+        **({"own": own} if own else {}),
+    }
+    values: dict[str, Any] = json.loads(json.dumps(entries))
+    return values
 
 
 def process_count(workers: int | None, captions: int, *, grammar_only: bool) -> int:

@@ -15,7 +15,7 @@ from rich.console import Group
 
 from degla.allowance import usable_cores
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import ModelSource, NegativesSettings, manifest_of, prepare_model, process_count
+from degla.negatives.generate import ModelSource, NegativesSettings, manifest, prepare_model, process_count
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, LanguageModel, Request
 from degla.negatives.llm.dialect import messages
@@ -204,7 +204,7 @@ def plan_negatives(
         llm, questions, description = prepare_model(model, settings, stack)
         finished, replies = 0, Counter[tuple[str, Form]]()
         if out is not None and address_of(out) is None:
-            entries = manifest_of(stream, settings, description)
+            entries = manifest(stream, settings, description)
             finished = count_finished(out, entries, stream, rules)
             replies = count_replies(out, stream.ids[finished:])
         maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)

@@ -104,21 +104,16 @@ class NegativeRule(ABC):
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
         """Return at most `most` of the grammar's candidates in random order, without repeats."""
 
+    @lru_cache(maxsize=64)  # noqa: B019 - rules live as long as the process
     def check(self, caption: Caption, negative: str) -> Verdict:
-        """Check whether a text is what the rule promises, and why not."""
-        return _check(self, caption, negative)
+        """Check whether a text is what the rule promises; cached because a rule already checks what it proposes."""
+        content = words.content(negative)
+        reason = "same_text" if content == caption.content else self.refusal(caption, negative, content)
+        return refused(reason) if reason else ACCEPTED
 
     @abstractmethod
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Return why a text with these words is not what the rule promises; "" if it is."""
-
-
-@lru_cache(maxsize=64)
-def _check(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
-    """Check a text; cached because a rule already checks what it proposes."""
-    content = words.content(negative)
-    reason = "same_text" if content == caption.content else rule.refusal(caption, negative, content)
-    return refused(reason) if reason else ACCEPTED
 
 
 @cache

@@ -80,7 +80,12 @@ class _Cut:
     @cached_property
     def odd_prepositions(self) -> tuple[tuple[str, str], ...]:
         """Prepositions that are not idiomatic before their thing, and the thing: "knocking down a boxer"."""
-        return tuple((each[0], each[1].head.lemma) for each in self.prepositions if not _suits(*each))
+        return tuple(
+            (preposition, piece.head.lemma)
+            for preposition, piece, aimed in self.prepositions
+            if (preposition.endswith("between") and piece.number == "one")
+            or not suits_preposition(preposition, piece.head, aimed=aimed)
+        )
 
 
 def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk]) -> str:
@@ -133,11 +138,6 @@ def is_strange(caption: Caption, tokens: Sequence[Token]) -> bool:
 def _only_phrases_moved(old: _Cut, new: _Cut) -> bool:
     """Whether single phrases or words changed places, so that the places of both texts can be matched."""
     return [len(gap) for gap in old.gaps()] == [len(gap) for gap in new.gaps()]
-
-
-def _suits(preposition: str, piece: _Piece, aimed: bool) -> bool:
-    parted = preposition.endswith("between") and piece.number == "one"
-    return not parted and suits_preposition(preposition, piece.head, aimed=aimed)
 
 
 def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:

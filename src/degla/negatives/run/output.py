@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -24,16 +24,12 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.files import LineFile, cannot_write, open_temporary_database, require_writable, whole_lines, write_json
-from degla.negatives.grammar import lexicon
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import CaptionStream, FinishedRules, hash_text
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json, read_json_object
 from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.remote import refuse_address
-from degla.shelf import POSITIVES, RULES
-from degla.tagger import tagger_version
-from degla.version import __version__
 
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
 """Transient outcomes; later runs repeat these requests."""
@@ -228,35 +224,6 @@ class Output:
     def write(self, rows: Sequence[NegativeRecord]) -> None:
         """Append rows and flush them to the operating system; raises as `LineFile.append`."""
         self.file.append(row.model_dump_json() + "\n" for row in rows)
-
-
-def manifest(
-    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, description: Mapping[str, object]
-) -> dict[str, Any]:
-    """Return everything that determines the file's content, as read back from JSON.
-
-    Args:
-        captions: all captions.
-        rules: names of the rules, in the order of the rows.
-        seed: seed of all draws.
-        per_rule: maximum accepted negatives per rule and caption.
-        description: what else determines the rows: the language model, its prompts and examples, the word source.
-    """
-    settings = {
-        "captions": len(captions),
-        "captions_sha256": captions.sha256,
-        "rules": list(rules),
-        "seed": seed,
-        "per_rule": per_rule,
-        "degla": __version__,
-        "lexicon": lexicon.digest(),
-        "tagger": tagger_version(),
-        **description,
-    }
-    if own := RULES.digests(rules) | POSITIVES.digests(rules):
-        settings["own"] = own
-    values: dict[str, Any] = json.loads(json.dumps(settings))
-    return values
 
 
 @contextmanager
