@@ -144,7 +144,7 @@ def test_it_is_taken_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, tm
     state, before, threads = torch.random.get_rng_state(), torch.get_num_threads(), set[int]()
     torch.set_num_threads(2)
 
-    def told(work: Callable[[], object], clock: Iterator[float]) -> float:
+    def told(work: Callable[[], object], clock: Iterator[float], **_: object) -> float:
         work()
         threads.add(torch.get_num_threads())
         return next(clock)
@@ -152,7 +152,7 @@ def test_it_is_taken_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, tm
     try:
         for own, expected in ((1.1, True), (1.05, False)):
             monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / str(own)))
-            monkeypatch.setattr(linear_kernel, "_seconds", partial(told, clock=iter([own, 1.0] * 7)))
+            monkeypatch.setattr(linear_kernel, "timeit", partial(told, clock=iter([own, 1.0] * 7)))
             assert measured.__wrapped__() is expected
             assert measured.__wrapped__() is expected, "measured again, which the clock is not for"
         assert threads == {1}, "threads that wait for each other on a busy machine count as slow kernels"
@@ -192,12 +192,12 @@ def test_two_threads_that_measure_at_once_leave_the_number_of_threads(
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     both, counts = threading.Barrier(2), list[int]()
 
-    def meet(work: Callable[[], object]) -> float:
+    def meet(work: Callable[[], object], **_: object) -> float:
         with suppress(threading.BrokenBarrierError):  # They never do.
             both.wait(0.2)
         return 1.0
 
-    monkeypatch.setattr(linear_kernel, "_seconds", meet)
+    monkeypatch.setattr(linear_kernel, "timeit", meet)
     monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1] if counts else 7)
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     with ThreadPoolExecutor(2) as pool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from timeit import timeit
 from typing import Any, cast
 
 import torch
@@ -218,15 +219,9 @@ def _ratio() -> float:
                 # `linear` reduces to `addmm`, which is not redirected inside `LinearKernel`.
                 sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
                 # Alternating, and the best of several, because other work may run on the machine.
-                turns = [[_seconds(side) for side in sides] for _ in range(7)]
+                # CPU time: other work on the machine must not change the kernel of a resumed run.
+                turns = [[timeit(side, timer=time.process_time, number=1) for side in sides] for _ in range(7)]
         finally:
             torch.set_num_threads(threads)
     own, other = (min(times) for times in zip(*turns, strict=True))
     return float(round(own / max(other, 1e-9), 3))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    # CPU time: other work on the machine must not change the kernel of a resumed run.
-    started = time.process_time()
-    work()
-    return time.process_time() - started
