@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,17 +45,13 @@ class PrefixTree:
     def __len__(self) -> int:
         return len(self.text)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by field name."""
-        return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PrefixTree:
         """Return the tree on a device."""
-        return PrefixTree(**{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()})
+        return PrefixTree(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
 
     def pin_memory(self) -> PrefixTree:
         """Return the tree in page-locked memory."""
-        return PrefixTree(**{name: value.pin_memory() for name, value in self.tensors().items()})
+        return PrefixTree(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 def ends_of(tokens: Int[Tensor, "*texts length"], end_token: int | None) -> Int[Tensor, "*texts"]:

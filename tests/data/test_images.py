@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from degla.data.dataset import ImageTransform, RandomCrop, draw_box
+from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.decoding import ImageError
 from degla.data.images import check_images, look_for, read_image, usable_rows
 from degla.data.pairs import PairRow
@@ -221,7 +221,7 @@ def test_crop_equals_torchvision_for_the_same_box() -> None:
     picture = photograph(97, 61)
     crop = RandomCrop(MODEL)
     for seed in range(5):
-        left, top, width, height = draw_box(picture.size, scale=crop.scale, rng=Random(seed))
+        left, top, width, height = crop.draw(picture.size, Random(seed))
         part = functional.resized_crop(
             picture, top, left, height, width, [32, 32], interpolation=Image.Resampling.BICUBIC, antialias=True
         )
@@ -239,7 +239,7 @@ def test_boxes_keep_their_promises_and_have_torchvisions_distribution() -> None:
         mine, theirs = [], []
         empty = torch.empty(3, size[1], size[0])
         for _ in range(500):
-            left, top, width, height = draw_box(size, scale=(0.9, 1.0), rng=rng)
+            left, top, width, height = RandomCrop(MODEL).draw(size, rng)
             assert 0 <= left <= size[0] - width and 0 <= top <= size[1] - height and width > 0 < height
             assert 0.74 < width / height < 1.35
             mine.append((width, height, left, top))

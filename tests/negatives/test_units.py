@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from degla.cli import main
-from degla.data.units import draw_units, text_number
+from degla.data.extras import draw_units, text_number
 from degla.errors import InputError
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request

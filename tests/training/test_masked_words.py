@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.config.run import TrainConfig
-from degla.data.units import mask_words
+from degla.data.extras import mask_words
 from degla.errors import InputError
 from degla.losses.contrastive import Contrastive
 from degla.losses.core import Processes

@@ -25,7 +25,7 @@ from degla.data.places import place_of
 from degla.data.prepared import fetched, open_batches, prepare
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.parse import LONGEST_LINE, PARQUET_ENDINGS, in_one_line
+from degla.parse import LONGEST_LINE, in_one_line
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord
 from degla.remote import PIECE, address_of, display_path, file_state, open_remote, remembered
@@ -225,12 +225,6 @@ def holds_images(kind: Any) -> bool:
 def cell_place(file: str, *, column: str, row: int) -> str:
     """Return the reference that `CaptionRecord.image` uses for an image in a Parquet file."""
     return f"{file}#{column}/{row}"
-
-
-def name_that_counts(file: Path) -> str:
-    """Return the part of a file's name that affects its records: the suffix, or all of it if images are named by it."""
-    suffix = file.suffix.lower()
-    return file.name if suffix in PARQUET_ENDINGS else suffix
 
 
 def parsed_cell(place: str) -> tuple[Path, str, int] | None:

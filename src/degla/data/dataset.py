@@ -97,8 +97,23 @@ class RandomCrop:
         return self.finish(picture.crop((left, top, left + width, top + height)))
 
     def draw(self, size: tuple[int, int], rng: Random) -> Box:
-        """Draw the part to take from an image of this width and height."""
-        return draw_box(size, scale=self.scale, rng=rng)
+        """Draw the part to take from an image of this width and height.
+
+        Its area is uniform in `scale`, and so is the log of its aspect ratio between 3:4 and 4:3. After ten draws that
+        do not fit, it is the largest centred one with an allowed ratio.
+        """
+        full_width, full_height = size
+        for _ in range(_ATTEMPTS):
+            area = full_width * full_height * rng.uniform(*self.scale)
+            shape = math.exp(rng.uniform(*map(math.log, _RATIO)))
+            width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if 0 < width <= full_width and 0 < height <= full_height:
+                left = rng.randint(0, full_width - width)
+                top = rng.randint(0, full_height - height)
+                return left, top, width, height
+        width = min(full_width, round(full_height * _RATIO[1]))
+        height = min(full_height, round(full_width / _RATIO[0]))
+        return (full_width - width) // 2, (full_height - height) // 2, width, height
 
     def finish(self, part: Image.Image) -> Float[Tensor, "3 height width"]:
         """Resize the part, within one byte value of Pillow's result, and normalise it."""
@@ -107,25 +122,6 @@ class RandomCrop:
         # PyTorch's antialiased filter over bytes matches Pillow's and is several times faster.
         small = functional.interpolate(pixels, size, mode=self.image.interpolation, antialias=True)
         return self.image.normalise(small[0])
-
-
-def draw_box(size: tuple[int, int], *, scale: tuple[float, float], rng: Random) -> Box:
-    """Draw a crop of an image of this width and height: area uniform in `scale`, log of the aspect ratio uniform.
-
-    After ten draws that do not fit, return the largest centred crop with an allowed ratio.
-    """
-    full_width, full_height = size
-    for _ in range(_ATTEMPTS):
-        area = full_width * full_height * rng.uniform(*scale)
-        shape = math.exp(rng.uniform(*map(math.log, _RATIO)))
-        width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
-        if 0 < width <= full_width and 0 < height <= full_height:
-            left = rng.randint(0, full_width - width)
-            top = rng.randint(0, full_height - height)
-            return left, top, width, height
-    width = min(full_width, round(full_height * _RATIO[1]))
-    height = min(full_height, round(full_width / _RATIO[0]))
-    return (full_width - width) // 2, (full_height - height) // 2, width, height
 
 
 @dataclass(eq=False)

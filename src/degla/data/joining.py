@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -185,25 +185,15 @@ def join_and_report(
 
 def _write_captions(captions: Iterable[CaptionRecord], path: Path, schema: Any, advance: Advance) -> IdIndex:
     hashes: list[tuple[RowIndex, RowIndex]] = []
-    records = _counted(captions, advance)
+    records = iter(captions)
     with arrow.ipc.new_file(str(path), schema) as writer:
         while some := list(islice(records, ROWS)):
             writer.write_batch(caption_batch(some, schema))
+            advance(len(some))
             hashes.append(id_hashes([caption.id for caption in some]))
     if not hashes:
         raise InputError("there are no captions to train on: the captions file is empty.")
     return IdIndex(hashes)
-
-
-def _counted(records: Iterable[Any], advance: Advance) -> Iterator[Any]:
-    done = 0
-    for record in records:
-        done += 1
-        if done == 1000:
-            advance(done)
-            done = 0
-        yield record
-    advance(done)
 
 
 def _sort_in(
@@ -212,8 +202,8 @@ def _sort_in(
     """Write usable negatives to parts; count the others by reason and return the first few unknown caption ids."""
     unknown: dict[str, None] = {}
     remedy = "Pass files of positives with --data.positives-file."
-    counted_records = _counted(only_negatives(negatives, remedy=remedy), advance)
-    while some := list(islice(counted_records, ROWS)):
+    false = only_negatives(negatives, remedy=remedy)
+    while some := list(islice(false, ROWS)):
         rows, records = [], []
         for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
             parts.known |= row >= 0
@@ -228,7 +218,7 @@ def _sort_in(
             else:
                 rows.append(row)
                 records.append(negative)
-        advance(len(some) - len(rows))
+        advance(2 * len(some) - len(rows))
         if rows:
             parts.add(rows, records)
     return list(unknown)

@@ -73,7 +73,8 @@ def read_source(path: Path) -> SourceState:
             or files_of(path, *PARQUET_ENDINGS)
             or sorted(each for each in path.rglob("*") if each.is_file())
         )
-        content = json.dumps([place_of(path), *((str(each), _status(each)) for each in files)])
+        states = [file_state(each) if address_of(each) else _state(check_regular(each)) for each in files]
+        content = json.dumps([place_of(path), *zip(map(str, files), states, strict=True)])
         return SourceState(state=(), sha256=hashlib.sha256(content.encode()).hexdigest())
     return content_of(path)
 
@@ -107,10 +108,6 @@ def content_of(path: Path) -> SourceState:
         with suppress(DeglaError):  # This only saves time; a read-only folder is fine.
             write_json(folder / _SOURCES, entries)
     return current
-
-
-def _status(path: Path) -> tuple[int, ...]:
-    return file_state(path) if address_of(path) else _state(check_regular(path))
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

@@ -90,10 +90,6 @@ class ColumnFile:
                 chunk = chunk.take(arrow.array(self.kept[first:last] - self._starts[number]))
             yield chunk
 
-    def numbers(self, name: str) -> RowIndex:
-        """Return a column of whole numbers."""
-        return np.concatenate([np.zeros(0, np.int64), *(chunk.to_numpy() for chunk in self.chunks(name))])
-
     def _digested(self) -> dict[str, str]:
         return {name: digest(list(self.chunks(name))) for name in self._columns}
 
@@ -146,7 +142,7 @@ class PairTable(ColumnFile, Sequence[PairRow]):
 
     def groups(self) -> RowIndex:
         """Return a number for each row, equal if and only if two rows have the same image (`image_id`)."""
-        groups = self.numbers("groups")
+        groups = np.concatenate([np.zeros(0, np.int64), *(chunk.to_numpy() for chunk in self.chunks("groups"))])
         return groups if self.kept is None else numbered(groups)
 
     def lengths(self, name: str) -> RowIndex:

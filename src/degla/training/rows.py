@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.config.sections import DataConfig
-from degla.data.containers import name_that_counts
 from degla.data.extras import ExtraData, read_classes, write_extras
 from degla.data.images import ImageReport, check_images, read_bytes, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
@@ -29,6 +28,7 @@ from degla.evaluation.overlap import digest_of_sizes, sizes_of
 from degla.inputs import images_of_columns, inputs_of, own_columns
 from degla.losses.core import Processes
 from degla.pages.words import counted
+from degla.parse import PARQUET_ENDINGS
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord
 from degla.remote import address_of
@@ -87,11 +87,13 @@ def _joined(
         if path is not None:
             read_negatives(path)
     sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
+    suffix = file.suffix.lower()
     key = {
         "version": VERSION,
         # Without splits the key is that of earlier versions, whose tables stay valid.
         "columns": {name: value for name, value in dataclasses.asdict(columns).items() if name != "split" or value},
-        "format": [data.format, name_that_counts(file)],
+        # Images of a Parquet file are named by the file.
+        "format": [data.format, file.name if suffix in PARQUET_ENDINGS else suffix],
         "captions": sources[file].sha256,
         "negatives": [negatives.suffix.lower(), sources[negatives].sha256, data.rules] if negatives else distractors,
         "positives": [positives.suffix.lower(), sources[positives].sha256] if positives else None,
