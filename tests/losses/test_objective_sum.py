@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from term_cases import RULES, evaluate, gradients, make_case
 from degla.errors import InputError
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.contrastive import Contrastive
-from degla.losses.core import Processes, Target
+from degla.losses.core import Loss, Processes, Target
 from degla.losses.core.objective import Objective, loss_class, losses_by_name
 from degla.losses.cross_modal_rank import CrossModalRank
 from degla.losses.dense_grounded import DenseGrounded
@@ -59,9 +59,8 @@ def test_a_term_of_weight_0_is_not_touched(name: str, monkeypatch: pytest.Monkey
             monkeypatch.setattr(term_class, method, refuse)
 
     @dataclasses.dataclass(frozen=True)
-    class Alone:
+    class Alone(Loss):
         weight: float = 2.0
-        needs: ClassVar[frozenset[Any]] = frozenset()
 
         def value(self, student: Any, teacher: Any, processes: Any) -> Any:
             return student.scale

@@ -226,7 +226,10 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     if "reconstruction" in stream.reads:
         decoder_folder(data)
     rows, key = _joined(data, stream.reads, anew=anew)
-    rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
+    bad: list[str] = []
+    for column in ("image", *(each.column for each in images_of_columns(stream.reads).values())):
+        rows, more = _with_images(data, rows, key, column, folder=folder, bad=bad, anew=anew)
+        bad = bad + more
     settings = {"rows": key, "left out": bad}
     columns = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
     own = {column for column, _ in own_columns(extras.reads)}
@@ -239,20 +242,19 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
 
 
 def _with_images(
-    stream: StreamConfig, rows: PairTable, key: Mapping[str, Any], *, folder: Path, anew: bool
-) -> tuple[PairTable, list[str]]:
-    """Return the rows with usable images, and the images that are not usable; every image is checked once."""
-    bad: list[str] = []
-    for column in ("image", *(each.column for each in images_of_columns(stream.reads).values())):
-        rows, more = _with_column(stream.data, rows, key, column, folder=folder, bad=bad, anew=anew)
-        bad = bad + more
-    return rows, bad
-
-
-def _with_column(
     data: DataConfig, rows: PairTable, key: Mapping[str, Any], column: str, *, folder: Path, bad: list[str], anew: bool
 ) -> tuple[PairTable, list[str]]:
-    """As `_with_images`, for one column of images; `bad` are those of the columns before."""
+    """Return the rows with usable images in a column, and the images that are not usable; each is checked once.
+
+    Args:
+        data: data settings.
+        rows: the rows.
+        key: their cache key.
+        column: of the images.
+        folder: base of relative paths.
+        bad: images of the columns before that are not usable.
+        anew: check them again.
+    """
     own = column == "image"
     about = {"folder": place_of(folder), "bad": data.bad_images} | ({} if own else {"column": column})
     choose = partial(usable_rows, rows, column=column, bad_images=data.bad_images, flag=data.flag("bad_images"))

@@ -196,32 +196,23 @@ class Objective:
         self.memory: dict[str, Tensor] = {
             name: loss.start(rules) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
         }
+        self._wanted = wanted_by("Objective", self.active.values())
+        self.needs = self._wanted.needs
+        """The parts of the teacher's embeddings that the active losses read; if empty, no teacher is run."""
+        self.reads = self._wanted.reads
+        """The optional parts of the student's embeddings that the active losses read."""
+        self.reads_texts = self._wanted.captions or bool(inputs_of(self.reads, kind="text"))
+        """Whether any active loss reads a text embedding; if not, no text is embedded."""
+        of = with_sources(self.reads)
+        self.outputs: dict[str, Any] = {
+            "dense": "tokens" in of, "raw": "raw_image" in of, "state": "reconstruction" in of
+        }  # fmt: skip
+        """The additional tower outputs that the active losses read, as options of `Encoder.embed`."""
 
     @property
     def learnt(self) -> dict[str, nn.Parameter]:
         """The memories that an optimiser changes, by the names of their losses."""
         return {name: value for name, value in self.memory.items() if isinstance(value, nn.Parameter)}
-
-    @property
-    def needs(self) -> frozenset[TeacherPart]:
-        """The parts of the teacher's embeddings that the active losses read; if empty, no teacher is run."""
-        return frozenset().union(*(loss.needs for loss in self.active.values()))
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The optional parts of the student's embeddings that the active losses read."""
-        return frozenset().union(*(loss.reads for loss in self.active.values()))
-
-    @property
-    def outputs(self) -> dict[str, Any]:
-        """The additional tower outputs that the active losses read, as options of `Encoder.embed`."""
-        reads = with_sources(self.reads)
-        return {"dense": "tokens" in reads, "raw": "raw_image" in reads, "state": "reconstruction" in reads}
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether any active loss reads a text embedding; if not, no text is embedded."""
-        return any(loss.reads_captions for loss in self.active.values()) or bool(inputs_of(self.reads, kind="text"))
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
@@ -234,7 +225,7 @@ class Objective:
                 returns no scalar tensor.
         """
         processes = Processes.current()
-        student, teacher = embeddings_of(tensors, wanted_by("Objective", self.active.values()), processes)
+        student, teacher = embeddings_of(tensors, self._wanted, processes)
         with outside_autocast(student.image):
             return self.value(student, teacher, processes)
 
