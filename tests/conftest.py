@@ -105,6 +105,14 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_pairs(tmp_path_factory.mktemp("pairs") / "tiny")
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their pictures, which take longer than all else of a small page: for tests that read none."""
+    from degla.pages.page import Figure
+
+    monkeypatch.setattr(Figure, "drawings", property(lambda self: ("<svg></svg>",) * len(self.widths)))
+
+
 @pytest.fixture(params=("installed", "4"))
 def attention_form(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run each test that uses it with open_clip's current blocks and with those of version 4."""

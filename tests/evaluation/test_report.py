@@ -111,6 +111,7 @@ def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
     assert data["methods"][0]["label"] == BASELINE
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_paper_gets_plot_tables_and_scores(results: list[Path], tmp_path: Path) -> None:
     names = [str(each) for each in results]
     out = tmp_path / "report.html"
@@ -131,6 +132,7 @@ def test_a_paper_gets_plot_tables_and_scores(results: list[Path], tmp_path: Path
     assert float(line["mean"]) == cell["mean"] and float(line["gain_low"]) == cell["gain"]["interval"]["low"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_texts_of_results_are_neither_tex_nor_formulas(results: list[Path], tmp_path: Path) -> None:
     result = json.loads(results[0].read_text())
     result["model"]["label"] = "=1+1"
@@ -144,8 +146,11 @@ def test_texts_of_results_are_neither_tex_nor_formulas(results: list[Path], tmp_
     assert {row["method"] for row in csv.DictReader(out.with_suffix(".csv").open())} == {"'=1+1"}
 
 
-def test_files_for_a_paper_replace_no_others(report_of: Callable[[str], Reported], tmp_path: Path) -> None:
+def test_files_for_a_paper_replace_no_others(
+    report_of: Callable[[str], Reported], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     paths, out = report_of("world").paths, tmp_path / "main.html"
+    request.getfixturevalue("undrawn")  # Only now: others read the pictures of that page.
     for ending in ("tex", "csv", "svg"):
         other = tmp_path / f"main.{ending}"
         other.write_text("\\documentclass{article}")
@@ -300,6 +305,7 @@ def test_best_is_only_claimed_where_it_is_significant(results: list[Path], tmp_p
     assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_intervals_of_several_seeds_cover_their_questions_too(
     results: list[Path], comparison: Comparison, tmp_path: Path
 ) -> None:
