@@ -105,6 +105,7 @@ def test_published_rows_stand_beside_and_count_for_nothing(tmp_path: Path) -> No
     assert row["values"] == pytest.approx(published_scores("sugarcrepe")["DeGLA, arXiv 2504.16801, table 3"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> None:
     """278 items of 7,511, most of their images trained on: a large gain is shown, with what speaks against it."""
     sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
@@ -363,6 +364,7 @@ def test_thumbnails_stay_small_and_inside(tmp_path: Path) -> None:
         assert thumbnail(ItemImage(path=path), root=root) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: Path) -> None:
     paths = []
     for label in ("base", "tuned"):
