@@ -548,6 +548,7 @@ def test_a_cache_is_read_and_filled_for_models_by_name_only(
     assert (again.benchmarks, again.items) == (plain.benchmarks, plain.items)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_takes_results_as_their_files(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

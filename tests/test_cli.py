@@ -499,6 +499,7 @@ def test_folder_that_cannot_be_written(words: dict[str, str], tmp_path: Path, ca
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_of_one_method_become_one_row_of_the_report(
     words: dict[str, str], tmp_path: Path, capsys: Capture
 ) -> None:

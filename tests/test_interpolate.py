@@ -157,6 +157,7 @@ def test_a_score_of_which_less_is_better_is_refused_before_anything_is_scored(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_average_has_seen_what_the_tuned_model_has(
     models: tuple[str, str], classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_every_average_has_seen_what_the_tuned_model_has(
     assert "the tuned model and its averages: " in " ".join(sweep.warnings)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], classes: Path, tmp_path: Path) -> None:
     how = {"benchmarks": ["zeroshot"], "gain": "recognition", "alphas": [0.5]}
     with DiskCache(tmp_path / "cache") as cache:
@@ -227,6 +229,7 @@ def test_an_average_of_which_a_part_is_not_there_is_no_score() -> None:
     assert "macro7" in score_names(benchmark, parts) and "macro7" not in score_names(benchmark, parts[1:])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_of_an_earlier_sweep_do_not_stand_among_those_of_the_next(
     models: tuple[str, str], classes: Path, tmp_path: Path
 ) -> None:
