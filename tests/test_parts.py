@@ -400,7 +400,7 @@ def test_workers_of_a_study_know_the_parts_and_train_again_after_a_change(
             "data.draw": "last"}], "seeds": 1}  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     study = ["study", tmp_path / "plan.yaml", "--out", tmp_path / "out", "--processes", 1]
-    first, again = _degla(study, study, parts=parts)
+    first, again = _degla(study, ["fork"], study, parts=parts)
     assert first.status == again.status == 0, first.err[-3000:] + again.err[-3000:]
     record = json.loads((tmp_path / "out" / "study.json").read_text())
     assert [model["label"] for model in record["models"]] == ["base", "mine", "clip"]
