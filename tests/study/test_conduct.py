@@ -87,13 +87,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, base: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page's pictures are half of the work of a study that trains nothing: only tests that read the page draw them."""
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are half of the work of a study that trains nothing: only tests that read the page draw them."""
     if request.function not in (test_a_study_with_a_run_that_fails, test_images_that_runs_are_trained_on_are_named):
-        _undraw(monkeypatch)
+        _draw_nothing(monkeypatch)
 
 
-def _undraw(monkeypatch: pytest.MonkeyPatch) -> None:
+def _draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.study.page.frontier", lambda *_, **__: "<svg ></svg>")
 
 
@@ -143,7 +143,7 @@ def test_a_study_with_a_run_that_fails(
     assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
 
     # Without the failing arm, nothing is left to do; the numbers stay exactly the same.
-    _undraw(monkeypatch)
+    _draw_nothing(monkeypatch)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.parent.name == "results"}
     path = _write(tmp_path, arms=arms[1:], seeds=2, set=_TINY["set"] | {"train.steps": [2]})
     study = conduct(read_plan(path), out=out, where="plan", processes=1)
