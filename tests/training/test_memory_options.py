@@ -24,11 +24,22 @@ from tests.training.gradient_worker import first_step
 Pairs = dict[str, Path]
 
 
+def _model_of(folder: Path, *, image_blocks: int) -> Path:
+    """Tracing takes time for every block."""
+    layers = {"vision_cfg": image_blocks, "text_cfg": 1}
+    return write_model(
+        folder / "model", **{tower: CONFIG[tower] | {"layers": count} for tower, count in layers.items()}
+    )
+
+
 @pytest.fixture(scope="module")
 def one_block(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tracing takes time for every block."""
-    towers = {tower: CONFIG[tower] | {"layers": 1} for tower in ("vision_cfg", "text_cfg")}
-    return write_model(tmp_path_factory.mktemp("one block") / "model", **towers)
+    return _model_of(tmp_path_factory.mktemp("one block"), image_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def two_in_the_image_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model_of(tmp_path_factory.mktemp("two blocks"), image_blocks=2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -97,7 +108,7 @@ BACKENDS = ("aot_eager", "inductor") if os.environ.get("DEGLA_TEST_INDUCTOR") el
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("recipe", ["negclip", "degla_plus"])  # The second shares the states of frozen blocks.
 def test_a_compiled_step_equals_the_eager_one(
-    recipe: str, backend: str, one_block: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    recipe: str, backend: str, one_block: Path, two_in_the_image_tower: Path, tiny_pairs: Pairs, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from torch._dynamo.utils import counters
@@ -106,7 +117,7 @@ def test_a_compiled_step_equals_the_eager_one(
 
     monkeypatch.setattr(Encoder, "compile", partialmethod(Encoder.compile, backend=backend))
     torch._dynamo.reset()
-    model = one_block if recipe == "negclip" else tiny_model
+    model = one_block if recipe == "negclip" else two_in_the_image_tower
     config = tiny_config(recipe, model=model, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)
     assert eager[2].pairs.shared_blocks == (recipe == "degla_plus")
