@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "training/test_processes", "test_on_gpu", "test_ray", "study/test_conduct", "test_demo", "test_export",
         "test_loss_parity", "test_loss_processes", "test_interpolate", "test_chunks", "tests/app/", "test_resume",
         "test_docs", "test_survives", "test_server_real", "evaluation/test_processes", "test_batches", "test_examples",
-        "/study/",
+        "test_parts", "test_memory_options", "test_plain_loop", "evaluation/test_report.py", "test_remote", "/study/",
     )  # fmt: skip
     items.sort(key=lambda item: next((place for place, name in enumerate(long) if name in str(item.path)), len(long)))
 
