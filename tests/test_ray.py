@@ -50,9 +50,15 @@ def ray_cluster() -> Iterator[Any]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     for prestart in ("enable_worker_prestart", "prestart_worker_first_driver"):  # Each is a new interpreter.
         os.environ.setdefault(f"RAY_{prestart}", "0")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    from ray._private.node import Node
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Interpreters for logs, usage and the size of the cluster, of which no test reads anything.
+        for name in ("start_log_monitor", "start_api_server", "start_monitor"):
+            patch.setattr(Node, name, lambda *_, **__: None, raising=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield ray
+        ray.shutdown()
 
 
 def open_fatal(folder: Path, command: int, large: bytes) -> UnsteadyModel:
