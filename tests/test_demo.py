@@ -30,6 +30,7 @@ def test_the_whole_pipeline(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
 ) -> None:
     small = room.Size(scenes=64, steps=1, items_per_part=2, images_per_class=1, retrieval_images=2)
     monkeypatch.setattr(room, "QUICK", small)
@@ -61,6 +62,7 @@ def test_the_whole_pipeline(
     base = load_encoder("world").fingerprint
     assert load_result(out / "results" / "base-0.json").model.fingerprint == base
 
+    request.getfixturevalue("undrawn")
     # A second demo in the same folder replaces the first and draws nothing again.
     before = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
     monkeypatch.setattr(methods, "METHODS", {"clip": None})

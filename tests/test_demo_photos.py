@@ -37,6 +37,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pictures_of_ones_own(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

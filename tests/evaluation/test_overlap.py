@@ -284,6 +284,7 @@ def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_pat
     assert [sorted(file.name for file in each.files) for each in trainings] == [["0.png", "1.png"], ["2.png"]]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -> None:
     result = Evaluation(["small"], small_root, progress=False).score(spreading(), training=training_images(str(run)))
     save_result(result, tmp_path / "tuned.json")
@@ -310,6 +311,7 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_base_that_is_not_found_is_told(run: Path, small_root: Path, tmp_path: Path) -> None:
     first = run.parent / "first"
     first.rename(run.parent / "elsewhere")
@@ -352,6 +354,7 @@ def test_runs_that_are_the_base_of_each_other_count_once(tmp_path: Path) -> None
     assert trainings_of(str(tmp_path / "first")).captions == ["first.jsonl", "second.jsonl"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_averages_of_a_tuned_model_are_looked_at_too(
     run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -433,6 +436,7 @@ def test_a_training_that_two_models_share_is_counted_once() -> None:
     assert joined_trainings([tuned, other]) == Trainings(data=(second, first), unknown=("runs/gone", "runs/lost"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_average_keeps_what_both_were_trained_on(run: Path, tiny_model: Path, tmp_path: Path) -> None:
     other = run.parent / "other"
     shutil.copytree(run.parent / "first", other)
@@ -479,6 +483,7 @@ def test_a_run_records_what_its_base_was_trained_on(
     assert "3.png" in (_names(run) or [])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seed_and_base_are_those_of_the_last_training(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, small_root: Path
 ) -> None:
