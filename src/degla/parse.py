@@ -7,12 +7,14 @@ to a billion values). Here each of these becomes a one-line error that says wher
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import pickle
 import re
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -150,6 +152,19 @@ def read_bytes(path: Path, *, remedy: str = "") -> bytes:
             return stream.read()
         except OSError as error:
             _refuse(str(path), f"cannot be read: {error.strerror}", remedy)
+
+
+def read_gzip(path: Path, *, remedy: str = "Download or recreate it.") -> bytes:
+    """Decompress a whole gzip file; raises like `read_bytes`, or if it is damaged, or too large when unpacked."""
+    packed = io.BytesIO(read_bytes(path, remedy=remedy))
+    try:
+        with gzip.open(packed) as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        _refuse(str(path), f"damaged gzip file: {in_one_line(error)}", remedy)
+    if len(content) > LARGEST_FILE:
+        _refuse(str(path), f"more than {LARGEST_FILE:,} bytes when unpacked", remedy)
+    return content
 
 
 def open_file(path: Path, *, remedy: str = "") -> IO[bytes]:

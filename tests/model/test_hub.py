@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import io
 import json
@@ -152,8 +153,30 @@ def test_damaged_merges_are_one_line(tmp_path: Path) -> None:
             (folder / file.name).symlink_to(file)
         (folder / world_vocabulary_file().name).unlink()
         (folder / world_vocabulary_file().name).write_bytes(content)
-        with pytest.raises(InputError, match=r"^[^\n]*bpe_world\.txt\.gz: (damaged tokenizer file: |has 514 tokens)"):
+        with pytest.raises(
+            InputError, match=r"^[^\n]*bpe_world\.txt\.gz: (damaged (gzip|tokenizer) file: |has 514 tokens)"
+        ):
             load_encoder(str(folder))
+
+
+def test_a_small_file_of_merges_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from degla.world import world_vocabulary_file
+
+    text = CONFIG["text_cfg"] | {"tokenizer_kwargs": {"bpe_path": world_vocabulary_file().name}}
+    folder = write_model(tmp_path / "model", text_cfg=text)
+    (folder / world_vocabulary_file().name).write_bytes(gzip.compress(bytes(10**6)))
+    monkeypatch.setattr("degla.parse.LARGEST_FILE", 10**5)
+    with pytest.raises(InputError, match=r"bpe_world\.txt\.gz: more than 100,000 bytes when unpacked\. Fetch or copy"):
+        load_encoder(str(folder))
+
+
+def test_a_folder_downloads_no_tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = CONFIG["text_cfg"]["tokenizer_kwargs"] | {"reduction_mask": "syntax"}
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", tokenizer_kwargs=options)
+    with pytest.raises(InputError, match=r"reduction_mask' is 'syntax', which downloads a tagger of NLTK"):
+        load_encoder(str(folder))
+    monkeypatch.setenv(hub.ALLOWED, "1")
+    assert load_encoder(str(folder)).tokenize.reduction_fn is not None
 
 
 def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:

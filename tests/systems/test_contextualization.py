@@ -409,7 +409,7 @@ def _write_words(folder: Path, **changed: str) -> None:
         (folder / name).write_text(text)
 
 
-def test_files_by_words(tmp_path: Path) -> None:
+def test_files_by_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_words(tmp_path / "wn")
     graph = read_knowledge(tmp_path / "wn")
     assert graph.names == ("dog", "wolf", "animal") and graph.relations == ("is a",)
@@ -425,6 +425,12 @@ def test_files_by_words(tmp_path: Path) -> None:
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert read_knowledge(tmp_path / "wn") == long
+    monkeypatch.setattr("degla.parse.LARGEST_FILE", 1000)
+    (tmp_path / "wn" / "entity2textlong.txt.gz").write_bytes(gzip.compress(bytes(10**5)))
+    with pytest.raises(
+        InputError, match=r"textlong.txt.gz: more than 1,000 bytes when unpacked\. Download or recreate"
+    ):
+        read_knowledge(tmp_path / "wn")
 
 
 def test_an_empty_name_is_the_identifier(tmp_path: Path) -> None:

@@ -323,8 +323,8 @@ def test_the_world_is_drawn_without_files() -> None:
 
 def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _fashion(tmp_path / "data")
-    monkeypatch.setattr("degla.systems.excon.images.LARGEST_FILE", 1000)
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(10**6)))
+    monkeypatch.setattr("degla.parse.LARGEST_FILE", 1000)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(10**5)))
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz: more than 1,000 bytes when unpacked\."):
         _read(folder)
 

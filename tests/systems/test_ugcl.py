@@ -425,7 +425,7 @@ def test_a_graph_without_edges_and_an_empty_index(tmp_path: Path) -> None:
         read_graph(tmp_path / "ind.small.x")
 
 
-def test_tables_of_ogbn(tmp_path: Path) -> None:
+def test_tables_of_ogbn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, parts = tmp_path / "arxiv" / "raw", tmp_path / "arxiv" / "split" / "time"
     tables = {
         raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\n0,0.5\n3,4\n1,1\n2,2\n",
@@ -449,8 +449,15 @@ def test_tables_of_ogbn(tmp_path: Path) -> None:
     (raw / "edge.csv.gz").write_bytes(gzip.compress(b"0,1,7\n1,2,7\n"))
     with pytest.raises(InputError, match=r"edge.csv.gz: edges must be rows of two nodes, but have shape \(2, 3\)"):
         read_graph(raw)
-    (parts / "test.csv.gz").write_bytes(b"no table")
+    (parts / "test.csv.gz").write_bytes(gzip.compress(b"0,1\n2\n"))
     with pytest.raises(InputError, match=r"test.csv.gz: cannot be read as a table"):
+        read_graph(raw)
+    (parts / "test.csv.gz").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"test.csv.gz: damaged gzip file: Not a gzipped file"):
+        read_graph(raw)
+    monkeypatch.setattr("degla.parse.LARGEST_FILE", 1000)
+    (parts / "test.csv.gz").write_bytes(gzip.compress(bytes(10**5)))
+    with pytest.raises(InputError, match=r"test.csv.gz: more than 1,000 bytes when unpacked\. Download or recreate it"):
         read_graph(raw)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from degla.errors import InputError
 from degla.files import sha256_of
 from degla.model.hub import downloads_allowed
+from degla.parse import read_gzip
 
 if TYPE_CHECKING:
     from degla.model.encoder import Encoder
@@ -69,6 +70,11 @@ def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, .
     """
     where, text = folder / CONFIG_NAME, model_config.get("text_cfg", {})
     options = text.get("tokenizer_kwargs") or {}
+    if options.get("reduction_mask") == "syntax" and not downloads_allowed():
+        raise InputError(
+            f"{where}: field 'text_cfg.tokenizer_kwargs.reduction_mask' is 'syntax', which downloads a tagger of NLTK. "
+            "Add --allow-download, or use a model without it."
+        )
     odd = sorted(options.keys() - _OPTIONS)
     if odd:
         raise InputError(f"{where}: field 'text_cfg.tokenizer_kwargs.{odd[0]}' is not allowed in a model's folder.")
@@ -121,9 +127,10 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
     if not files:
         plain = source.startswith("local-dir:") and not options
         return clip_tokenizer(context) if plain else fast(open_clip.get_tokenizer(source))
+    read_gzip(files[0], remedy="Fetch or copy the folder again.")  # open_clip would unpack any amount.
     try:
         tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
-    except Exception as error:  # gzip and zlib raise their own exception types for damaged files
+    except Exception as error:  # special tokens become part of a regular expression, whose errors are of its own kind
         raise InputError(f"{files[0]}: damaged tokenizer file: {error or type(error).__name__}.") from None
     size = int(text.get("vocab_size", 49408))
     if tokenizer.vocab_size != size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import torch
 
 from degla.errors import InputError
+from degla.parse import read_bytes, read_gzip
 from degla.systems.arrays import reading, require_disjoint
 
 EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
@@ -271,8 +272,9 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _text(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, each with its number in the file."""
+    content = io.BytesIO(read_gzip(path) if path.suffix == ".gz" else read_bytes(path))
     with (
-        reading(path, "cannot be read as text", OSError, EOFError, zlib.error, UnicodeDecodeError),
-        gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream,
+        reading(path, "cannot be read as text", UnicodeDecodeError),
+        io.TextIOWrapper(content, encoding="utf-8") as stream,
     ):
         return [(number, line) for number, line in enumerate(stream.read().split("\n"), 1) if line.strip()]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +20,7 @@ from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
 from degla.evaluation.archives import read_batch
 from degla.pages.words import counted
-from degla.parse import LARGEST_FILE, read_bytes, read_text
-from degla.systems.arrays import reading
+from degla.parse import read_gzip, read_text
 from degla.systems.excon.settings import FASHION, ExconSettings
 
 SHAPES: Final = ("disc", "square", "diamond", "ring", "cross", "bars", "triangle", "frame")
@@ -153,11 +149,7 @@ def _fashion(folder: Path, part: str) -> _Pool:
 
 
 def _idx(file: Path) -> NDArray[np.uint8]:
-    packed = io.BytesIO(read_bytes(file))
-    with reading(file, "damaged", OSError, EOFError, ValueError, zlib.error), gzip.open(packed) as stream:
-        content = stream.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"{file}: more than {LARGEST_FILE:,} bytes when unpacked. Download or recreate it.")
+    content = read_gzip(file)
     axes = content[3] if content[:3] == b"\x00\x00\x08" else 0
     start = 4 + 4 * axes
     sizes = [int.from_bytes(content[place : place + 4]) for place in range(4, start, 4)]

@@ -6,8 +6,8 @@ Files: Planetoid's own pickles, the same as arrays, and ogbn's tables.
 from __future__ import annotations
 
 import gzip
+import io
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.parse import read_bytes, read_text, unpickle
+from degla.parse import read_bytes, read_gzip, read_text, unpickle
 from degla.systems.arrays import read_arrays, reading, require_disjoint, whole_numbers
 
 Scope = Literal["power", "binomial"]
@@ -241,11 +241,9 @@ def _numbers(path: Path) -> NDArray[np.int64]:
 
 
 def _table(path: Path) -> NDArray[np.float64]:
-    with (
-        reading(path, "cannot be read as a table of numbers", OSError, ValueError, EOFError, zlib.error),
-        gzip.open(path, "rt", encoding="utf-8") as stream,
-    ):
-        return np.genfromtxt(stream, delimiter=",", ndmin=2)
+    content = io.BytesIO(read_gzip(path))
+    with reading(path, "cannot be read as a table of numbers", ValueError):
+        return np.genfromtxt(content, delimiter=",", ndmin=2, encoding="utf-8")
 
 
 def _unpickle(path: Path) -> Any:
