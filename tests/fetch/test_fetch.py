@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,15 @@ def test_an_answer_that_ends_early_without_an_error_is_not_taken_as_complete(tmp
     with pytest.raises(DeglaError, match=r"http://x/c: 3 bytes arrived, but the file has 8\. It was deleted"):
         fetch_file("http://x/c", tmp_path / "c", session=_played(({}, b"one")), size=8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "d"]
+
+
+def test_an_endless_body_ends_at_the_published_size(tmp_path: Path) -> None:
+    endless = SimpleNamespace(status_code=200, ok=True, headers={}, iter_content=lambda size: repeat(bytes(size), 1000))
+    came: list[int] = []
+    session: Any = SimpleNamespace(get=lambda url, **how: nullcontext(endless))
+    with pytest.raises(DeglaError, match=r"131,072 bytes arrived, but the file has 70,000\. It was deleted"):
+        fetch_file("http://x/a", tmp_path / "a", session=session, size=70_000, advance=came.append)
+    assert max(came) == CHUNK and sum(came) == 0 and list(tmp_path.iterdir()) == []
 
 
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
                 for piece in answer.iter_content(_CHUNK):
                     stream.write(piece)
                     advance(len(piece))
+                    if size is not None and stream.tell() > size:  # `difference` says so; the rest could fill the disk.
+                        return
                 came = stream.tell()
             if total is not None and came < total:
                 raise _CutError(f"the connection was closed after {came:,} of {total:,} bytes")
