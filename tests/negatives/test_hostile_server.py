@@ -48,6 +48,7 @@ BODIES = {
     "a codec as character set": Response(500, zlib.compress(b"x"), {"content-type": "text/plain; charset=zlib"}),
     "a list": Response(body=b"[1, 2]"),
     "a code of 6,000 digits": Response(body=json.dumps({"error": {"code": "9" * 6_000}}).encode()),
+    "1,000 choices": Response(body=json.dumps({"choices": [{}] * 1_000}).encode()),
     "half of a pair": Response(body=b'{"choices": [{"message": {"content": "\\ud800"}}]}'),
 }
 

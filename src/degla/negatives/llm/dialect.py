@@ -362,7 +362,8 @@ class Answer(BaseModel):
 class Completion(Answer):
     """The answer to a chat."""
 
-    choices: Annotated[list[Choice], Field(min_length=1)]
+    # One is requested, some servers send up to 128; 8 MiB of empty ones would take a gigabyte and 12 s.
+    choices: Annotated[list[Choice], Field(min_length=1, max_length=128)]
 
     @property
     def broken(self) -> str:
