@@ -198,6 +198,21 @@ def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch:
     assert not isinstance(caught.value, ImageError)
 
 
+def test_too_little_memory_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes can unpack to gigabytes; `skip` would skip all rows of a file that is whole."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise pyarrow.ArrowMemoryError("realloc of size 2048000000 failed")
+
+    pyarrow.parquet.write_table(pyarrow.table({"image": [IMAGE], "text": ["one"]}), tmp_path / "a.parquet")
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", fail)
+    with pytest.raises(DeglaError, match=r"a\.parquet: 4,096 rows do not fit in memory"):
+        list(read_captions(tmp_path / "a.parquet"))
+    with pytest.raises(DeglaError, match=r"a\.parquet: 64 rows of column 'image' do not fit in memory") as caught:
+        look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
+    assert not isinstance(caught.value, ImageError)
+
+
 def test_a_damaged_copy_of_pictures_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     pyarrow.parquet.write_table(pyarrow.table({"image": [IMAGE], "text": ["one"]}), tmp_path / "a.parquet")

@@ -23,7 +23,7 @@ import numpy as np
 from degla.data.decoding import IMAGE_SUFFIXES, Subject, read_file
 from degla.data.places import place_of
 from degla.data.prepared import fetched, open_batches, prepare
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.parse import LONGEST_LINE, in_one_line
 from degla.progress import TaskProgress
@@ -343,5 +343,10 @@ def _read(file: Path, column: str, stream: io.RawIOBase | None) -> Iterator[Any]
                     values = compute.struct_field(values, "bytes")
                 yield values.cast(arrow.large_binary())
                 advance(batch.num_rows)
+    except MemoryError:  # `ArrowException`, too, although the file is not damaged
+        raise DeglaError(
+            f"{shown}: {_ROWS} rows of column {column!r} do not fit in memory. Use smaller images; if they are small, "
+            "it is damaged."
+        ) from None
     except (arrow.ArrowException, OSError, ValueError, SystemError) as error:
         raise InputError(f"{shown}: the Parquet file is damaged: {in_one_line(error)}. Fetch it again.") from None

@@ -10,7 +10,7 @@ from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.containers import cell_place, holds_images
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
 from degla.records import NegativeRecord, validate
 from degla.remote import RemoteFile, address_of, display_path
@@ -108,6 +108,10 @@ def _rows(file: Any, names: list[str] | None, *, path: Path | str) -> Iterator[d
             columns = [_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 yield dict(zip(batch.schema.names, values, strict=True))
+    except MemoryError:  # `ArrowException`, too, although the file is not damaged
+        raise DeglaError(
+            f"{path}: {_ROWS:,} rows do not fit in memory. Remove texts of that size; if it has none, it is damaged."
+        ) from None
     except (arrow.ArrowException, OSError, ValueError, SystemError) as error:  # also texts that are not UTF-8
         raise InputError(f"{path}: the Parquet file is damaged: {in_one_line(error)}") from None
 
