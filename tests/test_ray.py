@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -309,6 +310,32 @@ def test_another_cluster_of_this_machine_is_used_only_by_its_address(monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with open_ray(2):
         assert not {"address", "num_cpus"} & ray.init.call_args.kwargs.keys()
+
+
+_HERE = """
+import socket
+from degla.ray import open_ray
+
+with open_ray(1) as ray:
+    nodes = ray.nodes()
+    assert [node["NodeManagerAddress"] for node in nodes] == ["127.0.0.1"], nodes
+    with socket.socket() as elsewhere:  # Linux routes all of 127.0.0.0/8 here, like any other address of the machine.
+        assert elsewhere.connect_ex(("127.0.0.2", nodes[0]["NodeManagerPort"])) != 0
+        print("only here")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, 127.0.0.1 is Ray's own default")
+def test_a_local_cluster_listens_on_this_machine_only() -> None:
+    pytest.importorskip("ray")
+    hidden = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = hidden | {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+    command = [sys.executable, "-c", _HERE]
+    for _ in range(3):  # On a busy machine, Ray may not start in time.
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if "Ray cannot be started" not in ended.stderr:
+            break
+    assert "only here" in ended.stdout, ended.stderr
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

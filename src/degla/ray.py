@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -26,6 +27,11 @@ def open_ray(processes: int | None) -> Iterator[Any]:
         InputError: Ray is not installed.
         DeglaError: none can be started, or none is at the address.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and "ray" not in sys.modules:
+        # A local cluster listens on 127.0.0.1 only, as by default on Windows and macOS. Read by `import ray`, and by
+        # the processes that Ray starts.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -34,7 +40,6 @@ def open_ray(processes: int | None) -> Iterator[Any]:
     started = not module.is_initialized()
     if started:
         # Ray looks by itself for a cluster that runs on this machine, and takes no size beside it.
-        address = os.environ.get("RAY_ADDRESS")
         cluster = {} if address else {"address": "local", "num_cpus": processes}
         try:
             module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **cluster)
