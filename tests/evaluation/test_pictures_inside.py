@@ -301,6 +301,19 @@ def test_damaged_and_missing_files_are_named(name: str, message: str, tmp_path: 
             list(benchmark.items(tmp_path))
 
 
+@pytest.mark.parametrize(("name", "place"), [("a.parquet", b"a dog"), ("a.arrow", b"a dog"), ("a.arrow", b"caption")])
+def test_what_is_not_utf8_is_damaged(name: str, place: bytes, tmp_path: Path) -> None:
+    file, table = tmp_path / name, arrow.table({"caption": ["a dog"]})
+    if file.suffix == ".parquet":
+        parquet.write_table(table, file, compression="none")
+    else:
+        with arrow.OSFile(str(file), "wb") as sink, arrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    file.write_bytes(file.read_bytes().replace(place, b"\xff" * len(place)))
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as .*Fetch the file again"):
+        list(archives.read_rows(file))
+
+
 def test_damaged_pictures_are_noted_in_an_inventory(tmp_path: Path) -> None:
     write_bivlc(tmp_path)
     file = min((tmp_path / "bivlc").iterdir())

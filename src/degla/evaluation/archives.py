@@ -173,10 +173,10 @@ class _RowGroups:
                 self._batches = list(arrow.ipc.open_stream(arrow.memory_map(str(path))))
                 schema = self._batches[0].schema if self._batches else arrow.schema([])
                 self.sizes = [batch.num_rows for batch in self._batches]
+            self.names: list[str] = schema.names  # ValueError if one is not UTF-8
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
-        self.names: list[str] = schema.names
-        self.image_columns = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_images(kind)]
+        self.image_columns = [name for name, kind in zip(self.names, schema.types, strict=True) if holds_images(kind)]
 
     def read(self, group: int, columns: list[str]) -> Any:
         """Read columns of one row group as a table."""
@@ -185,9 +185,10 @@ class _RowGroups:
         try:
             if self._parquet is not None:
                 with _READING:
-                    return self._parquet.read_row_group(group, columns=columns)
-            table = arrow.Table.from_batches([self._batches[group]]).select(columns)
-            # Arrow trusts the offsets in its files: a damaged one would be followed out of bounds.
+                    table = self._parquet.read_row_group(group, columns=columns)
+            else:
+                table = arrow.Table.from_batches([self._batches[group]]).select(columns)
+            # Arrow trusts its files: a damaged offset would be followed out of bounds, and texts need not be UTF-8.
             table.validate(full=True)
             return table
         except (arrow.ArrowException, OSError, ValueError, SystemError) as error:
