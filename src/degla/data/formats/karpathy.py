@@ -29,9 +29,15 @@ class _Sentence(BaseModel):
     sentid: _Number | None = None
 
 
-class _Image(BaseModel):
-    filename: str
+class _Other(BaseModel):
+    """An image of a split that is not read."""
+
     split: str
+    cocoid: object = None
+
+
+class _Image(_Other):
+    filename: str
     sentences: list[_Sentence]
     filepath: str = ""
     cocoid: _Number | None = None
@@ -55,12 +61,12 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             or a column is.
     """
     columns.refuse_names(path, splits=True)
-    images = _images(path)
-    splits = _chosen(columns.split, Counter(image.split for image in images), path=path)
+    images = _images(path, columns.split)
+    _check(columns.split, Counter(image.split for image in images), path=path)
     # A file with both counts by each from 0: two images could have one id.
     numbered_by = "cocoid" if any(image.cocoid is not None for image in images) else "imgid"
     for number, image in enumerate(images):
-        if image.split not in splits:
+        if not isinstance(image, _Image):
             continue
         where = _place(path, number)
         file = f"{image.filepath}/{image.filename}" if image.filepath else image.filename
@@ -72,27 +78,30 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             yield where, caption(fields, where=where, text_field="raw")
 
 
-def _chosen(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> set[str]:
-    """Return the splits to read, after checking that there are some and that the file has them."""
+def _check(wanted: tuple[str, ...], sizes: Counter[str], *, path: Path) -> None:
+    """Check that there are splits to read, and that the file has them."""
     listed = in_one_line(", ".join(f"{split} ({size:,})" for split, size in sizes.most_common())) or "none"
     remedy = (
-        f"Its splits (images): {listed}. --split all (training: --data.split) reads all; where there is no such flag, "
-        "write the captions with degla prepare split first."
+        f"Its splits (images): {listed}. --split all alone (training: --data.split) reads all; where there is no such "
+        "flag, write the captions with degla prepare split first."
     )
     if not wanted:
         # Test images must not get into training because nobody thought of them.
         raise InputError(f"{path}: name the splits to read, for example --split train restval. {remedy}")
-    if odd := next((split for split in wanted if split != _ALL and split not in sizes), None):
+    if wanted != (_ALL,) and (odd := next((split for split in wanted if split not in sizes), None)):
         raise InputError(f"{path}: has no split {odd!r}. {remedy}")
-    return set(sizes if _ALL in wanted else wanted)
 
 
-def _images(path: Path) -> list[_Image]:
+def _images(path: Path, wanted: tuple[str, ...]) -> list[_Other]:
     document = read_document(path, dict, needed=f"Karpathy's splits are an object. {_EXAMPLE}")
     rows = document.get("images")
     if not isinstance(rows, list):
         raise InputError(f"{path}: the list 'images' is missing: found {describe_json(document)}. {_EXAMPLE}")
-    return [validate(_Image, row, where=_place(path, number), remedy=_EXAMPLE) for number, row in enumerate(rows)]
+    read = [wanted == (_ALL,) or (isinstance(row, dict) and row.get("split") in wanted) for row in rows]
+    return [
+        validate(_Image if each else _Other, row, where=_place(path, number), remedy=_EXAMPLE)
+        for number, (row, each) in enumerate(zip(rows, read, strict=True))
+    ]
 
 
 def _place(path: Path, number: int) -> str:
