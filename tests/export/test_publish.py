@@ -168,8 +168,13 @@ def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, all_tokens_mod
 def test_a_tokenizer_of_the_hub_is_saved_with_the_weights(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for an architecture whose tokenizer is on the hub, such as SigLIP's."""
+    """As for an architecture whose tokenizer is on the hub, such as SigLIP's.
+
+    It needs no code, though its model does.
+    """
     write_tokenizer(tmp_path / "tokenizer", "clip")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "tokenizer" / "config.json").write_text(json.dumps(own))
     server.models["org/tok"] = tmp_path / "tokenizer"
     text = ALL_TOKENS | {"vocab_size": 40, "hf_tokenizer_name": "org/tok"}
     folder = write_model(tmp_path / "model", text_cfg=text)

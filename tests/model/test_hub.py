@@ -97,15 +97,28 @@ def test_a_folder_reads_no_other_folder(
     assert online == []
 
 
-def test_a_folder_does_not_ask_whether_to_run_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_hub", [False, True])
+def test_a_model_does_not_ask_whether_to_run_its_code(
+    at_hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n" * 9))  # What is piped in must not be taken for an answer.
     folder = _changed(write_model(tmp_path / "model"), "text_cfg", hf_tokenizer_name="org/tok")
+    if at_hub:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        stored, revision = tmp_path / "hub" / "models--org--tok", "0" * 40
+        (stored / "refs").mkdir(parents=True)
+        (stored / "refs" / "main").write_text(revision)
+        (stored / "snapshots").mkdir()
+        (stored / "snapshots" / revision).symlink_to(folder)
     run = tmp_path / "run"
     (folder / "evil.py").write_text(f"open({str(run)!r}, 'w')\nclass Evil: pass\n")
     tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}')
     with pytest.raises(InputError, match=r"needs code of its own \('auto_map'\), which is not run\."):
-        load_encoder(str(folder))
+        load_encoder("hf-hub:org/tok" if at_hub else str(folder))
     assert not run.exists()
 
 

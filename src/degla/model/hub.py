@@ -11,7 +11,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
@@ -83,13 +82,17 @@ def offline() -> Iterator[None]:
         _forget_connections()
 
 
+class NeedsCodeError(InputError, ValueError):
+    """A model's tokenizer or tower needs code of its own. transformers goes on without it where it can (ValueError)."""
+
+
 @contextlib.contextmanager
-def refusing_code(folder: Path) -> Iterator[None]:
-    """Refuse code that a folder's tokenizer or tower needs. transformers would ask at the terminal whether to run it,
+def refusing_code(name: str) -> Iterator[None]:
+    """Refuse code that a model's tokenizer or tower needs. transformers would ask at the terminal whether to run it,
     and what is piped into the command could answer yes."""
 
     def refuse(*_: object) -> None:
-        raise InputError(f"{folder}: needs code of its own ('auto_map'), which is not run. Use a model without it.")
+        raise NeedsCodeError(f"{name}: needs code of its own ('auto_map'), which is not run. Use a model without it.")
 
     import open_clip  # noqa: F401  # Imports transformers, if that is installed.
 

@@ -21,7 +21,7 @@ from degla.model.address import folder_here
 from degla.model.encoder import Description, Encoder, float32_by_default
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
-from degla.model.hub import downloads_allowed, offline, refusing_code, why_unreachable
+from degla.model.hub import NeedsCodeError, downloads_allowed, offline, refusing_code, why_unreachable
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle, why_no_best
@@ -96,17 +96,18 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
             f"device {str(device)!r} cannot be used: {message}. Use cpu, or cuda if there is a GPU."
         ) from None
     here = folder_here(name)
-    if name in SHIPPED:
-        encoder = _from_folder(shipped_folder(name), name=name)
-    elif name.startswith("hf-hub:"):
-        encoder = _from_hub(name, pretrained=None, name=name)
-    elif name and here.is_dir():
-        folder = _checkpoint_folder(here)
-        with checked(folder, for_training=False):
-            own = not is_transformers_folder(folder)
-            encoder = _from_folder(folder, name=name) if own else load_from_transformers(folder, name=name)
-    else:
-        encoder = _from_architecture(name, seed=seed)
+    with refusing_code(name):
+        if name in SHIPPED:
+            encoder = _from_folder(shipped_folder(name), name=name)
+        elif name.startswith("hf-hub:"):
+            encoder = _from_hub(name, pretrained=None, name=name)
+        elif name and here.is_dir():
+            folder = _checkpoint_folder(here)
+            with checked(folder, for_training=False):
+                own = not is_transformers_folder(folder)
+                encoder = _from_folder(folder, name=name) if own else load_from_transformers(folder, name=name)
+        else:
+            encoder = _from_architecture(name, seed=seed)
     encoder = encoder.to(device).float()
     encoder.eval()
     if encoder.device.type == "cpu":
@@ -189,11 +190,11 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
     _check_recorded_activation(weights, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
     why = why_unreachable() if references and downloads_allowed() else "--allow-download is not set"
-    with contextlib.nullcontext() if why is None else offline(), refusing_code(folder):
+    with contextlib.nullcontext() if why is None else offline():
         try:
             return _from_open_clip(source, name=name, model_config=model_config, files=files, weights=weights)
-        except InputError:
-            if not references or why is None:
+        except InputError as error:
+            if not references or why is None or isinstance(error, NeedsCodeError):
                 raise
             fields = " and ".join(f"field '{field}' names {value!r}" for field, value in references.items())
             raise InputError(
@@ -353,7 +354,8 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
             encoder = _from_open_clip(source, pretrained=pretrained, name=name)
         except InputError as error:
             # What a user's own file of weights has wrong is no matter of the network.
-            if parts and pretrained and not isinstance(error.__context__, OSError):
+            own = parts and pretrained and not isinstance(error.__context__, OSError)
+            if own or isinstance(error, NeedsCodeError):
                 raise
             raise InputError(
                 f"{name}: {'its text tower or tokenizer ' if parts else ''}is not on this machine, and the Hugging "
