@@ -151,9 +151,17 @@ def test_the_price_decides_which_checkpoint_is_the_best(
         lines = [line for line in caplog.messages if line.startswith("step ") and "composition" in line]
         assert lines[:2] == [
             "step 0: composition 60.0, recognition 90.0, before training",
-            "step 2: composition 64.0 (+4.0), recognition 89.5 (-0.5), joint +3.5, best",
+            "step 2: composition 64.0 (+4.0), recognition 89.5 (−0.5), joint +3.5, best",
         ]
-        assert lines[-1] == "step 8: composition 75.0 (+15.0), recognition 80.0 (-10.0), joint +5.0"
+        assert lines[-1] == "step 8: composition 75.0 (+15.0), recognition 80.0 (−10.0), joint +5.0"
+
+
+def test_changes_are_rounded_as_in_reports(config: TrainConfig, measured: Measured, caplog: Told) -> None:
+    measured.will_be(BASE, (61.25, 88.75))
+    with caplog.at_level(logging.INFO, logger="degla.train"):
+        train(replace(config, train=replace(config.train, steps=2)))
+    # 0.6125 - 0.6 is a little more than 0.0125.
+    assert any("composition 61.3 (+1.2), recognition 88.8 (−1.2), joint +0.0" in line for line in caplog.messages)
 
 
 def test_the_budget_ends_the_run_and_the_best_within_it_stays(
@@ -171,7 +179,7 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert (outcome.step, outcome.finished, outcome.best) == (6, True, config.out / "step-4")
     assert outcome.ended == "recognition is 4.00 points below its start (--stop.max-forgetting 1)"
     assert _best(config) == "step-4" and _names(config) == ["step-4", "step-6"]
-    assert "step 6: composition 72.0 (+12.0), recognition 86.0 (-4.0), joint +8.0, over the budget" in caplog.messages
+    assert "step 6: composition 72.0 (+12.0), recognition 86.0 (−4.0), joint +8.0, over the budget" in caplog.messages
     assert any(f"ended early, after step 6 of 8: {outcome.ended}" in line for line in caplog.messages)
     assert _rows(config.out, "metrics.jsonl")[-1] == {"step": 6, "ended": outcome.ended}
     assert json.loads((config.out / "step-6" / "state.json").read_text())["ended"] == outcome.ended

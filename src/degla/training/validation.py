@@ -19,7 +19,7 @@ from degla.evaluation.questions import BenchmarkQuestions
 from degla.files import LineFile, write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints
-from degla.pages.words import counted
+from degla.pages.words import counted, percent, points
 from degla.processes import ProcessGroup
 from degla.training.metrics import lines_up_to
 
@@ -253,15 +253,15 @@ class Validation:
             )
 
     def _tell(self, row: Mapping[str, Any], remark: str) -> None:
-        """Log one line: "step 200: composition 75.1 (+6.7), recognition 88.2 (-8.6), joint -1.9, best"."""
+        """Log one line: "step 200: composition 75.1 (+6.7), recognition 88.2 (−8.6), joint −1.9, best"."""
         if not self.processes.first:
             return
         shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))
         words = [self._phrase(name, row) for name in shown if name in self._start]
         if JOINT in row:
-            words.append(f"{JOINT} {100 * row[JOINT]:+z.1f}")
+            words.append(f"{JOINT} {points(row[JOINT])}")
         log.info("step %d: %s", row["step"], ", ".join([*words, remark] if remark else words))
 
     def _phrase(self, name: str, row: Mapping[str, Any]) -> str:
-        change = "" if row["step"] == 0 else f" ({100 * (row[name] - self._start[name]):+z.1f})"
-        return f"{name} {100 * row[name]:.1f}{change}"
+        change = "" if row["step"] == 0 else f" ({points(row[name] - self._start[name])})"
+        return f"{name} {percent(row[name])}{change}"
