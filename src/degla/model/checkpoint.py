@@ -29,7 +29,6 @@ from degla.model.integrity import (
     TEACHER_NAME,
     CheckpointState,
     checked,
-    read_state,
     write_state,
 )
 from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
@@ -150,12 +149,14 @@ def _refuse_nonfinite(encoder: Encoder, folder: Path) -> None:
 
 
 def load_checkpoint(
-    folder: Path, *, encoder: Encoder, teacher: Teacher | None, optimizer: torch.optim.Optimizer, averaged: bool = False
-) -> tuple[CheckpointState, dict[str, Any]]:
-    """Load a checkpoint's weights, teacher and optimiser; return its `state` and `tensors`.
+    folder: Path, state: CheckpointState, *, encoder: Encoder, teacher: Teacher | None,
+    optimizer: torch.optim.Optimizer, averaged: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Load a checkpoint's weights, teacher and optimiser; return its `tensors`.
 
     Args:
         folder: the checkpoint's own folder.
+        state: its state.
         encoder: the student.
         averaged: the folder's main model is not the student, whose weights are stored next to it.
 
@@ -163,7 +164,6 @@ def load_checkpoint(
         InputError: a file is missing or damaged, or its parameters do not match the model exactly.
     """
     adapted = has_adapters(encoder.clip)
-    state = read_state(folder)
     if not state.resumable:
         raise InputError(
             f"{folder}: cannot be resumed, because its training state was deleted when the run finished. Start a new "
@@ -183,7 +183,7 @@ def load_checkpoint(
             raise InputError(f"{folder / OPTIMIZER_NAME}: missing; the checkpoint is incomplete.") from None
         except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             raise InputError(f"{folder / OPTIMIZER_NAME}: damaged: {error}. Use an earlier checkpoint.") from None
-    return state, tensors
+    return tensors
 
 
 def _check_configuration(encoder: Encoder, folder: Path) -> None:

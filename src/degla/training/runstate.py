@@ -154,12 +154,13 @@ class RunState:
         """
         folder = latest_checkpoint(self.run)
         assert folder is not None  # As `open_run` has checked.
+        state = read_state(folder)
         # Before the optimiser's state, which a changed loss with a learnt memory would not fit.
-        self._check_parts(folder, read_state(folder).data)
+        self._check_parts(folder, state.data)
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.whole() as (encoder, teacher):
-            state, tensors = load_checkpoint(
-                folder, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.start is not None
+            tensors = load_checkpoint(
+                folder, state, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.start is not None
             )
             if sharding is not None:
                 sharding.take_over(encoder, teacher)
