@@ -143,7 +143,7 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
     if results.is_symlink():
         target = results.resolve()
         folders = (folder for folder in (target, *target.parents) if folder != out.resolve())
-        if (study := next((folder for folder in folders if (folder / _LOG).is_file()), None)) is not None:
+        if (study := next(filter(_has_study, folders), None)) is not None:
             raise InputError(
                 f"{results}: is a link into another study, {study}, whose files it would move. Remove the link."
             )
@@ -153,6 +153,11 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
         open_log(out) as handler,
     ):
         yield folder_lock, handler
+
+
+def _has_study(folder: Path) -> bool:
+    """Whether a study wrote more into a folder than its log, which one that is refused leaves."""
+    return (folder / _LOG).is_file() and any((folder / name).exists() for name in ("results", "runs", "study.json"))
 
 
 def start_from(jobs: Sequence[Job], *, out: Path) -> None:
