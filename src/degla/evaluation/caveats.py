@@ -197,6 +197,11 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         )
 
 
+def titled_floor_notes(entries: Iterable[BenchmarkResult]) -> tuple[str, ...]:
+    """Return "TITLE: sentence" of `floor_notes` of some benchmarks, each once."""
+    return tuple(dict.fromkeys(f"{entry.title}: {note}" for entry in entries for note in floor_notes(entry)))
+
+
 def floor_notes(entry: BenchmarkResult) -> Iterator[str]:
     """Yield a sentence that names every part that a text floor solves, with those floors; nothing if there is none."""
     if not entry.text_solvable:

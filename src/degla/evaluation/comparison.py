@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, doubt_about, floor_notes
+from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.results import load_result
@@ -99,8 +99,8 @@ def compare(
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
-    notes = dict.fromkeys(f"{entry.title}: {note}" for entry in entries_of(ordered) for note in floor_notes(entry))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(notes), joint)
+    notes = titled_floor_notes(entries_of(ordered))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, notes, joint)
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
