@@ -252,6 +252,25 @@ def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any],
         Average("swap", "all")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"items": lambda root: None}, r"items must return or yield PairItem, .*; got None\."),
+        ({"items": lambda root: [{"id": "one"}]}, r"items must return .*; got \{'id': 'one'\}\."),
+        ({"parts": [BenchmarkPart("all", "swap", metrics=())]}, r"field 'parts\.0\.metrics': List .* at least 1 .*"),
+        ({"parts": [BenchmarkPart("all", "swap", metrics=(Metric(chance=3),))]}, r"field '.*\.0\.chance': .*"),
+        ({"parts": [BenchmarkPart("all", "swap", tie="x")]}, r"field 'parts\.0\.tie': .*"),  # type: ignore[arg-type]
+        ({"headline": ["all"]}, r"field 'headline': .*"),
+    ],
+)
+def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    given = {"name": "mine", "title": "Mine", "parts": [BenchmarkPart("all", "swap")], "items": lambda root: []}
+    with pytest.raises(InputError, match=rf"\Abenchmark 'mine': {message}\Z"):
+        degla.evaluate("random", [Benchmark(**given | fields)], tmp_path)
+
+
 def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Noted(BenchmarkPart):

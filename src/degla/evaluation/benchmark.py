@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -206,7 +206,7 @@ class Metric:
 
     name: str = "accuracy"
     verdict: str = "text_ok"
-    chance: float | None = None
+    chance: Annotated[float, Field(ge=0, le=1)] | None = None
     group: str = ""
     minimum: int = 1
     exclude: frozenset[str] = frozenset()
@@ -231,7 +231,7 @@ class BenchmarkPart:
     name: str
     family: str
     n: int | None = None
-    metrics: tuple[Metric, ...] = (Metric(),)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = (Metric(),)
     tie: TieRule = "strict"
     optional: bool = False
 

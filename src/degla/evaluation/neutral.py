@@ -134,9 +134,14 @@ class Declared(Record, extra="ignore"):
 
     @classmethod
     def by(cls, benchmark: Benchmark) -> Declared:
-        """Return a benchmark's declarations; fields that are lists become tuples."""
+        """Return a benchmark's declarations; fields that are lists become tuples.
+
+        Raises:
+            InputError: a field has the wrong type or an impossible value.
+        """
         parts, averages = (list(map(asdict, each)) for each in (benchmark.parts, benchmark.averages))
-        return cls.model_validate({"parts": parts, "averages": averages, "headline": benchmark.headline})
+        fields = {"parts": parts, "averages": averages, "headline": benchmark.headline}
+        return validate(cls, fields, where=f"benchmark {benchmark.name!r}")
 
 
 def is_known(result: BenchmarkResult) -> bool:

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import COLUMNS, Benchmark, Classification, Entry
 from degla.evaluation.image_files import has_image
 from degla.evaluation.verdicts import images_of
 from degla.pages.words import counted
+from degla.parse import cut_short
 from degla.records import PairItem
 from degla.remote import address_of, display_path
 from degla.shelf import BENCHMARKS
@@ -102,7 +103,13 @@ def checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], l
         InputError: files are missing or wrong, hold no question that passes the protocol's filter, or give two items
             one name, an item that of another benchmark, or a part that of a column.
     """
-    entries = list(benchmark.items(root))
+    items: object = benchmark.items(root)
+    entries: list[Any] = list(items) if isinstance(items, Iterable) else [items]
+    if odd := [entry for entry in entries if not isinstance(entry, Entry)]:
+        raise InputError(
+            f"benchmark {benchmark.name!r}: items must return or yield PairItem, Classification or Retrieval; got "
+            f"{cut_short(repr(odd[0]), 80)}."
+        )
     _check_names(benchmark, entries)
     counts, passing = count_items(entries), passing_entries(entries)
     _refuse_columns(benchmark, root, counts)

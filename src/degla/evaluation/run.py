@@ -56,7 +56,8 @@ def ask_all(
     """Read and check the benchmarks' questions before any model is loaded; arguments as for `Evaluation`.
 
     Raises:
-        InputError: an unknown benchmark, or another one of a known name; files missing or wrong, images missing.
+        InputError: an unknown benchmark, another one of a known name, or an object with a wrong field; files missing or
+            wrong, images missing.
     """
     if not benchmarks:
         raise InputError(f"no benchmark given. Known: {', '.join(BENCHMARKS.names())}.")
@@ -68,6 +69,8 @@ def ask_all(
         known = BENCHMARKS.member(one.name, "BENCHMARK") if one.name in BENCHMARKS.names() else one
         if one is not known or by_name.setdefault(one.name, one) is not one:
             raise InputError(f"benchmark {one.title!r}: another one has the name {one.name!r}. Rename yours.")
+        if isinstance(each, Benchmark):
+            Declared.by(each)  # Before anything is scored.
     chosen = by_name.values()
     # One process prepares generated benchmarks while the others wait.
     (processes or ProcessGroup()).from_first(
