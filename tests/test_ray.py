@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -349,3 +350,10 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     with pytest.raises(DeglaError, match="RAY_ADDRESS=nonsense"), open_ray(2):
         pass
+    # Ray itself tries for minutes where nothing listens.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    for each in (address, f"ray://{address}"):
+        monkeypatch.setenv("RAY_ADDRESS", each)
+        with pytest.raises(DeglaError, match=rf"RAY_ADDRESS={each} cannot be reached \(.*refused\)"), open_ray(2):
+            pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ Engine = Literal["local", "ray"]
 """Where work runs: in processes on this machine, or on a Ray cluster."""
 RETRIES: Final = 3
 """How often work is retried whose worker was lost."""
+_SECONDS: Final = 20
+"""How long a connection to a cluster may take."""
 
 
 @contextmanager
@@ -42,6 +46,9 @@ def open_ray(processes: int | None) -> Iterator[Any]:
         # Ray looks by itself for a cluster that runs on this machine, and takes no size beside it.
         cluster = {} if address else {"address": "local", "num_cpus": processes}
         try:
+            if place := re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address or ""):
+                # Where nothing listens, Ray tries for minutes.
+                socket.create_connection((place[1], int(place[2])), timeout=_SECONDS).close()
             module.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **cluster)
         except Exception as error:  # Of any class, Exception itself too.
             raise DeglaError(
