@@ -127,6 +127,19 @@ def test_a_path_with_backslashes_to_an_image_is_reported(tmp_path: Path) -> None
         look_for("sub\\a.jpg", folder=tmp_path, caption_id="1")
 
 
+def test_a_missing_image_is_looked_for_in_the_folders_beside(tmp_path: Path) -> None:
+    folder = tmp_path / "coco"
+    below = folder / "train2017"
+    below.mkdir(parents=True)
+    (folder / "captions.json").touch()
+    Image.new("RGB", (8, 8)).save(below / "1.png")
+    for path, wrong, right in (("1.png", folder, below), ("train2017/1.png", below, folder)):
+        first, second = check_images(rows_for(path, "gone.png"), wrong, depth="exists").bad
+        assert first.message.endswith(f"relative paths. It is in {right}.") and "It is in" not in second.message
+    (bad,) = check_images(rows_for("gone.png"), tmp_path / "nowhere").bad
+    assert bad.message.endswith("relative paths.")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("degla.data.images._AT_A_TIME", 3)

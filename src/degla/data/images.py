@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -234,6 +235,8 @@ def check_images(
                 if message is not None:
                     bad.append(BadImage(image=image, message=message))
             advance(len(some))
+    if bad and (hint := _elsewhere(bad[0].image, folder)):
+        bad[0] = BadImage(image=bad[0].image, message=f"{bad[0].message} {hint}")
     return ImageReport(checked=len(images), bad=tuple(bad))
 
 
@@ -273,6 +276,16 @@ def usable_rows(
     for entry in report.bad[_SHOWN:]:
         log.info("%s", entry.message)
     return usable
+
+
+def _elsewhere(image: str, folder: Path) -> str:
+    """Name a subfolder that has a missing image, or the folder above; "" if none has it."""
+    with suppress(OSError, ValueError):
+        if not (folder / image).exists():
+            for other in (*sorted(folder.iterdir()), folder.resolve().parent):
+                if (other / image).is_file():
+                    return f"It is in {other}."
+    return ""
 
 
 def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool, read: ReadBytes) -> str | None:
