@@ -19,6 +19,7 @@ from degla.shelf import PARTS
 from degla.training.loop import train
 from tests.launch import run_together
 from tests.training.configs import tiny_config, whole_and_resumed
+from tests.training.gradient_worker import first_step
 
 _PART = """
 from dataclasses import dataclass
@@ -158,6 +159,20 @@ def test_a_process_may_compute_its_loss_without_it(
     run_together([worker, str(tmp_path / "2.pt"), json.dumps(plain)], count=2)
     (step,) = torch.load(tmp_path / "2.pt", weights_only=True).values()
     assert step["gradients"]["learnt.0.rare"].tolist() == [1], "the mean of 2 and 0"
+
+
+@dataclass(frozen=True)
+class Drawn(Learnt):
+    def start(self, rules: int) -> Tensor:
+        return torch.rand(1)
+
+
+def test_a_drawn_memory_depends_on_the_seed_only(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = replace(config, objective=config.objective | {"drawn": Drawn()})
+    first, again = (first_step(config)[2].pairs.objective.memory["drawn"] for _ in range(2))
+    other = first_step(replace(config, train=replace(config.train, seed=7)))[2].pairs.objective.memory["drawn"]
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:

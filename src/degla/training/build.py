@@ -123,9 +123,11 @@ def build_trainer(
         InputError: settings cannot be combined on this device.
     """
     counts = (rules, replay_rules)
-    objectives = [
-        _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
-    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # A loss may draw its memory: the same one in every process.
+        objectives = [
+            _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
+        ]
     if config.optim.start_scale is not None:
         torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
     limit = math.log(config.optim.max_scale)
