@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Embeddings, Objective, Processes, StatefulLoss, Target
-from degla.losses.core.objective import loss_class
+from degla.losses.core.embeddings import embeddings_of
+from degla.losses.core.objective import loss_class, wanted_by
 from degla.shelf import PARTS
 from degla.training.loop import train
 from tests.launch import run_together
@@ -41,6 +43,29 @@ class Tempered(StatefulLoss):
     def value(self, student, teacher, processes, memory):
         wrong = torch.einsum("bd,bkd->bk", student.image, student.negative - student.caption[:, None])
         loss = torch.nn.functional.softplus((memory[1] + wrong) / memory[0].exp())
+        return processes.mean(loss, student.valid), memory
+"""
+_COUNTED = """
+from dataclasses import dataclass
+
+import torch
+
+from degla.losses import StatefulLoss
+
+
+@dataclass(frozen=True)
+class Counted(StatefulLoss):
+    weight: float = 1.0
+    scaled = False
+    of_negatives = True
+
+    def start(self, rules):
+        return {"steps": torch.ones(1), "margin": torch.nn.Parameter(torch.full((1,), 0.2))}
+
+    def value(self, student, teacher, processes, memory):
+        wrong = torch.einsum("bd,bkd->bk", student.image, student.negative - student.caption[:, None])
+        loss = torch.nn.functional.softplus(memory["margin"] + wrong) / memory["steps"]
+        memory["steps"] = memory["steps"] + 1
         return processes.mean(loss, student.valid), memory
 """
 _RARE = """
@@ -130,20 +155,65 @@ def test_a_run_whose_loss_has_changed_is_not_called_damaged(
         train(config, resume=True)
 
 
-def test_processes_and_chunks_change_no_gradient_of_it(
-    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_may_be_several_of_which_some_are_learnt(
+    precision: Literal["fp32", "bf16"],
+    tiny_model: Path,
+    tiny_pairs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _own_loss(tmp_path, monkeypatch, "tempered", _PART)
+    _own_loss(tmp_path, monkeypatch, "counted", _COUNTED)
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    config = replace(config, objective=config.objective | {"counted": loss_class("counted")()})
+    whole, resumed = whole_and_resumed(replace(config, train=replace(config.train, precision=precision)))
+    halfway, *ends = (
+        torch.load(folder / "optimizer.pt", weights_only=True)
+        for folder in (whole.folder.with_name("step-2"), whole.folder, resumed.folder)
+    )
+    margins = [float(each["learnt"]["0.counted/margin"]) for each in (halfway, *ends)]
+    assert margins[0] not in (0.2, margins[1]) and margins[1] == margins[2]
+    assert [float(each["memory"]["counted/steps"]) for each in (halfway, *ends)] == [3, 1 + whole.step, 1 + whole.step]
+    lines = [json.loads(line) for line in (resumed.folder.parent / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["counted.margin"] == margins[1]
+    weights = [(each.folder / "open_clip_model.safetensors").read_bytes() for each in (whole, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_several_are_counted_only_where_they_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _own_loss(tmp_path, monkeypatch, "counted", _COUNTED)
+    own = loss_class("counted")
+    objective, image = Objective({"counted": own()}), torch.eye(2)
+    tensors = {"image": image, "caption": image, "negative": image.flip(0)[:, None]}
+    objective(**tensors)[0].backward()
+    student, teacher = embeddings_of(tensors, wanted_by("test", [own()]), Processes.current())
+    objective.value_alone(student, teacher, Processes.current())
+    assert objective.memory["counted"]["steps"] == 2 and objective.learnt["counted/margin"].grad is not None
+    value, memory = own()(own().start(rules=1), **tensors)
+    assert value > 0 and memory["steps"] == 2
+    monkeypatch.setattr(own, "value", lambda self, *_: (torch.zeros(()), {"steps": torch.ones(1)}))
+    with pytest.raises(InputError, match=r"counted: Counted\.value must return its learnt memory as it got it\.$"):
+        objective(**tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "key"), [("tempered", _PART, "tempered"), ("counted", _COUNTED, "counted/margin")]
+)
+def test_processes_and_chunks_change_no_gradient_of_it(
+    name: str, part: str, key: str, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    _own_loss(tmp_path, monkeypatch, name, part)
     words = []
     for size in (None, 1):
         plain = to_plain(tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, chunk_size=size))
-        plain["objective"]["tempered"] = {"weight": 1.0}
+        plain["objective"][name] = {"weight": 1.0}
         words.append(json.dumps(plain))
     worker, results = str(Path(__file__).with_name("gradient_worker.py")), []
     for count in (1, 2):
         run_together([worker, str(tmp_path / f"{count}.pt"), *words], count=count)
         results += torch.load(tmp_path / f"{count}.pt", weights_only=True).values()
-    first, *others = (each["gradients"]["learnt.0.tempered"] for each in results)
+    first, *others = (each["gradients"][f"learnt.0.{key}"] for each in results)
     assert first.abs().min() > 1e-4 and len(others) == 3
     for each in others:
         torch.testing.assert_close(each, first, rtol=1e-5, atol=0)

@@ -21,6 +21,7 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.evaluation.trainings import Trainings
 from degla.export.card import try_checkpoint_card
+from degla.losses.core.objective import Memory, tensors_of
 from degla.model import linear_kernel
 from degla.model.address import RunMirror
 from degla.model.checkpoint import average_weights, load_checkpoint, save_checkpoint
@@ -209,7 +210,7 @@ class RunState:
             return student
         return average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
 
-    def _memories(self) -> dict[str, dict[str, Tensor]]:
+    def _memories(self) -> dict[str, dict[str, Memory]]:
         """Return the memories of each stream's losses, by the prefix of their names."""
         replay = self.trainer.replay
         return {"": self.trainer.pairs.objective.memory, "replay.": replay.objective.memory if replay else {}}
@@ -219,13 +220,15 @@ class RunState:
         return {
             f"{stream}{name}": value
             for stream, memory in self._memories().items()
-            for name, value in memory.items()
+            for name, value in tensors_of(memory).items()
             if not isinstance(value, torch.nn.Parameter)
         }
 
     def _recall(self, saved: Mapping[str, Tensor]) -> None:
         for stream, memory in self._memories().items():
-            memory |= {name: saved[f"{stream}{name}"] for name in memory if f"{stream}{name}" in saved}
+            for name, value in memory.items():
+                new = {key: saved.get(f"{stream}{key}", old) for key, old in tensors_of({name: value}).items()}
+                memory[name] = dict(zip(value, new.values(), strict=True)) if isinstance(value, dict) else new[name]
 
     def _changed(self, recorded: dict[str, str]) -> list[str]:
         return [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]

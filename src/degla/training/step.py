@@ -106,7 +106,8 @@ class Trainer:
         for prefix, stream in (("", self.pairs), ("replay.", self.replay)):
             for name, value in stream.objective.learnt.items() if stream is not None else ():
                 if value.numel() == 1:
-                    model[f"{prefix}{name}.memory"] = value.detach().clone().squeeze()
+                    owner, _, one = name.partition("/")
+                    model[f"{prefix}{owner}.{one or 'memory'}"] = value.detach().clone().squeeze()
         return logged | model
 
     def gradients(

@@ -97,17 +97,30 @@ class Loss(AnyLoss, section="objective"):
         """Return the unweighted loss of unit-length embeddings: the mean over the pairs of all processes."""
 
 
+Memory = Tensor | dict[str, Tensor]
+"""What a loss keeps between steps: a small tensor, or several by name."""
+
+
+def tensors_of(memories: Mapping[str, Memory]) -> dict[str, Tensor]:
+    """Return the tensors of memories by loss; those of several as "LOSS/NAME"."""
+    return {
+        f"{loss}/{name}" if name else loss: tensor
+        for loss, memory in memories.items()
+        for name, tensor in (memory if isinstance(memory, dict) else {"": memory}).items()
+    }
+
+
 class StatefulLoss(AnyLoss, section="objective"):
-    """A loss with memory between steps, one small tensor that the caller keeps:
+    """A loss with memory between steps, a small tensor or a dictionary of some, that the caller keeps:
 
     memory = loss.start(rules=5)
     value, memory = loss(memory, image=image, caption=caption, negative=negative, rule=rule, scale=scale)
 
-    A memory that is a `torch.nn.Parameter` is learnt, by the optimiser that trains the model; the memory for the next
-    step is then the parameter itself.
+    A tensor of it that is a `torch.nn.Parameter` is learnt, by the optimiser that trains the model; the memory for the
+    next step then has the parameter itself.
     """
 
-    def __call__(self, memory: Tensor | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
+    def __call__(self, memory: Memory | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Any]:
         """Return the unweighted loss of a batch, given the memory, and the memory for the next step.
 
         Args:
@@ -117,7 +130,7 @@ class StatefulLoss(AnyLoss, section="objective"):
         Raises:
             InputError: the memory or a tensor that this loss reads is missing, or shapes do not match.
         """
-        if not isinstance(memory, Tensor):
+        if not isinstance(memory, Tensor | dict):
             raise InputError(
                 f"{type(self).__name__}: missing memory, the first argument. Start with memory = loss.start(rules=5), "
                 "then value, memory = loss(memory, image=image, ...) at each step. An Objective does this itself."
@@ -128,13 +141,13 @@ class StatefulLoss(AnyLoss, section="objective"):
             return self.value(student, teacher, processes, memory)
 
     @abstractmethod
-    def start(self, rules: int) -> Tensor:
+    def start(self, rules: int) -> Memory:
         """Return the memory before the first step, for this number of rules."""
 
     @abstractmethod
     def value(
-        self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
-    ) -> tuple[LossValue, Tensor]:
+        self, student: Embeddings, teacher: Target, processes: Processes, memory: Any
+    ) -> tuple[LossValue, Memory]:
         """Return the loss, given the memory, and the memory for the next step: without gradient, or the parameter."""
 
 
@@ -193,7 +206,7 @@ class Objective:
         self.active = {name: loss for name, loss in losses.items() if loss.weight > 0}
         if not self.active:
             raise InputError("all losses of the objective have weight 0; set at least one weight above 0.")
-        self.memory: dict[str, Tensor] = {
+        self.memory: dict[str, Memory] = {
             name: loss.start(rules) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
         }
         self._wanted = wanted_by("Objective", self.active.values())
@@ -211,8 +224,8 @@ class Objective:
 
     @property
     def learnt(self) -> dict[str, nn.Parameter]:
-        """The memories that an optimiser changes, by the names of their losses."""
-        return {name: value for name, value in self.memory.items() if isinstance(value, nn.Parameter)}
+        """The memories that an optimiser changes, as `tensors_of` names them."""
+        return {name: value for name, value in tensors_of(self.memory).items() if isinstance(value, nn.Parameter)}
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
@@ -237,9 +250,10 @@ class Objective:
         values: dict[str, Tensor] = {}
         for name, loss in self.active.items():
             if isinstance(loss, StatefulLoss):
-                memory = self.memory[name]
-                value, self.memory[name] = loss.value(student, teacher, processes, memory)
-                if isinstance(memory, nn.Parameter) and self.memory[name] is not memory:
+                memory, learnt = self.memory[name], self.learnt
+                own = dict(memory) if isinstance(memory, dict) else memory  # A loss may change it in place.
+                value, self.memory[name] = loss.value(student, teacher, processes, own)
+                if any(self.learnt.get(each) is not parameter for each, parameter in learnt.items()):
                     raise InputError(f"{name}: {type(loss).__name__}.value must return its learnt memory as it got it.")
             else:
                 value = cast(Loss, loss).value(student, teacher, processes)
