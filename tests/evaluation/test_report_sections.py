@@ -465,6 +465,20 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
             result_files([tmp_path])
 
 
+def test_results_of_a_study_are_in_its_order(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    labels = ["base", "tuned", "alpha", "alpha [other scenes]", "later"]
+    paths = [_save(folder, _result_of("winoground", label)) for label in labels]
+    assert result_files([folder]) == sorted(paths)
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps({"models": [{"label": label} for label in ("base", "tuned", "alpha")]}))
+    assert [load_result(path).model.label for path in result_files([folder])] == labels
+    for text in ("{", "[]", '{"models": [1]}'):  # Of another program.
+        study.write_text(text)
+        assert result_files([folder]) == sorted(paths)
+
+
 def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> None:
     paths = [_save(tmp_path, _result_of("winoground", "base")), tmp_path / "again.json"]
     save_result(_result_of("winoground", "base"), paths[1])

@@ -20,6 +20,7 @@ from degla.evaluation.item_difference import averaged_scores, questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standalone_picture
+from degla.pages.words import points
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means, paired_score_interval
@@ -380,6 +381,11 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     assert page_of(again).markdown() == (tmp_path / "study.md").read_text() == page_of(study).markdown()
     assert page_of(again).html() == (tmp_path / "study.html").read_text()
     assert standalone_picture(frontier_svg(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
+    tables = (tmp_path / "study.tex").read_text()
+    assert tables.count(r"\begin{tabular}") == 2 and rf" & {study.plan.gain} gained & " in tables
+    for test in study.tests:
+        value = points(test.difference.value).replace("\N{MINUS SIGN}", "$-$")
+        assert f"{test.first} $-$ {test.second} & {test.score} & {value} & " in tables
     (tmp_path / "study.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
         load_study(tmp_path / "study.json")
@@ -389,7 +395,7 @@ def test_pages_have_no_password_of_the_base(study: Study, tmp_path: Path) -> Non
     plan = study.plan.model_copy(update={"base": "sftp://me:secret@host/run"})
     write_all(Study(study.record.model_copy(update={"plan": plan})), tmp_path)
     texts = [file.read_text() for file in tmp_path.iterdir()]
-    assert len(texts) == 4 and not any("secret" in text for text in texts)
+    assert len(texts) == 5 and not any("secret" in text for text in texts)
     assert sum("sftp://host/run" in text for text in texts) == 3
 
 

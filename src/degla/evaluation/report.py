@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic_core import to_jsonable_python
@@ -16,6 +16,7 @@ from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
 from degla.evaluation.paper import write_for_paper
 from degla.evaluation.results import OtherResultError, load_result
+from degla.parse import read_json
 from degla.remote import in_addresses
 
 log = logging.getLogger(__name__)
@@ -78,14 +79,21 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])))
 
 
-def _of_folder(folder: Path) -> Iterator[Path]:
+def _of_folder(folder: Path) -> list[Path]:
+    """Return the result files of a folder by name; those of a study in the order of its models."""
+    labels = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            load_result(file)
+            labels[file] = load_result(file).model.label
         except OtherResultError:
             log.info("%s: written by degla attack or degla evidence, skipped", file)
-        else:
-            yield file
+    try:
+        models = [model["label"] for model in read_json(folder.parent / "study.json", constants=True)["models"]]
+    except (InputError, KeyError, TypeError):
+        return list(labels)
+    # A replicate's are called "MODEL [REPLICATE]".
+    places = {label: number for number, label in enumerate(models)}
+    return sorted(labels, key=lambda file: (places.get(labels[file].partition(" [")[0], len(models)), labels[file]))
 
 
 def _as_data(

@@ -57,7 +57,7 @@ def conduct(
 ) -> Study:
     """Run the remaining runs of a study, and write its page.
 
-    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file per
+    Writes under `out`: ``study.html``, ``.md``, ``.json``, ``.tex``, ``frontier.svg``; ``results/`` with a file per
     model and seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` if an arm has several settings.
 
     Args:

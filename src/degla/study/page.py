@@ -75,7 +75,7 @@ _FRAME = 3.0
 
 
 def write_all(study: Study, out: Path) -> None:
-    """Write ``study.json`` and, from it, ``study.html``, ``study.md`` and ``frontier.svg``, without passwords.
+    """Write ``study.json`` and, from it, ``study.html``, ``.md``, ``.tex`` and ``frontier.svg``, without passwords.
 
     Raises:
         InputError: the folder cannot be written.
@@ -83,7 +83,18 @@ def write_all(study: Study, out: Path) -> None:
     write_text(out / "study.json", in_addresses(dump_study(study.record)))
     study = Study(load_study(out / "study.json"))
     page_of(study).write(out / "study.html")
+    write_text(out / "study.tex", latex_of(study))
     write_text(out / "frontier.svg", svg.standalone_picture(frontier_svg(study)) + "\n")
+
+
+def latex_of(study: Study) -> str:
+    """Return the first table and the paired tests for LaTeX."""
+    name = partial(_name, marks=arm_marks(study.table), seeds=len(study.plan.seeds))
+    tables = {"At a glance": _glance(study, study.table.best, name=name, best=[study.table.leader])}
+    if study.tests:
+        tables["Paired tests"] = _paired_tests(study)
+    texts = (f"% {title}\n{table.latex()}\n" for title, table in tables.items())
+    return "\n".join(["% Needs the package booktabs. Percent and points; ± half of the 95 % interval.\n", *texts])
 
 
 def frontier_svg(study: Study, width: float | None = None) -> str:
@@ -142,10 +153,7 @@ def _parts(study: Study) -> Iterator[Part]:
         heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("overall")]
         yield Section("Where the variance comes from", [Table(heads, sources, stacked=True), _VARIANCES])
     if study.tests:
-        heads = [Column("first minus second"), Column("score", align="left")]
-        heads += map(Column, ("difference", "95 %", "p seeds", "p questions", "differ"))
-        rows = [_test(test) for test in study.tests]
-        yield Section("Paired tests", [Table(heads, rows, stacked=True), _TESTS, *_doubts(study.tests)])
+        yield Section("Paired tests", [_paired_tests(study), _TESTS, *_doubts(study.tests)])
     if study.choice:
         best = [row for row in table.rows if row.best]
         every = _glance(study, table.rows, name=lambda row: replace(name(row), bold=row.best), best=best)
@@ -205,6 +213,12 @@ def _cost(row: StudyRow) -> list[str]:
 
 def _deviation(value: Source) -> str:
     return f"{percent(value.deviation)} {interval(value.low, value.high)} ({value.n})"
+
+
+def _paired_tests(study: Study) -> Table:
+    heads = [Column("first minus second"), Column("score", align="left")]
+    heads += map(Column, ("difference", "95 %", "p seeds", "p questions", "differ"))
+    return Table(heads, [_test(test) for test in study.tests], stacked=True)
 
 
 def _test(test: PairedTest) -> list[TableCell | str]:
