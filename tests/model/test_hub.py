@@ -97,14 +97,16 @@ def test_a_folder_reads_no_other_folder(
     assert online == []
 
 
-@pytest.mark.parametrize("at_hub", [False, True])
-def test_a_model_does_not_ask_whether_to_run_its_code(
-    at_hub: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("at_hub", "trusting"), [(False, False), (True, False), (True, True)])
+def test_a_model_does_not_run_its_code_or_ask_whether_to(
+    at_hub: bool, trusting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n" * 9))  # What is piped in must not be taken for an answer.
-    folder = _changed(write_model(tmp_path / "model"), "text_cfg", hf_tokenizer_name="org/tok")
+    options = {"trust_remote_code": True} if trusting else {}
+    text = {"hf_tokenizer_name": "org/tok", "tokenizer_kwargs": options}
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", **text)
     if at_hub:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         stored, revision = tmp_path / "hub" / "models--org--tok", "0" * 40

@@ -91,14 +91,16 @@ def refusing_code(name: str) -> Iterator[None]:
     """Refuse code that a model's tokenizer or tower needs. transformers would ask at the terminal whether to run it,
     and what is piped into the command could answer yes."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise NeedsCodeError(f"{name}: needs code of its own ('auto_map'), which is not run. Use a model without it.")
 
     import open_clip  # noqa: F401  # Imports transformers, if that is installed.
 
     asking: Any = sys.modules.get("transformers.dynamic_module_utils")
+    # The last runs it, as a configuration at the hub may say ("trust_remote_code").
+    changes = {"TIME_OUT_REMOTE_CODE": 0, "_raise_timeout_error": refuse, "get_class_in_module": refuse}
     with ExitStack() as settings:
-        for name, value in {"TIME_OUT_REMOTE_CODE": 0, "_raise_timeout_error": refuse}.items() if asking else ():
+        for name, value in changes.items() if asking else ():
             settings.callback(setattr, asking, name, getattr(asking, name))
             setattr(asking, name, value)
         yield
