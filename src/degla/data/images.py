@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -282,7 +283,9 @@ def _elsewhere(image: str, folder: Path) -> str:
     """Name a subfolder that has a missing image, or the folder above; "" if none has it."""
     with suppress(OSError, ValueError):
         if not (folder / image).exists():
-            for other in (*sorted(folder.iterdir()), folder.resolve().parent):
+            with os.scandir(folder) as entries:  # Without a look at each of a million images.
+                below = sorted(folder / entry.name for entry in entries if entry.is_dir())
+            for other in (*below, folder.resolve().parent):
                 if (other / image).is_file():
                     return f"It is in {other}."
     return ""
