@@ -6,7 +6,8 @@ choosing settings; OUT/test about the second half, and about photographs of COCO
 OUT/train.jsonl has two captions per training photograph, more than a short run reads. For two captions per photograph,
 both ask about true against false captions of every rule, true but changed-looking texts against false ones,
 half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance asks about the second
-half with these, and OUT/train_half.jsonl has the training captions that they cover.
+half with these, and OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500
+photographs of those and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from degla.records import CaptionRecord, write_jsonl
 from degla.shelf import POSITIVES, PUBLISHED_RULES, RULES
 
 CAPTIONS_A_PHOTOGRAPH: Final = 2
+ASKED_OF_TRAINED: Final = 500
+"""Training photographs that are asked about, as many as the second half of dev has."""
 LINKED: Final = ("coco", "sugarcrepe", "sugarcrepe_pp", "zeroshot")
 
 
@@ -108,6 +111,34 @@ def lay_out_balance(out: Path, trained: Path, asked: Path) -> None:
     write_jsonl(root / "own" / "negatives.jsonl", kept)
 
 
+def lay_out_trained(out: Path, captions: Sequence[CaptionRecord], images: Path, negatives: Path) -> None:
+    """Write trained_pairs/ and trained_photographs/, after the rest.
+
+    Args:
+        out: folder that the rest was written to.
+        captions: all training captions.
+        images: folder of the photographs.
+        negatives: balanced negatives of all training captions or the first ones.
+    """
+    trained = {row.id for row in read_captions(out / "train_half.jsonl")}
+    photographs = sorted({row.image for row in captions if row.id in trained})
+    chosen = set(photographs[:: max(1, len(photographs) // ASKED_OF_TRAINED)])
+    asked = [row for row in captions if row.image in chosen]
+    made = [row for row in read_negatives(negatives) if row.accepted]
+    for name, rows in (
+        ("trained_pairs", [row for row in asked if row.id in trained]),
+        ("trained_photographs", _some([row for row in asked if row.id not in trained])),
+    ):
+        root, own = out / name, {row.id for row in rows}
+        for benchmark in ("own", "retrieval"):
+            (root / benchmark).mkdir(parents=True, exist_ok=True)
+        _link(root / "own" / "images", images)
+        placed = [row.model_copy(update={"image": f"own/images/{row.image}"}) for row in rows]
+        write_jsonl(root / "own" / "captions.jsonl", rows)
+        write_jsonl(root / "retrieval" / "captions.jsonl", placed)
+        write_jsonl(root / "own" / "negatives.jsonl", [row for row in made if row.caption_id in own])
+
+
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink():
         link.unlink()
@@ -136,11 +167,12 @@ def main() -> None:
         _link(given.out / "test" / name, given.shared / name)
     (given.out / "test" / "negbench").mkdir(exist_ok=True)
     _link(given.out / "test" / "negbench" / "images", given.shared / "negbench")
-    train = _some(list(read_captions(flickr / "captions_train.json")))
-    write_jsonl(given.out / "train.jsonl", train)
+    train = list(read_captions(flickr / "captions_train.json"))
+    write_jsonl(given.out / "train.jsonl", _some(train))
     _link(given.out / "images", flickr / "images")
     if given.balanced:
         lay_out_balance(given.out, *given.balanced)
+        lay_out_trained(given.out, train, flickr / "images", given.balanced[0])
 
 
 if __name__ == "__main__":
