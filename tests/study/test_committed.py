@@ -246,6 +246,21 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
         assert row[1:] == score_cells(table[0][1:], study.rows[row[0]], study.data["plan"], names), row[0]
 
 
+def test_composition_of_trained_and_new_photographs_follows_from_their_studies() -> None:
+    page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
+    (table,) = [(heads, rows) for _, heads, rows in page if heads[0] == "composition after"]
+    names = {
+        "trained pairs": "photographs_fit_pairs",
+        "other captions of these photographs": "photographs_fit_photographs",
+        "new photographs": "photographs_fit",
+    }
+    assert table[0][1:] == list(names) and len(table[1]) == 4
+    for place, name in enumerate(names.values(), 1):
+        study = read(ROOT / "docs" / "studies" / name / "study.json")
+        for row in table[1]:
+            assert [row[place]] == score_cells(["composition"], study.rows[row[0]], study.data["plan"], {}), row[0]
+
+
 def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
     (rows,) = [rows for _, heads, rows in page if heads == ["recipe", "world", "photographs"]]
