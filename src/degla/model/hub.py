@@ -100,9 +100,9 @@ def refusing_code(name: str) -> Iterator[None]:
     # The last runs it, as a configuration at the hub may say ("trust_remote_code").
     changes = {"TIME_OUT_REMOTE_CODE": 0, "_raise_timeout_error": refuse, "get_class_in_module": refuse}
     with ExitStack() as settings:
-        for name, value in changes.items() if asking else ():
-            settings.callback(setattr, asking, name, getattr(asking, name))
-            setattr(asking, name, value)
+        for changed, value in changes.items() if asking else ():
+            settings.callback(setattr, asking, changed, getattr(asking, changed))
+            setattr(asking, changed, value)
         yield
 
 
