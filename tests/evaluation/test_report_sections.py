@@ -465,16 +465,27 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
             result_files([tmp_path])
 
 
-def test_results_of_a_study_are_in_its_order(tmp_path: Path) -> None:
+def test_results_of_a_study_are_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    labels = ["base", "tuned", "alpha", "alpha [other scenes]", "later"]
+    models = ["base", "tuned [lr 1e-5]", "alpha", "alpha [b]"]
+    labels = [
+        "base",
+        "tuned [lr 1e-5]",
+        "tuned [lr 1e-5] [other scenes]",
+        "alpha",
+        "alpha [other scenes]",
+        "alpha [b]",
+        "later",
+    ]
     paths = [_save(folder, _result_of("winoground", label)) for label in labels]
     assert result_files([folder]) == sorted(paths)
     study = tmp_path / "study.json"
-    study.write_text(json.dumps({"models": [{"label": label} for label in ("base", "tuned", "alpha")]}))
-    assert [load_result(path).model.label for path in result_files([folder])] == labels
-    for text in ("{", "[]", '{"models": [1]}'):  # Of another program.
+    study.write_text(json.dumps({"models": [{"label": label} for label in models]}))
+    monkeypatch.chdir(folder)
+    for each in (folder, Path()):
+        assert [load_result(path).model.label for path in result_files([each])] == labels
+    for text in ("{", "[]", '{"models": [1]}', '{"models": [{"label": []}]}'):  # Of another program.
         study.write_text(text)
         assert result_files([folder]) == sorted(paths)
 

@@ -88,12 +88,17 @@ def _of_folder(folder: Path) -> list[Path]:
         except OtherResultError:
             log.info("%s: written by degla attack or degla evidence, skipped", file)
     try:
-        models = [model["label"] for model in read_json(folder.parent / "study.json", constants=True)["models"]]
+        models = read_json(folder.absolute().parent / "study.json", constants=True)["models"]
+        places = {model["label"]: number for number, model in enumerate(models)}
     except (InputError, KeyError, TypeError):
         return list(labels)
-    # A replicate's are called "MODEL [REPLICATE]".
-    places = {label: number for number, label in enumerate(models)}
-    return sorted(labels, key=lambda file: (places.get(labels[file].partition(" [")[0], len(models)), labels[file]))
+
+    def place(file: Path) -> tuple[int, str]:
+        label = labels[file]
+        # A replicate's are called "MODEL [REPLICATE]"; a model's own label may look like that, too.
+        return places.get(label, places.get(label.rpartition(" [")[0], len(places))), label
+
+    return sorted(labels, key=place)
 
 
 def _as_data(
