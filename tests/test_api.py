@@ -35,6 +35,7 @@ from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
+from degla.records import PairItem
 from tests.negatives.flaky_server import Received, Response, completion, serving
 from tests.tiny import CAPTIONS, CONFIG, write_classes, write_model
 
@@ -281,6 +282,21 @@ def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None
     mine = Benchmark(name="mine", title="Mine", parts=(Noted("all", "swap"),), items=lambda root: iter([item]))
     result = degla.evaluate("random", [mine], tmp_path)
     assert declared_by(result.benchmarks[0]).parts == (BenchmarkPart("all", "swap"),)
+
+
+def test_items_of_a_benchmark_object_may_be_a_data_set_of_torch(tmp_path: Path) -> None:
+    class Squares(torch.utils.data.Dataset[PairItem]):
+        def __getitem__(self, index: int) -> PairItem:
+            return [image_question(("mine", "all", 0), "red.png", ["A red square."], ["A blue square."])][index]
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    mine = Benchmark(
+        name="mine",
+        title="Mine",
+        parts=(BenchmarkPart("all", "swap"),),
+        items=lambda root: Squares(),  # type: ignore[arg-type,return-value]
+    )
+    assert len(degla.evaluate("random", [mine], tmp_path).items) == 1
 
 
 def test_averages_of_other_parts_are_not_paired(tiny_model: Path, tmp_path: Path) -> None:

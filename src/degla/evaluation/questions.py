@@ -103,8 +103,9 @@ def checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], l
         InputError: files are missing or wrong, hold no question that passes the protocol's filter, or give two items
             one name, an item that of another benchmark, or a part that of a column.
     """
-    items: object = benchmark.items(root)
-    entries: list[Any] = list(items) if isinstance(items, Iterable) else [items]
+    items: Any = benchmark.items(root)
+    several = isinstance(items, Iterable) or hasattr(items, "__getitem__")  # A data set of torch has only the latter.
+    entries: list[Any] = list(items) if several else [items]
     if odd := [entry for entry in entries if not isinstance(entry, Entry)]:
         raise InputError(
             f"benchmark {benchmark.name!r}: items must return or yield PairItem, Classification or Retrieval; got "
