@@ -305,9 +305,10 @@ def test_models_are_evaluated_as_they_are_here(
 def test_another_cluster_of_this_machine_is_used_only_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = Mock(is_initialized=Mock(return_value=False))
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with open_ray(2):
-        assert (ray.init.call_args.kwargs["address"], ray.init.call_args.kwargs["num_cpus"]) == ("local", 2)
+    for each in ("", "local"):
+        monkeypatch.setenv("RAY_ADDRESS", each)
+        with open_ray(2):
+            assert (ray.init.call_args.kwargs["address"], ray.init.call_args.kwargs["num_cpus"]) == ("local", 2)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with open_ray(2):
         assert not {"address", "num_cpus"} & ray.init.call_args.kwargs.keys()

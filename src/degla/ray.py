@@ -32,6 +32,7 @@ def open_ray(processes: int | None) -> Iterator[Any]:
         DeglaError: none can be started, or none is at the address.
     """
     address = os.environ.get("RAY_ADDRESS")
+    address = None if address == "local" else address  # To Ray it is a local cluster, too.
     if not address and "ray" not in sys.modules:
         # A local cluster listens on 127.0.0.1 only, as by default on Windows and macOS. Read by `import ray`, and by
         # the processes that Ray starts.
