@@ -164,5 +164,7 @@ def test_what_is_no_loss_is_refused_by_name() -> None:
         Objective({"near": TextPull})  # type: ignore[dict-item]
     with pytest.raises(InputError, match=r"Objective: 'near' is of type float; it must be a loss\."):
         Objective({"near": 0.5})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=r"Objective: 'near' is of type CrossEntropyLoss; it must be a loss\."):
+        Objective({"near": torch.nn.CrossEntropyLoss()})  # type: ignore[dict-item]
     with pytest.raises(InputError, match=r"Objective: give the losses by name"):
         Objective([TextPull()])  # type: ignore[arg-type]

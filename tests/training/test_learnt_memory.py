@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Embeddings, Objective, Processes, StatefulLoss, Target
 from degla.losses.core.embeddings import embeddings_of
-from degla.losses.core.objective import loss_class, wanted_by
+from degla.losses.core.objective import Memory, loss_class, wanted_by
 from degla.shelf import PARTS
 from degla.training.loop import train
 from tests.launch import run_together
@@ -64,8 +64,8 @@ class Counted(StatefulLoss):
 
     def value(self, student, teacher, processes, memory):
         wrong = torch.einsum("bd,bkd->bk", student.image, student.negative - student.caption[:, None])
-        loss = torch.nn.functional.softplus(memory["margin"] + wrong) / memory["steps"]
-        memory["steps"] = memory["steps"] + 1
+        loss = torch.nn.functional.softplus(memory["margin"] + wrong) / memory["steps"].item()
+        memory["steps"] += 1
         return processes.mean(loss, student.valid), memory
 """
 _RARE = """
@@ -245,6 +245,22 @@ def test_a_drawn_memory_depends_on_the_seed_only(tiny_model: Path, tiny_pairs: d
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@dataclass(frozen=True)
+class Layered(Learnt):
+    def start(self, rules: int) -> Memory:
+        return {f"0.{name}": parameter for name, parameter in nn.Linear(1, 1).named_parameters()}
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes, memory: Any) -> tuple[Tensor, Any]:
+        return super().value(student, teacher, processes, memory["0.bias"])[0], memory
+
+
+def test_it_may_be_the_parameters_of_a_module(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    trainer = first_step(replace(config, objective=config.objective | {"layered": Layered()}))[2]
+    trained = {id(value) for group in trainer.optimizer.param_groups for value in group["params"]}
+    assert {id(value) for value in trainer.pairs.objective.learnt.values()} <= trained
+
+
 def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:
     objective = Objective({"learnt": Learnt()})
     optimizer = torch.optim.SGD(objective.learnt.values(), lr=0.5)
@@ -254,8 +270,13 @@ def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:
     assert objective.memory["learnt"].tolist() == [2], "d/dm (m - 2)^2 = -2 at m = 1"
 
 
-def test_what_would_not_be_trained_is_refused(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+def test_what_would_not_be_trained_is_refused(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match=r"learnt: Learnt\.value must return its learnt memory as it got it\.$"):
         train(_config(tiny_model, tiny_pairs, tmp_path / "run", forgets=True))
     with pytest.raises(InputError, match=r"--train\.strategy fsdp cannot train the memory of learnt\. Use ddp\.$"):
         train(_config(tiny_model, tiny_pairs, tmp_path / "sharded", strategy="fsdp"))
+    monkeypatch.setattr(Learnt, "start", lambda self, rules: nn.Linear(1, 1))
+    with pytest.raises(InputError, match=r"^learnt: the loss's start returned Linear; it must return a tensor, or a"):
+        Objective({"learnt": Learnt()})

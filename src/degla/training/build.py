@@ -282,7 +282,9 @@ def _learnt(config: TrainConfig, objectives: Sequence[Objective], device: torch.
     for objective in objectives:
         for value in objective.learnt.values():
             value.data = value.data.to(device)
-    return torch.nn.ModuleList(torch.nn.ParameterDict(objective.learnt) for objective in objectives)
+    # torch refuses names with dots, such as those of a module's parameters.
+    learnt = ({name.replace(".", "/"): value for name, value in each.learnt.items()} for each in objectives)
+    return torch.nn.ModuleList(map(torch.nn.ParameterDict, learnt))
 
 
 def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objective:

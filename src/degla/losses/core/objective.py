@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -201,7 +202,7 @@ class Objective:
         for name, loss in losses.items():
             if isinstance(loss, type):
                 raise InputError(f"Objective: {name!r} is the class {loss.__name__}; pass {loss.__name__}().")
-            if not hasattr(loss, "weight"):
+            if not isinstance(loss, AnyLoss):
                 raise InputError(f"Objective: {name!r} is of type {type(loss).__name__}; it must be a loss.")
         self.active = {name: loss for name, loss in losses.items() if loss.weight > 0}
         if not self.active:
@@ -209,6 +210,12 @@ class Objective:
         self.memory: dict[str, Memory] = {
             name: loss.start(rules) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
         }
+        for name, tensor in tensors_of(self.memory).items():
+            if not isinstance(tensor, Tensor):  # The parameters in it would not be trained.
+                raise InputError(
+                    f"{name}: the loss's start returned {type(tensor).__name__}; it must return a tensor, or a "
+                    "dictionary of tensors."
+                )
         self._wanted = wanted_by("Objective", self.active.values())
         self.needs = self._wanted.needs
         """The parts of the teacher's embeddings that the active losses read; if empty, no teacher is run."""
@@ -250,9 +257,8 @@ class Objective:
         values: dict[str, Tensor] = {}
         for name, loss in self.active.items():
             if isinstance(loss, StatefulLoss):
-                memory, learnt = self.memory[name], self.learnt
-                own = dict(memory) if isinstance(memory, dict) else memory  # A loss may change it in place.
-                value, self.memory[name] = loss.value(student, teacher, processes, own)
+                learnt = self.learnt
+                value, self.memory[name] = loss.value(student, teacher, processes, self.memory[name])
                 if any(self.learnt.get(each) is not parameter for each, parameter in learnt.items()):
                     raise InputError(f"{name}: {type(loss).__name__}.value must return its learnt memory as it got it.")
             else:
@@ -272,7 +278,9 @@ class Objective:
 
     def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Return only the weighted sum, without updating the memory."""
-        memory = dict(self.memory)
+        memory = self.memory
+        # A loss may change its memory in place. What is learnt stays the same parameters, by which `value` checks it.
+        self.memory = copy.deepcopy(memory, {id(parameter): parameter for parameter in self.learnt.values()})
         try:
             return self.value(student, teacher, processes)[0]
         finally:
