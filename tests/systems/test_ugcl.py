@@ -428,7 +428,7 @@ def test_a_graph_without_edges_and_an_empty_index(tmp_path: Path) -> None:
 def test_tables_of_ogbn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, parts = tmp_path / "arxiv" / "raw", tmp_path / "arxiv" / "split" / "time"
     tables = {
-        raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\n0,0.5\n3,4\n1,1\n2,2\n",
+        raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\r0,0.5\r\n3,4\n1,1\n2,2\n",
         raw / "node-label.csv.gz": "0\n1\n1\nnan\n1\n", parts / "train.csv.gz": "0\n1\n", parts / "valid.csv.gz": "4\n",
         parts / "test.csv.gz": "2\n",
     }  # fmt: skip

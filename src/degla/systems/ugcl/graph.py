@@ -242,8 +242,11 @@ def _numbers(path: Path) -> NDArray[np.int64]:
 
 def _table(path: Path) -> NDArray[np.float64]:
     content = io.BytesIO(read_gzip(path))
-    with reading(path, "cannot be read as a table of numbers", ValueError):
-        return np.genfromtxt(content, delimiter=",", ndmin=2, encoding="utf-8")
+    with (
+        reading(path, "cannot be read as a table of numbers", ValueError),
+        io.TextIOWrapper(content, encoding="utf-8") as stream,  # Of bytes, numpy would not end a line at "\r".
+    ):
+        return np.genfromtxt(stream, delimiter=",", ndmin=2)
 
 
 def _unpickle(path: Path) -> Any:
