@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,25 @@ def test_a_model_does_not_run_its_code_or_ask_whether_to(
     ):
         load_encoder(name)
     assert not run.exists()
+
+
+def test_loads_in_two_threads_leave_the_settings_of_transformers() -> None:
+    module = importlib.import_module("transformers.dynamic_module_utils")
+    before = module.get_class_in_module
+    inside, outside = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with hub.refusing_code("other"):
+            inside.set()
+            outside.wait(1)
+
+    thread = threading.Thread(target=other)
+    with hub.refusing_code("one"):
+        thread.start()
+        inside.wait(0.2)  # It waits for this one; otherwise it would put back what this one has set.
+    outside.set()
+    thread.join()
+    assert module.get_class_in_module is before
 
 
 def test_a_folder_may_fetch_with_the_flag(

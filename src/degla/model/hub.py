@@ -82,6 +82,10 @@ def offline() -> Iterator[None]:
         _forget_connections()
 
 
+_LOADING = threading.RLock()
+"""Held while transformers' functions are replaced: loads in threads that overlap would put back each other's."""
+
+
 class NeedsCodeError(InputError, ValueError):
     """A model's tokenizer or tower needs code of its own. transformers goes on without it where it can (ValueError)."""
 
@@ -99,7 +103,7 @@ def refusing_code(name: str) -> Iterator[None]:
     asking: Any = sys.modules.get("transformers.dynamic_module_utils")
     # The last runs it, as a configuration at the hub may say ("trust_remote_code").
     changes = {"TIME_OUT_REMOTE_CODE": 0, "_raise_timeout_error": refuse, "get_class_in_module": refuse}
-    with ExitStack() as settings:
+    with _LOADING, ExitStack() as settings:
         for changed, value in changes.items() if asking else ():
             settings.callback(setattr, asking, changed, getattr(asking, changed))
             setattr(asking, changed, value)
