@@ -110,6 +110,8 @@ def test_a_model_does_not_run_its_code_or_ask_whether_to(
     folder = _changed(write_model(tmp_path / "model"), "text_cfg", **text)
     if at_hub:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        # Before version 5 it has a copy.
+        monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path / "hub"), raising=False)
         stored, revision = tmp_path / "hub" / "models--org--tok", "0" * 40
         (stored / "refs").mkdir(parents=True)
         (stored / "refs" / "main").write_text(revision)
