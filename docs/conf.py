@@ -129,6 +129,10 @@ Search for a recipe <studies/photographs_search/study>
 Questions that text does not answer <studies/photographs_balanced_questions/study>
 Half-truths and negation <studies/photographs_truths/study>
 Balanced negatives <studies/photographs_balance/study>
+Image tower trained <studies/photographs_image/study>
+What is learnt: new photographs <studies/photographs_fit/study>
+What is learnt: trained pairs <studies/photographs_fit_pairs/study>
+What is learnt: other captions <studies/photographs_fit_photographs/study>
 ```
 ```{toctree}
 :hidden:
