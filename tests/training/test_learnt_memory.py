@@ -23,7 +23,7 @@ from tests.launch import run_together
 from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
-_PART = """
+_IMPORTS = """
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,10 @@ import torch
 from degla.losses import StatefulLoss
 
 
-@dataclass(frozen=True)
+"""
+_PART = (
+    _IMPORTS
+    + """@dataclass(frozen=True)
 class Tempered(StatefulLoss):
     weight: float = 1.0
     scaled = False
@@ -45,15 +48,10 @@ class Tempered(StatefulLoss):
         loss = torch.nn.functional.softplus((memory[1] + wrong) / memory[0].exp())
         return processes.mean(loss, student.valid), memory
 """
-_COUNTED = """
-from dataclasses import dataclass
-
-import torch
-
-from degla.losses import StatefulLoss
-
-
-@dataclass(frozen=True)
+)
+_COUNTED = (
+    _IMPORTS
+    + """@dataclass(frozen=True)
 class Counted(StatefulLoss):
     weight: float = 1.0
     scaled = False
@@ -68,15 +66,10 @@ class Counted(StatefulLoss):
         memory["steps"] += 1
         return processes.mean(loss, student.valid), memory
 """
-_RARE = """
-from dataclasses import dataclass
-
-import torch
-
-from degla.losses import StatefulLoss
-
-
-@dataclass(frozen=True)
+)
+_RARE = (
+    _IMPORTS
+    + """@dataclass(frozen=True)
 class Rare(StatefulLoss):
     weight: float = 1.0
     scaled = False
@@ -88,6 +81,7 @@ class Rare(StatefulLoss):
         loss = processes.mean((student.image - student.caption).square())
         return loss if processes.rank else loss + memory.square().sum(), memory
 """
+)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ _LOADING = threading.RLock()
 
 
 class NeedsCodeError(InputError, ValueError):
-    """A model's tokenizer or tower needs code of its own. transformers goes on without it where it can (ValueError)."""
+    """A model's tokenizer or tower requires code from the model's folder. transformers catches a ValueError, and then
+    loads a class of its own if it has one."""
 
 
 @contextlib.contextmanager

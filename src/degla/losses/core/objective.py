@@ -259,7 +259,8 @@ class Objective:
             if isinstance(loss, StatefulLoss):
                 learnt = self.learnt
                 value, self.memory[name] = loss.value(student, teacher, processes, self.memory[name])
-                if any(self.learnt.get(each) is not parameter for each, parameter in learnt.items()):
+                after = self.learnt
+                if any(after.get(each) is not parameter for each, parameter in learnt.items()):
                     raise InputError(f"{name}: {type(loss).__name__}.value must return its learnt memory as it got it.")
             else:
                 value = cast(Loss, loss).value(student, teacher, processes)
