@@ -266,7 +266,7 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         if first["type"] == "model_type" and not first["loc"]:
             raise InputError(f"{where}: must be one JSON object, got {describe_json(row)}. {remedy}".rstrip()) from None
-        field = ".".join(str(part) for part in first["loc"]) or "the record"
+        field = ".".join(str(part) for part in first["loc"])
         # Class names, and that a check raised ValueError, do not help the user.
         wrong = re.sub(r" or instance of \w+", "", first["msg"]).removeprefix("Value error, ")
         # Files have lists, not tuples.
@@ -277,7 +277,8 @@ def validate(model: type[RecordType], row: object, *, where: str, remedy: str = 
             hint = did_you_mean(str(name), fields) if first["type"] == "extra_forbidden" else ""
             wrong += f".{hint}" if hint else ""
             remedy = remedy or ("" if hint or not fields else _listed(fields))
-        message = f"{where}: field '{field}': {wrong} (got {cut_short(repr(first['input']), 80)})"
+        place = f"{where}: field '{field}'" if field else where  # a check of several fields names them itself
+        message = f"{place}: {wrong} (got {cut_short(repr(first['input']), 80)})"
         raise InputError(f"{message}. {remedy}" if remedy else message) from None
 
 

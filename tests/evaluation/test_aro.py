@@ -220,7 +220,7 @@ def test_averaged_over_the_seeds_that_are_asked_for(tmp_path: Path) -> None:
     alone = {item.id: item.texts for item in BENCHMARK.items(tmp_path) if isinstance(item, PairItem)}
     assert alone == {name: texts for name, texts in items.items() if "seed" not in name}
     for content, message in (
-        ("[]", "field 'the record'"),
+        ("[]", r"List should have at least 1 item"),
         ("[1, -2]", "field '1'"),
         ("[3, 3]", "contains a seed twice"),
     ):

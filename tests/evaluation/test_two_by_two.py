@@ -206,7 +206,7 @@ def test_winoground_keeps_the_finer_tags(tmp_path: Path) -> None:
         ([ADDRESS.format(1), "a", ADDRESS.format(2)], r"benchmark\.json item 0: field '3'"),
         (["images/1.jpg", "a", ADDRESS.format(2), "b"], r"benchmark\.json item 0: field '0'.*got 'images/1\.jpg'"),
         ([ADDRESS.format(1), "", ADDRESS.format(2), "b"], r"benchmark\.json item 0: field '1'"),
-        ("abcd", r"benchmark\.json item 0: field 'the record'"),
+        ("abcd", r"benchmark\.json item 0: Input should be a valid list"),
     ],
 )
 def test_wrong_cola_records_are_named(tmp_path: Path, row: object, message: str) -> None:
