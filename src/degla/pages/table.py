@@ -231,13 +231,18 @@ _LATEX = {
         **{each: f"\\{each}" for each in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
         **{"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", UNKNOWN: "--", "<": "$<$", ">": "$>$", "\n": " "},
+        "\0": "{}",  # See `_LIGATURE`.
         **{"[": "{[}", "*": "{*}", "|": r"\textbar{}"},  # After \\ "[" and "*" would be its arguments.
     }.items()
 }
 
 
+_LIGATURE = re.compile(r"[-'`?!,](?=[-'`,])")
+"""Signs that LaTeX joins with the next one: two hyphens become a dash."""
+
+
 def _latex_line(cells: Iterable[str], bold: Iterable[bool] = repeat(False)) -> str:
-    texts = [cell.translate(_LATEX) for cell in cells]
+    texts = [_LIGATURE.sub("\\g<0>\0", cell).translate(_LATEX) for cell in cells]
     marked = [rf"\textbf{{{text}}}" if strong else text for text, strong in zip(texts, bold, strict=False)]
     return " & ".join(marked) + r" \\"
 
