@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import (
     Average,
@@ -160,3 +162,16 @@ def test_texts_that_are_asked_alone_go_with_the_image_that_they_are_about() -> N
 def test_a_single_text_is_not_taken_for_a_list_of_its_letters() -> None:
     with pytest.raises(TypeError, match="own/mine/7: true and false are lists of texts"):
         image_question(("own", "mine", 7), "a", ["a dog"], "a cat")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"title": 3}, r"title must be a text; it is 3\."), ({"licence": None}, r"licence must be a text; it is None\."),
+     ({"floors": ("no",)}, r"floors has 'no'; it may have 'longer text' and 'options compared'\."),
+     ({"prepare": 3}, r"prepare must be a function of the root folder, or None; it is a int\.")],
+)  # fmt: skip
+def test_attributes_of_wrong_types_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^benchmark '{BENCHMARK.name}': {message}$"):
+        replace(BENCHMARK, **change)
+    with pytest.raises(InputError, match=r"^part 'p': n must be a whole number or None; it is '3'\.$"):
+        BenchmarkPart("p", "own", n="3")  # type: ignore[arg-type]

@@ -20,6 +20,9 @@ from degla.shelf import BENCHMARKS
 COLUMNS: Final = ("composition", "other words", "swap", "order", "recognition", "retrieval")
 """Columns of a report's first table; plans and flags use these names for scores too."""
 
+FURTHER_FLOORS: Final = ("longer text", "options compared")
+"""Floors that a benchmark can add to those of every benchmark; see `text_floors`."""
+
 TieRule = Literal["strict", "half", "lenient"]
 """What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
 
@@ -236,7 +239,10 @@ class BenchmarkPart:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _require_several(f"part {self.name!r}: metrics", self.metrics, Metric)
+        where = f"part {cut_short(repr(self.name), 80)}"
+        _require_several(f"{where}: metrics", self.metrics, Metric)
+        if self.n is not None and (not isinstance(self.n, int) or isinstance(self.n, bool)):
+            raise InputError(f"{where}: n must be a whole number or None; it is {cut_short(repr(self.n), 80)}.")
 
 
 def _require_several(where: str, values: Any, kind: type) -> None:
@@ -352,11 +358,24 @@ class Benchmark:
     prepare: Callable[[Path], None] | None = None
 
     def __post_init__(self) -> None:
+        where = f"benchmark {cut_short(repr(self.name), 80)}"
+        for name in ("name", "title", "paper", "licence", "source", "layout", "citation"):
+            if not isinstance(value := getattr(self, name), str):
+                raise InputError(f"{where}: {name} must be a text; it is {cut_short(repr(value), 80)}.")
         for name, kind in (("parts", BenchmarkPart), ("averages", Average), ("annotations", str), ("floors", str)):
-            _require_several(f"benchmark {self.name!r}: {name}", getattr(self, name), kind)
+            _require_several(f"{where}: {name}", getattr(self, name), kind)
+        if unknown := set(self.floors) - set(FURTHER_FLOORS):
+            raise InputError(
+                f"{where}: floors has {min(unknown)!r}; it may have {' and '.join(map(repr, FURTHER_FLOORS))}."
+            )
+        if self.prepare is not None and not callable(self.prepare):
+            raise InputError(
+                f"{where}: prepare must be a function of the root folder, or None; it is a "
+                f"{type(self.prepare).__name__}."
+            )
         if not callable(self.items):
             raise InputError(
-                f"benchmark {self.name!r}: items must be a function of the root folder that returns the items; it is "
+                f"{where}: items must be a function of the root folder that returns the items; it is "
                 f"a {type(self.items).__name__}."
             )
 

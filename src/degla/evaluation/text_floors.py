@@ -21,13 +21,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from degla.evaluation.benchmark import FURTHER_FLOORS
 from degla.evaluation.cache import Cache
 from degla.evaluation.verdicts import NEAR, Gold, Judged, brittle, chances_of, mistakes, near
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
 SHORTER, WORDS = "shorter text", "words only"
-LONGER, COMPARED = "longer text", "options compared"
+LONGER, COMPARED = FURTHER_FLOORS
 """Floors of the benchmarks that name them. The last compares a question's options with each other, which a model that
 scores one text at a time cannot do: it is shown beside the score but excludes no part."""
 MEANINGS: Final = {
