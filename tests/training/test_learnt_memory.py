@@ -255,6 +255,35 @@ def test_it_may_be_the_parameters_of_a_module(tiny_model: Path, tiny_pairs: dict
     assert {id(value) for value in trainer.pairs.objective.learnt.values()} <= trained
 
 
+@dataclass(frozen=True)
+class Fast(Learnt):
+    rate: float = 50.0
+
+
+def test_it_may_have_a_learning_rate_of_its_own(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    moved = {}
+    for name, loss in {"plain": Learnt(), "fast": Fast()}.items():
+        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / name)
+        config = replace(config, objective=config.objective | {"learnt": loss})
+        trainer = first_step(config)[2]
+        moved[name] = [group for group in trainer.optimizer.param_groups if group.get("times") == 50]
+    assert not moved["plain"]
+    ((memory,),) = (group["params"] for group in moved["fast"])
+    assert memory is trainer.pairs.objective.memory["learnt"]
+    with pytest.raises(InputError, match=r"^learnt: the loss's rate is -1\.0; it must be a number above 0\.$"):
+        _ = Objective({"learnt": Fast(rate=-1.0)}).rates
+
+
+def test_a_value_without_the_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.eye(2)
+    monkeypatch.setattr(Learnt, "value", lambda self, *_: torch.zeros(()))
+    message = r"Learnt\.value returned Tensor; it must return two values, .*: return loss, memory$"
+    with pytest.raises(InputError, match=message):
+        Objective({"learnt": Learnt()})(image=image, caption=image)
+    with pytest.raises(InputError, match=message):
+        Learnt()(Learnt().start(rules=1), image=image, caption=image)
+
+
 def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:
     objective = Objective({"learnt": Learnt()})
     optimizer = torch.optim.SGD(objective.learnt.values(), lr=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -27,31 +27,39 @@ log = logging.getLogger("degla.train")
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
 
-def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    module: nn.Module, *, weight_decay: float, times: Mapping[nn.Parameter, float] | None = None
+) -> list[dict[str, object]]:
     """Group trainable parameters: matrices with weight decay; vectors, norms, biases and the scale without.
+
+    Those in `times` are in groups of their own, whose learning rate is that many times the model's.
 
     As in open_clip, parameters with fewer than two dimensions, or with bn, ln, bias or logit_scale in their name, have
     no decay.
     """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (1.0, 0.0): []}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         without = parameter.ndim < 2 or any(part in name for part in _NO_DECAY)
-        (others if without else decayed).append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        own = (times or {}).get(parameter, 1.0)
+        groups.setdefault((own, 0.0 if without else weight_decay), []).append(parameter)
+    return [
+        {"params": members, "weight_decay": decay} | ({} if own == 1 else {"times": own})
+        for (own, decay), members in groups.items()
+        if members
     ]
-    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(
-    module: nn.Module, config: OptimConfig, *, predictor: tuple[nn.Module, PredictorConfig] | None = None
+    module: nn.Module,
+    config: OptimConfig,
+    *,
+    predictor: tuple[nn.Module, PredictorConfig] | None = None,
+    times: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.AdamW:
     """Build AdamW as in CLIP, over `parameter_groups`; a predictor's parameters have a learning rate of their own."""
-    groups = parameter_groups(module, weight_decay=config.weight_decay)
+    groups = parameter_groups(module, weight_decay=config.weight_decay, times=times)
     if predictor is not None:
         along, own = predictor
         groups.append(

@@ -111,6 +111,17 @@ def tensors_of(memories: Mapping[str, Memory]) -> dict[str, Tensor]:
     }
 
 
+def _value_and_memory(loss: StatefulLoss, result: Any) -> tuple[LossValue, Any]:
+    """Return the result of a stateful loss's `value`; raise InputError if it is not a pair."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        what = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        raise InputError(
+            f"{type(loss).__name__}.value returned {what}; it must return two values, the loss and the memory for the "
+            "next step: return loss, memory"
+        )
+    return result
+
+
 class StatefulLoss(AnyLoss, section="objective"):
     """A loss with memory between steps, a small tensor or a dictionary of some, that the caller keeps:
 
@@ -119,7 +130,12 @@ class StatefulLoss(AnyLoss, section="objective"):
 
     A tensor of it that is a `torch.nn.Parameter` is learnt, by the optimiser that trains the model; the memory for the
     next step then has the parameter itself.
+
+    Attributes:
+        rate: learning rate of what is learnt, as a multiple of the model's. A loss may make it a field.
     """
+
+    rate: ClassVar[float] = 1.0
 
     def __call__(self, memory: Memory | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Any]:
         """Return the unweighted loss of a batch, given the memory, and the memory for the next step.
@@ -139,7 +155,7 @@ class StatefulLoss(AnyLoss, section="objective"):
         processes = Processes.current()
         student, teacher = embeddings_of(tensors, wanted_by(type(self).__name__, [self]), processes)
         with outside_autocast(student.image):
-            return self.value(student, teacher, processes, memory)
+            return _value_and_memory(self, self.value(student, teacher, processes, memory))
 
     @abstractmethod
     def start(self, rules: int) -> Memory:
@@ -234,6 +250,21 @@ class Objective:
         """The memories that an optimiser changes, as `tensors_of` names them."""
         return {name: value for name, value in tensors_of(self.memory).items() if isinstance(value, nn.Parameter)}
 
+    @property
+    def rates(self) -> dict[nn.Parameter, float]:
+        """The learning rate of each of `learnt`, as a multiple of the model's.
+
+        Raises:
+            InputError: a loss's `rate` is not a number above 0.
+        """
+        rates: dict[nn.Parameter, float] = {}
+        for name, value in self.learnt.items():
+            rate = cast(StatefulLoss, self.active[name.partition("/")[0]]).rate
+            if not allows(Factor, rate) or not rate:
+                raise InputError(f"{name}: the loss's rate is {rate!r}; it must be a number above 0.")
+            rates[value] = rate
+        return rates
+
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
 
@@ -258,7 +289,8 @@ class Objective:
         for name, loss in self.active.items():
             if isinstance(loss, StatefulLoss):
                 learnt = self.learnt
-                value, self.memory[name] = loss.value(student, teacher, processes, self.memory[name])
+                result = loss.value(student, teacher, processes, self.memory[name])
+                value, self.memory[name] = _value_and_memory(loss, result)
                 after = self.learnt
                 if any(after.get(each) is not parameter for each, parameter in learnt.items()):
                     raise InputError(f"{name}: {type(loss).__name__}.value must return its learnt memory as it got it.")
