@@ -135,6 +135,16 @@ def test_a_file_that_was_not_dropped_is_not_read(path: object, tmp_path: Path, m
     assert statuses == [403, 200 if path == "{folder}/a.png" else 403]
 
 
+@pytest.mark.parametrize(
+    ("path", "request_body"),
+    [(RUN, {"fn_index": 999, "data": []}), ("/gradio_api/run/nope", {"data": []}),
+     ("/gradio_api/queue/join", {"fn_index": 999, "data": [], "session_hash": "x"})],
+)  # fmt: skip
+def test_an_unknown_button_prints_no_traceback(path: str, request_body: dict[str, Any], client: Any) -> None:
+    # The client raises what the server would print.
+    assert client.post(path, json=request_body).status_code == 500
+
+
 def test_bodies_are_bounded(client: Any) -> None:
     answer = client.post(RUN, content=b"x" * 30_000_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and answer.text == "Refused: more than 256 KiB.\n"
