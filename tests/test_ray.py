@@ -340,6 +340,23 @@ def test_a_local_cluster_listens_on_this_machine_only() -> None:
     assert "only here" in ended.stdout, ended.stderr
 
 
+def test_the_address_of_a_local_cluster_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that kept it could not join the cluster of another machine."""
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    ray = Mock(is_initialized=Mock(return_value=False))
+    constants = ray._private.ray_constants
+    constants.ENABLE_RAY_CLUSTER = True
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for each in (name, "RAY_ADDRESS"):
+        monkeypatch.delenv(each, raising=False)
+    with open_ray(2):
+        assert os.environ[name] == "0" and constants.ENABLE_RAY_CLUSTER is False
+    assert name not in os.environ and constants.ENABLE_RAY_CLUSTER is True
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with open_ray(2):
+        assert name not in os.environ and constants.ENABLE_RAY_CLUSTER is True
+
+
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray raises Exception itself on a busy machine, and ValueError for an address of another form."""
     ray = Mock(is_initialized=Mock(return_value=False))
