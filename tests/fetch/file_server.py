@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ class Served:
         content: its bytes.
         cut: close the connection after this many bytes of a response, 0 for never; ...
         cuts: ... so often.
+        pause: send single bytes, with a pause of so many seconds before each; 0: send all at once.
         ranges: whether byte ranges are supported.
         statuses: responses before the file, one per request.
         kind: content type.
@@ -28,6 +30,7 @@ class Served:
     content: bytes
     cut: int = 0
     cuts: int = 1_000_000
+    pause: float = 0.0
     ranges: bool = True
     statuses: tuple[int, ...] = ()
     kind: str = "application/octet-stream"
@@ -94,7 +97,15 @@ class _Answers(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(2)
             return
-        self.wfile.write(body)
+        for byte in body if file.pause else ():
+            time.sleep(file.pause)
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:  # The client has given up.
+                self.close_connection = True
+                return
+        if not file.pause:
+            self.wfile.write(body)
 
     def _head(self, status: int, length: int, more: dict[str, str] | None = None) -> None:
         self.send_response(status)

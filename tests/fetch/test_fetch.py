@@ -125,7 +125,7 @@ def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
         status = body if isinstance(body, int) else 206 if "Content-Range" in headers else 200
         pieces = [] if isinstance(body, int) else [body]
         return nullcontext(SimpleNamespace(
-            status_code=status, ok=status < 300, reason="", headers=headers, iter_content=lambda size: pieces
+            status_code=status, ok=status < 300, reason="", headers=headers, raw=None, iter_content=lambda size: pieces
         ))  # fmt: skip
 
     return SimpleNamespace(get=get)
@@ -148,12 +148,24 @@ def test_an_answer_that_ends_early_without_an_error_is_not_taken_as_complete(tmp
 
 
 def test_an_endless_body_ends_at_the_published_size(tmp_path: Path) -> None:
-    endless = SimpleNamespace(status_code=200, ok=True, headers={}, iter_content=lambda size: repeat(bytes(size), 1000))
+    endless = SimpleNamespace(
+        status_code=200, ok=True, headers={}, raw=None, iter_content=lambda size: repeat(bytes(size), 1000)
+    )
     came: list[int] = []
     session: Any = SimpleNamespace(get=lambda url, **how: nullcontext(endless))
     with pytest.raises(DeglaError, match=r"131,072 bytes arrived, but the file has 70,000\. It was deleted"):
         fetch_file("http://x/a", tmp_path / "a", session=session, size=70_000, advance=came.append)
     assert max(came) == CHUNK and sum(came) == 0 and list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_sends_single_bytes_is_given_up(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.fetch.transfer._SILENCE", 0.3)
+    url = server.add("/a.bin", CONTENT, pause=0.05)
+    with open_session() as session, pytest.raises(DeglaError, match=r"less than 100 bytes a second .*6 times in a row"):
+        fetch_file(url, tmp_path / "a.bin", session=session, wait=lambda seconds: None)
+    assert (tmp_path / "a.bin.partial").stat().st_size > 6, "each attempt continues, so a later command can, too"
 
 
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:

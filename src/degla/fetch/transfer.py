@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,8 +27,10 @@ _CHUNK: Final = 1 << 16
 """Bytes read at once; at most this many are lost when a connection breaks."""
 _CONNECT, _SILENCE = 10.0, 60.0
 """Timeouts in seconds for opening a connection, and for the next byte on an open one."""
+_SLOW: Final = 100
+"""Bytes per second, on average over `_SILENCE`, below which a connection counts as broken."""
 _TRIES: Final = 6
-"""Consecutive attempts without a byte after which the command gives up."""
+"""Consecutive attempts without a byte, or too slow, after which the command gives up."""
 _LONGEST_WAIT: Final = 30.0
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PARTIAL_CONTENT, _CHANGED, _NO_SUCH_RANGE = 206, 412, 416
@@ -36,11 +38,11 @@ _REMEDY: Final = "Run the same command again to resume."
 
 
 class _CutError(Exception):
-    """The connection broke, or the server is busy and asked to wait `wait` seconds."""
+    """The connection broke or is `slow`, or the server is busy and asked to wait `wait` seconds."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, *, slow: bool = False) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.slow = wait, slow
 
 
 def open_session() -> Session:
@@ -90,7 +92,7 @@ def fetch_file(
             raise cannot_write(partial, error, remedy="Choose another --root.") from None
         except _CutError as cut:
             now = _length(partial)
-            fruitless = 0 if now > have else fruitless + 1
+            fruitless = 0 if now > have and not cut.slow else fruitless + 1
             have = now
             if fruitless >= _TRIES:
                 hint = f" {have:,} bytes are kept in {partial}. {_REMEDY}" if have else " Try again later."
@@ -116,6 +118,7 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
         OSError: it cannot be written.
     """
     import requests
+    import urllib3
 
     headers = {}
     if have:
@@ -137,7 +140,7 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
             with partial.open("r+b" if begin else "wb") as stream:
                 stream.truncate(begin)
                 stream.seek(begin)
-                for piece in answer.iter_content(_CHUNK):
+                for piece in _pieces(answer):
                     stream.write(piece)
                     advance(len(piece))
                     if size is not None and stream.tell() > size:  # `difference` says so; the rest could fill the disk.
@@ -145,8 +148,22 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
                 came = stream.tell()
             if total is not None and came < total:
                 raise _CutError(f"the connection was closed after {came:,} of {total:,} bytes")
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _CutError(f"{type(error).__name__}: {error}") from None
+
+
+def _pieces(answer: Response) -> Iterator[bytes]:
+    """Yield what has arrived of a response's body, without waiting for a whole chunk; raise `_CutError` if too slow."""
+    began, count = time.monotonic(), 0
+    read1 = getattr(answer.raw, "read1", None)  # urllib3 before 2.2 only reads whole chunks, however long one takes.
+    pieces = iter(lambda: read1(_CHUNK, decode_content=True), b"") if read1 else answer.iter_content(_CHUNK)
+    for piece in pieces:
+        yield piece
+        count += len(piece)
+        if (seconds := time.monotonic() - began) >= _SILENCE:
+            if count < _SLOW * seconds:
+                raise _CutError(f"less than {_SLOW} bytes a second arrived for {_SILENCE:g} seconds", slow=True)
+            began, count = time.monotonic(), 0
 
 
 _LATER = "Its authors changed it, or the address now leads to a web page. Download it yourself and put it in place."
