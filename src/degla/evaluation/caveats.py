@@ -35,8 +35,8 @@ def caveats_of(
         yield from _of_benchmark(entries, blind=blind)
     yield from _unlike(results)
     yield from dict.fromkeys(_other_bases(results))
-    for label, result in results:
-        yield from of_training(label, result.leakage, titles)
+    # The seeds of one method were mostly trained on the same images.
+    yield from dict.fromkeys(each for label, result in results for each in of_training(label, result.leakage, titles))
     for label, floor in floors:
         for entry in floor.benchmarks if floor.model.floor == "blind" else ():
             yield from _answered_blind(label, entry)
