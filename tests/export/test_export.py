@@ -253,6 +253,20 @@ def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
         export(str(wide), to="onnx", out=tmp_path / "none")
 
 
+def test_a_coca_goes_to_onnx_and_open_clip(tmp_path: Path) -> None:
+    """Its image tower attends over patches, its texts end in a class token, and no embedding reads its decoder."""
+    vision = CONFIG["vision_cfg"] | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = ALL_TOKENS | {"embed_cls": True, "output_tokens": True}
+    coca = write_model(
+        tmp_path / "coca", custom_text=True, vision_cfg=vision, text_cfg=text, multimodal_cfg=ALL_TOKENS | {"heads": 2}
+    )
+    assert export(str(coca), to="onnx", out=tmp_path / "onnx").difference <= 1e-6
+    assert export(str(coca), to="open_clip", out=tmp_path / "again").difference <= 1e-6
+    assert load_encoder(str(tmp_path / "again")).fingerprint == load_encoder(str(coca)).fingerprint
+    with pytest.raises(InputError, match=r"attention over its patches and its text tower appends a class token\."):
+        export(str(coca), to="transformers", out=tmp_path / "none")
+
+
 def test_a_graph_of_many_files_becomes_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch writes a graph of over 2 GB as a file per weight; both graphs may name one alike."""
     import onnx

@@ -35,7 +35,7 @@ STEPS = 8
 """One pass over 24 pairs in batches of 4 is 6."""
 
 RECIPES = ["negclip", "ce_clip", "structure_clip", "con_clip", "fsc_clip", "read_clip", "cs_clip", "degla"]
-RECIPES += ["degla_published", "context_clip", "ugcl_clip", "negclip_hard_images", "gift"]
+RECIPES += ["degla_published", "context_clip", "ugcl_clip", "negclip_hard_images", "cs_clip_sg", "gift"]
 IN_CHUNKS = ["clic", "macco", "excon_clip", "pointacl_clip", "c2lip", "degla with a bias"]
 
 
