@@ -133,6 +133,8 @@ Image tower trained <studies/photographs_image/study>
 What is learnt: new photographs <studies/photographs_fit/study>
 What is learnt: trained pairs <studies/photographs_fit_pairs/study>
 What is learnt: other captions <studies/photographs_fit_photographs/study>
+More captions: new photographs <studies/photographs_more/study>
+More captions: trained pairs <studies/photographs_more_pairs/study>
 ```
 ```{toctree}
 :hidden:

@@ -3,7 +3,7 @@
 SHARED is a folder with flickr8k, coco, negbench, sugarcrepe, sugarcrepe_pp and zeroshot. Images are linked, not copied.
 The dev photographs of Flickr8k are split into two halves by name: OUT/validation asks about the first half, for
 choosing settings; OUT/test about the second half, and about photographs of COCO, Caltech101 and CIFAR-10.
-OUT/train.jsonl has two captions per training photograph, more than a short run reads. For two captions per photograph,
+OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For two captions per photograph,
 both ask about true against false captions of every rule, true but changed-looking texts against false ones,
 half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance asks about the second
 half with these, and OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500
@@ -169,6 +169,7 @@ def main() -> None:
     _link(given.out / "test" / "negbench" / "images", given.shared / "negbench")
     train = list(read_captions(flickr / "captions_train.json"))
     write_jsonl(given.out / "train.jsonl", _some(train))
+    write_jsonl(given.out / "all.jsonl", train)
     _link(given.out / "images", flickr / "images")
     if given.balanced:
         lay_out_balance(given.out, *given.balanced)

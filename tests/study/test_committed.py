@@ -246,19 +246,36 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
         assert row[1:] == score_cells(table[0][1:], study.rows[row[0]], study.data["plan"], names), row[0]
 
 
-def test_composition_of_trained_and_new_photographs_follows_from_their_studies() -> None:
+@pytest.mark.parametrize(
+    ("head", "names"),
+    [
+        (
+            "composition after",
+            {
+                "trained pairs": "photographs_fit_pairs",
+                "other captions of these photographs": "photographs_fit_photographs",
+                "new photographs": "photographs_fit",
+            },
+        ),
+        (
+            "composition, more captions",
+            {
+                "trained pairs": "photographs_more_pairs",
+                "new photographs": "photographs_more",
+                "retrieval kept": "photographs_more",
+            },
+        ),
+    ],
+)
+def test_what_is_learnt_follows_from_its_studies(head: str, names: dict[str, str]) -> None:
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
-    (table,) = [(heads, rows) for _, heads, rows in page if heads[0] == "composition after"]
-    names = {
-        "trained pairs": "photographs_fit_pairs",
-        "other captions of these photographs": "photographs_fit_photographs",
-        "new photographs": "photographs_fit",
-    }
+    (table,) = [(heads, rows) for _, heads, rows in page if heads[0] == head]
     assert table[0][1:] == list(names) and len(table[1]) == 4
-    for place, name in enumerate(names.values(), 1):
+    for place, (column, name) in enumerate(names.items(), 1):
         study = read(ROOT / "docs" / "studies" / name / "study.json")
+        score = "retrieval" if column == "retrieval kept" else "composition"
         for row in table[1]:
-            assert [row[place]] == score_cells(["composition"], study.rows[row[0]], study.data["plan"], {}), row[0]
+            assert [row[place]] == score_cells([score], study.rows[row[0]], study.data["plan"], {}), row[0]
 
 
 def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
