@@ -3,11 +3,12 @@
 SHARED is a folder with flickr8k, coco, negbench, sugarcrepe, sugarcrepe_pp and zeroshot. Images are linked, not copied.
 The dev photographs of Flickr8k are split into two halves by name: OUT/validation asks about the first half, for
 choosing settings; OUT/test about the second half, and about photographs of COCO, Caltech101 and CIFAR-10.
-OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For two captions per photograph,
-both ask about true against false captions of every rule, true but changed-looking texts against false ones,
-half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance asks about the second
-half with these, and OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500
-photographs of those and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
+OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For
+two captions per photograph, both ask about true against false captions of every rule, true but changed-looking texts
+against false ones, half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance
+asks about the second half with these, and OUT/train_half.jsonl has the training captions that they cover;
+OUT/trained_pairs asks about 500 photographs of those and the captions that a training reads, OUT/trained_photographs
+about other captions of these 500.
 """
 
 from __future__ import annotations
