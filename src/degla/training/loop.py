@@ -19,6 +19,7 @@ from degla.config.fields import flat, path_fields, to_plain, to_record
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
+from degla.data.plan import BatchPlan
 from degla.errors import DeglaError, InputError
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.files import write_json
@@ -140,6 +141,9 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     processes.require_same(lambda: settings, remedy="Start every process with the same flags.")
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
+    for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
+        size = stream.batch_size // processes.count
+        BatchPlan(range(len(source.rows)), size, processes.count, batch_flag=stream.batch_flag)
     data = _digests(config, sources)
     processes.require_same(  # The parts of a batch would not fit.
         lambda: {f"training data: the digest of {name}": digest for name, digest in data.items()},
