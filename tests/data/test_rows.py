@@ -115,7 +115,7 @@ def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -
         if negative.caption_id not in by_id:
             dropped["of captions that are not in the captions file"] += 1
         elif not (negative.text or "").strip():
-            dropped["without text"] += 1
+            dropped["without text (nothing to change)"] += 1
         elif not negative.accepted:
             dropped["not accepted by the checks"] += 1
         else:

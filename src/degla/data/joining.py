@@ -212,7 +212,7 @@ def _sort_in(
                 if len(unknown) < _EXAMPLES:
                     unknown[negative.caption_id] = None
             elif negative.text is None or not negative.text.strip():
-                dropped["without text"] += 1
+                dropped["without text (nothing to change)"] += 1
             elif not negative.accepted:
                 dropped["not accepted by the checks"] += 1
             else:
