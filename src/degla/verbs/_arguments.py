@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.remote import address_of, in_addresses, refuse_address
+from degla.shelf import did_you_mean
 
 if TYPE_CHECKING:
     from degla.negatives.llm import LanguageModel
@@ -130,7 +132,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {without_passwords(message)}. See {self.prog} --help.\n")
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
+        self.exit(2, f"{self.prog}: {without_passwords(message)}.{hint} See {self.prog} --help.\n")
 
 
 def parse_words(parser: argparse.ArgumentParser, words: list[str], *, far: bool = False) -> argparse.Namespace:
