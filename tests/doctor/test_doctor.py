@@ -277,7 +277,8 @@ class _SlowPairs:
     ("device", "data", "workers", "cores", "share", "state", "message"),
     [
         ("cpu", 0.03, 0, 2, 0.03 / 1.03, "ok", "waits 2.9% of the time for data. The step is the bottleneck."),
-        ("cpu", 0.25, 0, 2, 0.2, "warning", "Use --data.workers 1 to decode in parallel, and degla pack to"),
+        ("cpu", 0.25, 0, 4, 0.2, "warning", "Use --data.workers 1 to decode in parallel, and degla pack to"),
+        ("cpu", 0.25, 0, 2, 0.2, "warning", "waits 20.0% of the time for data. Use degla pack to"),
         ("cpu", 0.5, 2, 2, 0.2, "warning", "with --data.workers 2, waits 20.0% of the time for data. Use degla pack"),
         ("cuda", 3.0, 0, 8, 0.75, "warning", "Use --data.workers 4 to avoid this."),
         ("cuda", 3.0, 1, 2, 0.75, "warning", "Data loading is the bottleneck. Use --data.workers 2 and degla pack."),
@@ -299,7 +300,8 @@ def test_how_long_a_step_waits_for_data(
         config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
     )
     monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr("degla.doctor.step.usable_cores", lambda: cores)
+    for module in ("degla.doctor.step", "degla.data.loader"):
+        monkeypatch.setattr(f"{module}.usable_cores", lambda: cores)
     pairs: Any = _SlowPairs(clock, data)
     finding = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
     assert (finding.state, finding.values["waiting_share"]) == (state, pytest.approx(share)) and message in finding.text

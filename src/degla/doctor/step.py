@@ -17,6 +17,7 @@ from torch import Tensor
 
 from degla.allowance import main_memory, usable_cores
 from degla.data.batches import Batch, BatchPart
+from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.errors import DeglaError
 from degla.model.encoder import Encoder
@@ -140,7 +141,8 @@ def examine_speed(
         return Finding("speed", "ok", text + ". The step is the bottleneck.", values)
     if device.type == "cpu":
         # Workers and step share the CPU, so more workers gain nothing.
-        beside = "" if workers else "--data.workers 1 to decode in parallel, and "
+        spare = not workers and choose_workers("auto", on_gpu=False)
+        beside = "--data.workers 1 to decode in parallel, and " if spare else ""
         return Finding("speed", "warning", f"{text}. Use {beside}degla pack to decode faster.", values)
     cores = usable_cores()
     enough = math.ceil(_RESERVE * size / step / data)
