@@ -77,7 +77,7 @@ class Embedder:
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
-        images_per_batch: 0: 8 on a CPU, whose caches activations outgrow (128 with a small model), else 128.
+        images_per_batch: 0: 8 on a CPU, whose caches activations outgrow (32 with a small model), else 128.
         texts_per_batch: 0: 32 on a CPU (256 with a small model), else 512.
         reading: how images become pixels, see `data.decoding.decode`.
         workers: threads that open and transform images; 0: one per core.
@@ -146,7 +146,7 @@ class Embedder:
                     pixels = torch.stack([future.result() for future in ahead.pop(place)])
                     return self.encoder.encode_images(send(pixels, self.encoder.device))
 
-                size = self.images_per_batch or self._size(8, small=128, other=128)
+                size = self.images_per_batch or self._size(8, small=32, other=128)
                 paths = {number: image.path for number, image in image_of.items()}
                 table = self._rows(list(numbers), embed, size=size, name="images", name_of=paths.__getitem__)
             finally:
