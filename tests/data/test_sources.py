@@ -467,6 +467,7 @@ WRONG = {
     ),
     "csv cells": ("c.csv", "image,text\na.jpg,A dog, a cat\n", "c.csv line 2: has 3 cells, but the header has 2"),
     "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): has no field 'image'"),
+    "texts alone": ("c.csv", "id,caption\n1,a\n", "For texts without images: degla negatives --image-column caption."),
     "csv without header": ("c.csv", "\nimage,text\na.jpg,b\n", "c.csv line 1: is blank, but must be the header"),
     "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') has no text"),
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),

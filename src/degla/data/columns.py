@@ -96,9 +96,11 @@ class Columns:
                 flag = _flag(role)
                 # White space around a name would not be seen.
                 there = in_one_line(", ".join(name if name == name.strip() else repr(name) for name in names)) or "none"
+                texts = f" For texts without images: degla negatives --image-column {self.text}."
                 raise InputError(
                     f"{where}: has no field {name!r} for the {role}.{did_you_mean(name, names)} Found: {there}. "
                     f"Set the field with --{flag} (training: --data.{flag}), or add it to every record."
+                    f"{texts if role == 'image' and self.text in names else ''}"
                 )
 
     def refuse_names(self, path: Path, *, splits: bool = False) -> None:
