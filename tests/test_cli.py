@@ -333,7 +333,11 @@ def test_a_count_below_one_is_refused_by_its_flag(command: str, flag: str, capsy
     [
         ("evaluate world", "degla evaluate: the following arguments are required: --benchmarks, --root, --out. See "),
         ("choose --what", "degla choose: unrecognized arguments: --what. See degla choose --help."),
-        ("ls --jsn", "degla ls: unrecognized arguments: --jsn. Did you mean '--json'? See degla ls --help."),
+        (
+            "evaluate world --benchmarks own --root d --out r --batch-size 4",  # Near no name, apart from the dashes.
+            "degla evaluate: unrecognized arguments: --batch-size 4. See degla evaluate --help.",
+        ),
+        ("ls --jsn", "degla ls: unrecognized arguments: --jsn. Did you mean 'json'? See degla ls --help."),
         ("system excon go", "degla system: argument action: invalid choice: 'go' "),
         ("--what", "degla: unrecognized arguments: --what. See degla --help."),
     ],

@@ -132,8 +132,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
-        hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
+        unknown = re.match(r"unrecognized arguments: --([^\s=]+)", message)
+        names = (name.lstrip("-") for name in self._option_string_actions)
+        hint = did_you_mean(unknown[1], names) if unknown else ""
         self.exit(2, f"{self.prog}: {without_passwords(message)}.{hint} See {self.prog} --help.\n")
 
 
