@@ -127,6 +127,10 @@ def test_too_few_rows() -> None:
         BatchPlan(range(7), batch_size=4, world_size=2)
     with pytest.raises(InputError, match=r"Lower --replay\.batch-size to at most 6, or provide more pairs"):
         BatchPlan(range(7), batch_size=4, world_size=2, batch_flag="--replay.batch-size")
+    with pytest.raises(
+        InputError, match=r"^7 pairs do not fill one global batch of 8\. Lower --train\.batch-size to at"
+    ):
+        BatchPlan(range(7), batch_size=8)
 
 
 shards_and_groups = st.lists(st.integers(16, 20), min_size=1, max_size=30).flatmap(

@@ -65,11 +65,11 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         if len(self.groups) < self.global_size:
+            each = f" ({self.batch_size} on each of {self.world_size} devices)" if self.world_size > 1 else ""
             raise InputError(
                 f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one global batch of "
-                f"{self.global_size} ({self.batch_size} on each of {counted(self.world_size, 'device')}). Lower "
-                f"{self.batch_flag} to at most {len(self.groups) // self.world_size * self.world_size}, or provide "
-                "more pairs."
+                f"{self.global_size}{each}. Lower {self.batch_flag} to at most "
+                f"{len(self.groups) // self.world_size * self.world_size}, or provide more pairs."
             )
 
     @property
