@@ -257,21 +257,32 @@ def test_it_may_be_the_parameters_of_a_module(tiny_model: Path, tiny_pairs: dict
 
 @dataclass(frozen=True)
 class Fast(Learnt):
-    rate: float = 50.0
+    lr_multiple: float = 50.0
 
 
 def test_it_may_have_a_learning_rate_of_its_own(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
-    moved = {}
+    moved, rates = {}, {}
     for name, loss in {"plain": Learnt(), "fast": Fast()}.items():
-        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / name)
-        config = replace(config, objective=config.objective | {"learnt": loss})
-        trainer = first_step(config)[2]
-        moved[name] = [group for group in trainer.optimizer.param_groups if group.get("times") == 50]
-    assert not moved["plain"]
-    ((memory,),) = (group["params"] for group in moved["fast"])
-    assert memory is trainer.pairs.objective.memory["learnt"]
-    with pytest.raises(InputError, match=r"^learnt: the loss's rate is -1\.0; it must be a number above 0\.$"):
-        _ = Objective({"learnt": Fast(rate=-1.0)}).rates
+        config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / name / "run")
+        whole, resumed = whole_and_resumed(replace(config, objective=config.objective | {"learnt": loss}))
+        first, *ends = (
+            torch.load(folder / "optimizer.pt", weights_only=True)["learnt"]["0.learnt"]
+            for folder in (whole.folder.with_name("step-2"), whole.folder, resumed.folder)
+        )
+        assert torch.equal(*ends)
+        lines = [json.loads(line) for line in (resumed.folder.parent / "metrics.jsonl").read_text().splitlines()]
+        moved[name], rates[name] = float(first) - 1, [line["lr"] for line in lines]
+    assert moved["fast"] == pytest.approx(50 * moved["plain"], rel=0.05), "AdamW moves it by the rate, in each step"
+    assert rates["fast"] == rates["plain"], "that of the model"
+
+
+def test_multiples_of_the_learning_rate_are_those_of_each_loss() -> None:
+    objective = Objective({"a/b": Fast(), "learnt": Learnt()})
+    assert list(objective.lr_multiples.values()) == [50, 1]
+    assert list(objective.lr_multiples) == list(objective.learnt.values())
+    for wrong in (-1.0, 0.0):
+        with pytest.raises(InputError, match=rf"^learnt: the loss's lr_multiple is {wrong}; it must be a number above"):
+            _ = Objective({"learnt": Fast(lr_multiple=wrong)}).lr_multiples
 
 
 def test_a_value_without_the_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +293,11 @@ def test_a_value_without_the_memory_is_one_line(monkeypatch: pytest.MonkeyPatch)
         Objective({"learnt": Learnt()})(image=image, caption=image)
     with pytest.raises(InputError, match=message):
         Learnt()(Learnt().start(rules=1), image=image, caption=image)
+    monkeypatch.setattr(Learnt, "value", lambda self, *_: (torch.zeros(()),))
+    with pytest.raises(InputError, match=r"Learnt\.value returned a tuple of 1; it must return two values"):
+        Objective({"learnt": Learnt()})(image=image, caption=image)
+    monkeypatch.setattr(Learnt, "value", lambda self, *others: [torch.zeros(()), others[-1]])
+    assert Objective({"learnt": Learnt()})(image=image, caption=image)[0] == 0, "a list of two is a pair, too"
 
 
 def test_in_a_loop_of_ones_own_an_optimizer_takes_it_from_the_memory() -> None:

@@ -33,6 +33,8 @@ def test_only_matrices_decay(tiny_model: Path) -> None:
     assert "clip.visual.conv1.weight" in decayed and "clip.token_embedding.weight" in decayed
     assert {"clip.logit_scale", "clip.ln_final.weight", "clip.visual.ln_pre.bias"} <= others
     assert decayed | others == set(names.values()) and not decayed & others
+    without = build_optimizer(encoder, OptimConfig(weight_decay=0.0)).param_groups
+    assert [len(group["params"]) for group in without] == [len(decayed), len(others)], "as in checkpoints"
 
 
 def test_frozen_parameters_are_not_optimised(tiny_model: Path) -> None:

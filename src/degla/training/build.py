@@ -157,7 +157,7 @@ def build_trainer(
         torch.nn.ModuleList(each for each in (encoder, decoder, learnt) if each is not None),
         config.optim,
         predictor=None if predictor is None else (predictor, config.predictor),
-        times={value: times for objective in objectives for value, times in objective.rates.items()},
+        times={value: times for objective in objectives for value, times in objective.lr_multiples.items()},
     )
     # accelerate wraps a model in DDP unless it is in evaluation mode.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)

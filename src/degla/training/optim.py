@@ -37,16 +37,16 @@ def parameter_groups(
     As in open_clip, parameters with fewer than two dimensions, or with bn, ln, bias or logit_scale in their name, have
     no decay.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (1.0, 0.0): []}
+    # Two groups even if neither decays: a resumed run needs the groups of its checkpoint.
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        without = parameter.ndim < 2 or any(part in name for part in _NO_DECAY)
-        own = (times or {}).get(parameter, 1.0)
-        groups.setdefault((own, 0.0 if without else weight_decay), []).append(parameter)
+        decays = parameter.ndim >= 2 and not any(part in name for part in _NO_DECAY)
+        groups.setdefault(((times or {}).get(parameter, 1.0), decays), []).append(parameter)
     return [
-        {"params": members, "weight_decay": decay} | ({} if own == 1 else {"times": own})
-        for (own, decay), members in groups.items()
+        {"params": members, "weight_decay": weight_decay if decays else 0.0} | ({} if own == 1 else {"times": own})
+        for (own, decays), members in groups.items()
         if members
     ]
 

@@ -17,7 +17,7 @@ from degla.inputs import Input, LossTensors, add_inputs, check_reads, inputs_of,
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
-from degla.ranges import Checked, Factor, RangeError, allowed, allows
+from degla.ranges import Checked, Factor, Positive, RangeError, allowed, allows
 from degla.shelf import LOSSES, class_name
 
 
@@ -113,13 +113,15 @@ def tensors_of(memories: Mapping[str, Memory]) -> dict[str, Tensor]:
 
 def _value_and_memory(loss: StatefulLoss, result: Any) -> tuple[LossValue, Any]:
     """Return the result of a stateful loss's `value`; raise InputError if it is not a pair."""
-    if not isinstance(result, tuple) or len(result) != 2:
-        what = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+    several = isinstance(result, tuple | list)
+    if not several or len(result) != 2:
+        what = f"a {type(result).__name__} of {len(result)}" if several else type(result).__name__
         raise InputError(
             f"{type(loss).__name__}.value returned {what}; it must return two values, the loss and the memory for the "
             "next step: return loss, memory"
         )
-    return result
+    value, memory = result
+    return value, memory
 
 
 class StatefulLoss(AnyLoss, section="objective"):
@@ -132,10 +134,10 @@ class StatefulLoss(AnyLoss, section="objective"):
     next step then has the parameter itself.
 
     Attributes:
-        rate: learning rate of what is learnt, as a multiple of the model's. A loss may make it a field.
+        lr_multiple: learning rate of what is learnt, as a multiple of the model's. A loss may make it a field.
     """
 
-    rate: ClassVar[float] = 1.0
+    lr_multiple: ClassVar[float] = 1.0
 
     def __call__(self, memory: Memory | None = None, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Any]:
         """Return the unweighted loss of a batch, given the memory, and the memory for the next step.
@@ -251,19 +253,20 @@ class Objective:
         return {name: value for name, value in tensors_of(self.memory).items() if isinstance(value, nn.Parameter)}
 
     @property
-    def rates(self) -> dict[nn.Parameter, float]:
+    def lr_multiples(self) -> dict[nn.Parameter, float]:
         """The learning rate of each of `learnt`, as a multiple of the model's.
 
         Raises:
-            InputError: a loss's `rate` is not a number above 0.
+            InputError: a loss's `lr_multiple` is not a number above 0.
         """
-        rates: dict[nn.Parameter, float] = {}
-        for name, value in self.learnt.items():
-            rate = cast(StatefulLoss, self.active[name.partition("/")[0]]).rate
-            if not allows(Factor, rate) or not rate:
-                raise InputError(f"{name}: the loss's rate is {rate!r}; it must be a number above 0.")
-            rates[value] = rate
-        return rates
+        multiples: dict[nn.Parameter, float] = {}
+        for name, memory in self.memory.items():
+            multiple = cast(StatefulLoss, self.active[name]).lr_multiple
+            learnt = [value for value in tensors_of({name: memory}).values() if isinstance(value, nn.Parameter)]
+            if learnt and not allows(Positive, multiple):
+                raise InputError(f"{name}: the loss's lr_multiple is {multiple!r}; it must be a number above 0.")
+            multiples |= dict.fromkeys(learnt, multiple)
+        return multiples
 
     def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """Return the weighted sum and the unweighted value of each active loss (no gradient); update the memory.
