@@ -352,6 +352,17 @@ def test_the_address_of_a_local_cluster_ends_with_it(monkeypatch: pytest.MonkeyP
     with open_ray(2):
         assert os.environ[name] == "0" and constants.ENABLE_RAY_CLUSTER is False
     assert name not in os.environ and constants.ENABLE_RAY_CLUSTER is True
+    ray.init.side_effect = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), open_ray(2):
+        pass
+    assert name not in os.environ and constants.ENABLE_RAY_CLUSTER is True
+    ray.init.side_effect = None
+    for private in (Mock(ray_constants=Mock(spec=[])), Mock(spec=[]), None):  # Of other versions.
+        ray._private = private
+        with open_ray(2):
+            assert os.environ[name] == "0"
+        assert name not in os.environ
+    ray._private = Mock(ray_constants=constants)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with open_ray(2):
         assert name not in os.environ and constants.ENABLE_RAY_CLUSTER is True

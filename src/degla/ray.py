@@ -18,6 +18,8 @@ RETRIES: Final = 3
 _SECONDS: Final = 20
 """How long a connection to a cluster may take."""
 _SWITCH: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_CONSTANT: Final = "ENABLE_RAY_CLUSTER"
+"""Of `ray._private.ray_constants`: its value when Ray was imported."""
 
 
 @contextmanager
@@ -73,12 +75,12 @@ def _on_this_machine_only(module: Any) -> Iterator[None]:
     if _SWITCH in os.environ:
         yield
         return
-    constants = module._private.ray_constants
-    before = constants.ENABLE_RAY_CLUSTER  # `import ray` has read the environment.
-    os.environ[_SWITCH] = "0"  # For the processes that Ray starts.
-    constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with ExitStack() as stack:
+        os.environ[_SWITCH] = "0"  # For the processes that Ray starts.
+        stack.callback(os.environ.pop, _SWITCH, None)
+        # `import ray` has read the environment. A version without this private constant has only the environment.
+        constants = getattr(getattr(module, "_private", None), "ray_constants", None)
+        if (before := getattr(constants, _CONSTANT, None)) is not None:
+            setattr(constants, _CONSTANT, False)
+            stack.callback(setattr, constants, _CONSTANT, before)
         yield
-    finally:
-        os.environ.pop(_SWITCH, None)
-        constants.ENABLE_RAY_CLUSTER = before
