@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ class Served:
         cut: close the connection after this many bytes of a response, 0 for never; ...
         cuts: ... so often.
         pause: send single bytes, with a pause of so many seconds before each; 0: send all at once.
+        stall: send one byte, then nothing for so many seconds, then close the connection; 0: do not.
+        coding: "gzip": compress the body, though nobody wished it; "chunked": send it without its length.
         ranges: whether byte ranges are supported.
         statuses: responses before the file, one per request.
         kind: content type.
@@ -31,6 +34,8 @@ class Served:
     cut: int = 0
     cuts: int = 1_000_000
     pause: float = 0.0
+    stall: float = 0.0
+    coding: str = ""
     ranges: bool = True
     statuses: tuple[int, ...] = ()
     kind: str = "application/octet-stream"
@@ -90,7 +95,19 @@ class _Answers(BaseHTTPRequestHandler):
         more = {"Content-Type": file.kind}
         if wanted and file.ranges:
             more["Content-Range"] = f"bytes {begin}-{total - 1}/{total}"
-        self._head(206 if wanted and file.ranges else 200, len(body), more)
+        if file.coding == "gzip":
+            body = gzip.compress(body)
+            more["Content-Encoding"] = "gzip"
+        if file.coding == "chunked":
+            more["Transfer-Encoding"] = "chunked"
+        self._head(206 if wanted and file.ranges else 200, None if file.coding == "chunked" else len(body), more)
+        if file.coding == "chunked":
+            body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        if file.stall:
+            self.wfile.write(body[:1])
+            time.sleep(file.stall)
+            self.close_connection = True
+            return
         if file.cut and file.cuts and len(body) > file.cut:
             file.cuts -= 1
             self.wfile.write(body[: file.cut])
@@ -107,9 +124,10 @@ class _Answers(BaseHTTPRequestHandler):
         if not file.pause:
             self.wfile.write(body)
 
-    def _head(self, status: int, length: int, more: dict[str, str] | None = None) -> None:
+    def _head(self, status: int, length: int | None, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(length), **(more or {})}.items():
+        sized = {} if length is None else {"Content-Length": str(length)}
+        for name, value in {**sized, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
 

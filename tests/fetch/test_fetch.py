@@ -162,10 +162,28 @@ def test_a_server_that_sends_single_bytes_is_given_up(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("degla.fetch.transfer._SILENCE", 0.3)
-    url = server.add("/a.bin", CONTENT, pause=0.05)
+    url = server.add("/a.bin", CONTENT[:200], pause=0.05)
     with open_session() as session, pytest.raises(DeglaError, match=r"less than 100 bytes a second .*6 times in a row"):
         fetch_file(url, tmp_path / "a.bin", session=session, wait=lambda seconds: None)
     assert (tmp_path / "a.bin.partial").stat().st_size > 6, "each attempt continues, so a later command can, too"
+
+
+def test_a_server_that_falls_silent_after_a_byte_is_given_up(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.fetch.transfer._SILENCE", 0.2)
+    url = server.add("/a.bin", CONTENT[:12], stall=1.0)
+    with open_session() as session, pytest.raises(DeglaError, match=r"timed out.*, 6 times in a row"):
+        fetch_file(url, tmp_path / "a.bin", session=session, wait=lambda seconds: None)
+    assert (tmp_path / "a.bin.partial").read_bytes() == CONTENT[:6]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1])
+@pytest.mark.parametrize("coding", ["", "gzip", "chunked"])
+def test_bodies_of_all_sizes_and_codings_arrive(size: int, coding: str, server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT[:size], coding=coding)
+    _get(url, tmp_path / "a.bin", size=size or None)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT[:size] and len(server.asked) == 1
 
 
 def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:

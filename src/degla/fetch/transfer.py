@@ -38,11 +38,11 @@ _REMEDY: Final = "Run the same command again to resume."
 
 
 class _CutError(Exception):
-    """The connection broke or is `slow`, or the server is busy and asked to wait `wait` seconds."""
+    """The connection broke or is too slow, or the server is busy and asked to wait `wait` seconds."""
 
-    def __init__(self, reason: str, wait: float = 0.0, *, slow: bool = False) -> None:
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
-        self.wait, self.slow = wait, slow
+        self.wait = wait
 
 
 def open_session() -> Session:
@@ -80,6 +80,7 @@ def fetch_file(
     advance(have)
     fruitless = 0
     while True:
+        began = time.monotonic()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if have != size:
@@ -91,8 +92,10 @@ def fetch_file(
         except OSError as error:
             raise cannot_write(partial, error, remedy="Choose another --root.") from None
         except _CutError as cut:
-            now = _length(partial)
-            fruitless = 0 if now > have and not cut.slow else fruitless + 1
+            now, seconds = _length(partial), time.monotonic() - began
+            # A server that falls silent after a byte is as slow as one that sends single bytes.
+            slow = seconds >= _SILENCE and now - have < _SLOW * seconds
+            fruitless = 0 if now > have and not slow else fruitless + 1
             have = now
             if fruitless >= _TRIES:
                 hint = f" {have:,} bytes are kept in {partial}. {_REMEDY}" if have else " Try again later."
@@ -162,7 +165,7 @@ def _pieces(answer: Response) -> Iterator[bytes]:
         count += len(piece)
         if (seconds := time.monotonic() - began) >= _SILENCE:
             if count < _SLOW * seconds:
-                raise _CutError(f"less than {_SLOW} bytes a second arrived for {_SILENCE:g} seconds", slow=True)
+                raise _CutError(f"less than {_SLOW} bytes a second arrived for {_SILENCE:g} seconds")
             began, count = time.monotonic(), 0
 
 
@@ -193,6 +196,8 @@ def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | Non
         if span.partition("-")[0] == str(have):
             return have, _count(total)
         raise _CutError(f"the server sent another part of the file ({span!r})")
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        length = ""  # Compressed unasked: this is not the length of the file.
     return 0, _count(length)
 
 
