@@ -145,6 +145,17 @@ def test_an_unknown_button_prints_no_traceback(path: str, request_body: dict[str
     assert client.post(path, json=request_body).status_code == 500
 
 
+def test_an_error_of_the_page_itself_is_not_hidden() -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    page, pictures = FastAPI(), dict[int, str]()
+    page.add_middleware(LocalOnly)
+    page.get("/picture")(lambda: pictures[3])
+    with pytest.raises(KeyError, match="3"):
+        TestClient(page, base_url=HERE).get("/picture")
+
+
 def test_bodies_are_bounded(client: Any) -> None:
     answer = client.post(RUN, content=b"x" * 30_000_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and answer.text == "Refused: more than 256 KiB.\n"

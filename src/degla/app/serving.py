@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -174,12 +175,16 @@ class LocalOnly:
             await self._app(scope, replay, send)
         except Exception as error:
             # gradio has answered with status 500 a request for a button that the page does not have.
-            if type(error).__name__ != "FnIndexInferError" and not _is_number_of_button(error):
+            if not _is_of_button(error):
                 raise
 
 
-def _is_number_of_button(error: Exception) -> bool:
-    return isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], int)
+def _is_of_button(error: Exception) -> bool:
+    """Whether gradio itself, not the page's own code, looked for a button in vain."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    of_gradio = frame.f_globals.get("__name__", "").partition(".")[0] == "gradio"
+    number = isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], int)
+    return of_gradio and (number or type(error).__name__ == "FnIndexInferError")
 
 
 def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
