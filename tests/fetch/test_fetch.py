@@ -12,7 +12,6 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,15 +116,16 @@ def test_more_bytes_than_the_server_has_are_refused(server: FileServer, tmp_path
 
 
 def _played(*answers: tuple[dict[str, str], bytes | int]) -> Any:
-    """A session that ignores lengths, like urllib3 before 2; plays headers and bytes or status of each response."""
+    """A session that ignores lengths; plays headers and bytes or status of each response."""
     queue = iter(answers)
 
     def get(url: str, **how: Any) -> Any:
         headers, body = next(queue)
         status = body if isinstance(body, int) else 206 if "Content-Range" in headers else 200
-        pieces = [] if isinstance(body, int) else [body]
+        stream = io.BytesIO(b"" if isinstance(body, int) else body)
+        raw = SimpleNamespace(read1=lambda size, decode_content: stream.read(size))
         return nullcontext(SimpleNamespace(
-            status_code=status, ok=status < 300, reason="", headers=headers, raw=None, iter_content=lambda size: pieces
+            status_code=status, ok=status < 300, reason="", headers=headers, raw=raw
         ))  # fmt: skip
 
     return SimpleNamespace(get=get)
@@ -148,9 +148,8 @@ def test_an_answer_that_ends_early_without_an_error_is_not_taken_as_complete(tmp
 
 
 def test_an_endless_body_ends_at_the_published_size(tmp_path: Path) -> None:
-    endless = SimpleNamespace(
-        status_code=200, ok=True, headers={}, raw=None, iter_content=lambda size: repeat(bytes(size), 1000)
-    )
+    raw = SimpleNamespace(read1=lambda size, decode_content: bytes(size))
+    endless = SimpleNamespace(status_code=200, ok=True, headers={}, raw=raw)
     came: list[int] = []
     session: Any = SimpleNamespace(get=lambda url, **how: nullcontext(endless))
     with pytest.raises(DeglaError, match=r"131,072 bytes arrived, but the file has 70,000\. It was deleted"):

@@ -158,9 +158,7 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
 def _pieces(answer: Response) -> Iterator[bytes]:
     """Yield what has arrived of a response's body, without waiting for a whole chunk; raise `_CutError` if too slow."""
     began, count = time.monotonic(), 0
-    read1 = getattr(answer.raw, "read1", None)  # urllib3 before 2.2 only reads whole chunks, however long one takes.
-    pieces = iter(lambda: read1(_CHUNK, decode_content=True), b"") if read1 else answer.iter_content(_CHUNK)
-    for piece in pieces:
+    for piece in iter(lambda: answer.raw.read1(_CHUNK, decode_content=True), b""):
         yield piece
         count += len(piece)
         if (seconds := time.monotonic() - began) >= _SILENCE:
