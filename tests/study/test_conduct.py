@@ -1023,6 +1023,17 @@ def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, capsys: pytest.
     assert list(run.parent.iterdir()) == [run], "nothing was written"
 
 
+@pytest.mark.parametrize("name", ["study.html", "study.md", "study.tex", "frontier.svg"])
+def test_a_file_of_the_users_own_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = _write(tmp_path, arms=[{"recipe": "clip"}])
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_text("mine")
+    assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
+    assert f"out: holds {name} of no study, which this one would replace." in capsys.readouterr().err
+    assert list(file.parent.iterdir()) == [file] and file.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("name", "other"),
     [("runs/clip-0/1-digit/record.json", "tasks in sequence"), ("world/benchmark-4/items.jsonl", "a demo")],

@@ -31,7 +31,7 @@ from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import CurrentQuestions, Materials, digest_of, prepare
-from degla.study.page import write_all
+from degla.study.page import PAGES, write_all
 from degla.study.plan import Plan
 from degla.study.plan_file import Arm
 from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
@@ -127,8 +127,9 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
 
     Raises:
         InputError: the folder is locked or not writable, or holds a training run, a demo or the other kind of study:
-            each would replace files of the other; or ``results`` is a link to or into the folder of another study,
-            whose results would be moved away as those of no model of this plan.
+            each would replace files of the other; or the folder has pages of that name but no study; or ``results``
+            is a link to or into the folder of another study, whose results would be moved away as those of no model of
+            this plan.
     """
     others = {
         "a training run": bool(checkpoints(out)),
@@ -139,6 +140,11 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
     for other, there in others.items():
         if there:
             raise InputError(f"{out}: already holds {other}. Choose another --out.")
+    foreign = [] if tasks or _has_work(out) else [name for name in PAGES if (out / name).exists()]
+    if foreign:
+        raise InputError(
+            f"{out}: holds {' and '.join(foreign)} of no study, which this one would replace. Choose another --out."
+        )
     results = out / "results"
     if results.is_symlink():
         target = results.resolve()
@@ -157,7 +163,11 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
 
 def _has_study(folder: Path) -> bool:
     """Whether a study wrote more into a folder than its log, which one that is refused leaves."""
-    return (folder / _LOG).is_file() and any((folder / name).exists() for name in ("results", "runs", "study.json"))
+    return (folder / _LOG).is_file() and _has_work(folder)
+
+
+def _has_work(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("results", "runs", "study.json"))
 
 
 def start_from(jobs: Sequence[Job], *, out: Path) -> None:

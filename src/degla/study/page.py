@@ -74,6 +74,10 @@ _FRAME = 3.0
 """With many models, the frame ends at this multiple of the largest loss among the arms' best models."""
 
 
+PAGES = ("study.html", "study.md", "study.tex", "frontier.svg")
+"""What `write_all` writes beside ``study.json``."""
+
+
 def write_all(study: Study, out: Path) -> None:
     """Write ``study.json`` and, from it, ``study.html``, ``.md``, ``.tex`` and ``frontier.svg``, without passwords.
 
