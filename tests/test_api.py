@@ -240,7 +240,8 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"parts": ["all"]}, r"benchmark 'mine': parts must be a tuple of BenchmarkPart, .* It is \['all'\]\."),
         ({"averages": Average("swap", ("all",))}, r"benchmark 'mine': averages must be a tuple of Average, .*"),
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
-        ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is a list\."),
+        ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
+        ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
     ],
 )
 def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:

@@ -168,10 +168,13 @@ def test_a_single_text_is_not_taken_for_a_list_of_its_letters() -> None:
     ("change", "message"),
     [({"title": 3}, r"title must be a text; it is 3\."), ({"licence": None}, r"licence must be a text; it is None\."),
      ({"floors": ("no",)}, r"floors has 'no'; it may have 'longer text' and 'options compared'\."),
-     ({"prepare": 3}, r"prepare must be a function of the root folder, or None; it is a int\.")],
+     ({"prepare": 3}, r"prepare must be a function of the root folder, or None; it is of type int\.")],
 )  # fmt: skip
 def test_attributes_of_wrong_types_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=rf"^benchmark '{BENCHMARK.name}': {message}$"):
         replace(BENCHMARK, **change)
     with pytest.raises(InputError, match=r"^part 'p': n must be a whole number or None; it is '3'\.$"):
         BenchmarkPart("p", "own", n="3")  # type: ignore[arg-type]
+    assert BenchmarkPart("p", "own", n=np.int64(3)).n == 3  # type: ignore[arg-type]
+    pattern = (BenchmarkPart("colour_*", "own"),)
+    assert replace(BENCHMARK, parts=pattern, averages=(), headline={"swap": "colour_red"}).headline

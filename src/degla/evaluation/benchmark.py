@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -241,8 +242,9 @@ class BenchmarkPart:
     def __post_init__(self) -> None:
         where = f"part {cut_short(repr(self.name), 80)}"
         _require_several(f"{where}: metrics", self.metrics, Metric)
-        if self.n is not None and (not isinstance(self.n, int) or isinstance(self.n, bool)):
-            raise InputError(f"{where}: n must be a whole number or None; it is {cut_short(repr(self.n), 80)}.")
+        n: Any = self.n
+        if n is not None and (isinstance(n, bool) or not isinstance(n, Integral)):
+            raise InputError(f"{where}: n must be a whole number or None; it is {cut_short(repr(n), 80)}.")
 
 
 def _require_several(where: str, values: Any, kind: type) -> None:
@@ -370,14 +372,21 @@ class Benchmark:
             )
         if self.prepare is not None and not callable(self.prepare):
             raise InputError(
-                f"{where}: prepare must be a function of the root folder, or None; it is a "
+                f"{where}: prepare must be a function of the root folder, or None; it is of type "
                 f"{type(self.prepare).__name__}."
             )
         if not callable(self.items):
             raise InputError(
-                f"{where}: items must be a function of the root folder that returns the items; it is "
-                f"a {type(self.items).__name__}."
+                f"{where}: items must be a function of the root folder that returns the items; it is of type "
+                f"{type(self.items).__name__}."
             )
+        names = {part.name for part in self.parts} | {average.name for average in self.averages}
+        for column, source in self.headline.items() if isinstance(self.headline, Mapping) else ():
+            if source not in names and not any(fnmatchcase(str(source), part.name) for part in self.parts):
+                raise InputError(
+                    f"{where}: headline fills column {column!r} with {cut_short(repr(source), 80)}, which is the name "
+                    "of neither an average nor a part."
+                )
 
     def part(self, name: str) -> BenchmarkPart:
         """Return the first part whose name or pattern matches `name`.
