@@ -68,7 +68,7 @@ def test_where_no_group_is_whole_there_is_no_score() -> None:
     """Of a benchmark whose every metric needs whole groups, and of nothing at all."""
     (part,) = (part for part in BENCHMARK.parts if part.name == "controlled_a")
     sets = replace(part, metrics=tuple(metric for metric in part.metrics if metric.name == "sets"))
-    only = replace(BENCHMARK, parts=(sets,), averages=())
+    only = replace(BENCHMARK, parts=(sets,), averages=(), headline={})
     for names in ((), ("a_on_b", "a_under_b")):
         assert aggregate(only, list(judged(dict.fromkeys(names, True)))).parts == {}
 
