@@ -180,7 +180,7 @@ class LocalOnly:
 
 
 def _is_of_button(error: Exception) -> bool:
-    """Whether gradio itself, not the page's own code, looked for a button in vain."""
+    """Whether gradio itself, not the page's own code, raised because the page has no button of that number or name."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     of_gradio = frame.f_globals.get("__name__", "").partition(".")[0] == "gradio"
     number = isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], int)
