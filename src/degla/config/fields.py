@@ -210,8 +210,12 @@ def explain_settings(settings: Any) -> str:
 def _explained(name: str, kind: Any, ends: str) -> str:
     last = name.rpartition(".")[2]
     text = textwrap.fill(documented(kind).get(last, "No description."), 100, break_on_hyphens=False)
-    lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}."
-    return f"--{name.replace('_', '-')}\n{textwrap.indent(lines, '  ')}\n"
+    section, _, word = (flag := name.replace("_", "-")).rpartition(".")
+    hint = field_types(kind)[last]
+    # A switch takes no value on the command line.
+    values = f"--{flag}, or --{section and section + '.'}no-{word} for false" if hint is bool else allowed(hint)
+    lines = f"{text}\n" + textwrap.fill(f"Allowed: {values}. {ends}.", 108, break_on_hyphens=False)
+    return f"--{flag}\n{textwrap.indent(lines, '  ')}\n"
 
 
 def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> TrainConfig:

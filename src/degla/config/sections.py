@@ -52,8 +52,8 @@ class DataConfig(Checked, section="data"):
     rules: tuple[str, ...] = ()
     """Rules whose negatives are used; all rules by default."""
     positives: Literal["column", "same_image", "both"] = "column"
-    """Source of positives, additional true texts: the field positives, other captions of the same image, or both for
-    all captions of the image (READ-CLIP); "column", "same_image" or "both"."""
+    """Source of positives, additional true texts: the field positives; other captions of the same image; or these and
+    the fields positives of all captions of the image (READ-CLIP); "column", "same_image" or "both"."""
     positives_file: Path | None = None
     """File of positives from `degla negatives --positives`, added by caption id to those of the column."""
     positives_per_caption: AtLeastOne = 1

@@ -14,7 +14,7 @@ def structure_clip() -> TrainConfig:
 
     The knowledge encoder, a second text encoder over scene-graph triples, is left out: it needs triples of every text
     at test time too, so the result would not be an open_clip model. Differs from the script in the weight decay of
-    vectors, biases and the scale, which is 0 here (0.1 there).
+    vectors and biases, which is 0 here (0.1 there). The script computes in float32: --train.precision fp32.
 
     Use when: composition matters most. In the embedded world it had the highest composition of all recipes at one
     learning rate (not on other words than those of its captions), and lost about as much recognition as `negclip`; on

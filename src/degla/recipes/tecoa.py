@@ -19,8 +19,8 @@ def tecoa() -> TrainConfig:
     ImageNet), which is not available here; optimiser, schedule and length are those of its reimplementation for FARE
     (arXiv 2402.12336): AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 warm-up steps, cosine,
     20,000 steps of batch size 128, float32. The scale stays that of the model, which for OpenAI's models is the 100 of
-    both. Differs from both in random crops of at least 0.9 of the area (a centre crop in TeCoA), and in the weight
-    decay of vectors and biases, which is 0 here.
+    both. Differs from both in random crops of at least 0.9 of the area (a centre crop in TeCoA), and from the
+    reimplementation in the weight decay of vectors and biases, which is 0 here.
 
     Use when: recognition must resist attacks, and each image has a class label.
     """

@@ -313,7 +313,10 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     verb.add_argument("--out", type=Path, required=True, help="output folder; finished work in it is kept")
     verb.add_argument("--processes", type=int, metavar="N", help=f"parallel {runs}, one thread each (one per CPU)")
     verb.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help=f"ray: {runs} on a cluster (RAY_ADDRESS)"
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help=f"ray: {runs} on the Ray cluster at RAY_ADDRESS, or on one started here (local)",
     )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
     verb.add_argument("--json", action="store_true", help=f"print {result}")

@@ -33,7 +33,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="use the nearest images of which the text can be true, from degla neighbours",
     )
-    images.add_argument("--drawn", type=Path, metavar="DIR", help="images named after caption ids (a%%2F1.png: a/1)")
+    images.add_argument("--drawn", type=Path, metavar="DIR", help="images named after caption ids: a%%2F1.png for a/1")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
     describe_drawing(server)

@@ -1,9 +1,10 @@
-"""explain a loss, recipe, rule, benchmark, draw, system or configuration field, and when to use it"""
+"""explain a name of degla ls or a field of the configuration, and when to use it"""
 
 from __future__ import annotations
 
 import re
 import sys
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
@@ -23,7 +24,7 @@ ALL = "all"
 
 _USAGE = (
     "usage: degla explain [KIND] NAME | degla explain FIELD\n\n"
-    "Explains a loss, recipe, rule, benchmark, draw, system or configuration field, and when to use it.\n\n"
+    "Explains a name of degla ls or a field of the configuration, and when to use it.\n\n"
     f"NAME is one of degla ls; if it is ambiguous, write its kind before it: {', '.join(KINDS)}.\n"
     "FIELD is a field or section of the training configuration: optim.lr, --optim.lr, optim, objective.contrastive.\n"
 )
@@ -88,10 +89,11 @@ def _member(kind: str, name: str) -> str:
         texts[1:] = filter(None, (text.partition("\n\n")[2] for text in texts[1:]))
     paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
-        users = [recipe for recipe in RECIPES.names() if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))]
-        text = f"{', '.join(users)}, and recipes derived from them; see degla explain RECIPE for when to use it"
+        users = [recipe for recipe in RECIPES.names() if _uses(recipe, name)]
+        text = f"{', '.join(users)}; see degla explain RECIPE for when to use one"
         text = text if users else f"none; it is added by --objective.{name.replace('_', '-')}.weight"
-        paragraphs.append(f"Recipes:  {text}.\nSettings: degla explain objective.{name}")
+        recipes = fill(f"Recipes:  {text}.", 110, subsequent_indent=" " * 10)
+        paragraphs.append(f"{recipes}\nSettings: degla explain objective.{name}")
     if kind == "recipe":
         paragraphs.append(
             f"Losses, with their weights: degla train {name} --help\n"
@@ -108,6 +110,21 @@ def _member(kind: str, name: str) -> str:
     if kind == "system":
         paragraphs.append(f"Settings: degla system {name} --help")
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _uses(recipe: str, loss: str) -> bool:
+    """Return whether a recipe has a loss: named in its source, or in that of the recipe whose losses it takes over.
+
+    Nothing is imported, as torch would take seconds.
+    """
+    source = RECIPES.source(recipe)
+    if re.search(rf"\b{class_name(loss)}\b", source):
+        return True
+    base = re.search(r"^from degla\.recipes\.(\w+) import", source, re.MULTILINE)
+    if base is None or base[1] not in {*RECIPES.names()} - {recipe}:
+        return False
+    replaced = "objective=" in source and ".objective" not in source
+    return not replaced and _uses(base[1], loss)
 
 
 def _benchmark(name: str) -> str:

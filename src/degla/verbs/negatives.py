@@ -53,7 +53,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes, or auto: one per CPU for many captions without a language model, else 1 (auto)",
     )
-    verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
+    where = "this machine, or a Ray cluster (local)"
+    verb.add_argument("--engine", choices=["local", "ray"], default="local", help=where)
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
     dry = "estimate requests, tokens, cost and time from a sample of the captions; send and write nothing"

@@ -13,7 +13,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
     )
-    verb.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file; Markdown is written beside it")
+    page = "HTML file; Markdown is written beside it (report.html)"
+    verb.add_argument("--out", type=Path, default=Path("report.html"), help=page)
     verb.add_argument("--baseline", help="label of the baseline for gains and losses (the first)")
     verb.add_argument(
         "--root", type=Path, help="folder with the benchmarks' data, to show images of the items that changed most"

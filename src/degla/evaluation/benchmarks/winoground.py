@@ -1,7 +1,7 @@
 """Winoground: 400 pairs of images and captions with the same words in different order; text, image and group score.
 
-Use when: you want the hardest pairs, written by people, in which words are exactly the same. Some also need common
-sense or sharp eyes; of 400 pairs, a difference of a few points is not certain.
+Use when: you want the hardest pairs, written by people, whose two captions have the same words (nearly so in 24 pairs).
+Some also need common sense or sharp eyes; of 400 pairs, a difference of a few points is not certain.
 
 Title:    Winoground
 Paper:    arXiv 2204.03162
