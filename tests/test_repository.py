@@ -96,6 +96,14 @@ def test_hooks_are_the_projects_own_tools() -> None:
         assert program.replace(".venv/bin", "$(BIN)") in makefile, program
 
 
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "src/degla").glob("*/__init__.py")), ids=str)
+def test_a_package_lists_modules_that_it_has(folder: Path) -> None:
+    """The first column of its docstring's table names files or folders of the package."""
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    names = {path.stem for path in folder.iterdir()}
+    assert set(re.findall(r"^([a-z_]+)(?:\.py|/)? {2,}", text, re.MULTILINE)) <= names
+
+
 def test_the_version_stands_in_one_place_and_the_citation_repeats_it() -> None:
     assert "version" not in PYPROJECT["project"] and PYPROJECT["project"]["dynamic"] == ["version"]
     assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "src/degla/version.py"

@@ -72,7 +72,8 @@ def encode_images(
         batch_size: images embedded at a time.
 
     Raises:
-        InputError: an image is missing, damaged or not an image, which is named; or `images` is not a list of images.
+        InputError: an image is missing, damaged or not an image, which is named; `images` is empty or not a list of
+            images; or `model` is a name or another library's model.
     """
     import torch
     from PIL.Image import Image
@@ -112,7 +113,7 @@ def encode_captions(
         batch_size: texts embedded at a time.
 
     Raises:
-        InputError: `texts` is not a list of strings.
+        InputError: `texts` is empty or not a list of strings; or `model` is a name or another library's model.
     """
     import torch
 

@@ -11,8 +11,7 @@ pairs.py       rows as objects, and the records that negatives files add to them
 joining.py     captions + accepted negatives -> the table of rows, with bounded memory (torch-free)
 table.py       the table of rows: Arrow columns, memory-mapped by all processes (torch-free)
 prepared.py    cache of data prepared from files, keyed by their content (torch-free)
-extras.py      optional columns of the rows, for the losses that read them
-units.py       parts of captions: units drawn as texts for an epoch, words replaced by the mask token
+extras.py      optional columns of the rows, for the losses that read them; parts of captions, drawn for an epoch
 neighbours.py  similar images: hard images of a batch, second images of captions (torch-free)
 decoding.py    bytes of an image file -> RGB image, fully decoded or rejected: the only reader (torch-free)
 images.py      a caption's image, wherever it is stored -> RGB image; a check of all images before training (torch-free)

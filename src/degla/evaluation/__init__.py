@@ -12,8 +12,8 @@ questions       what a folder has of a benchmark, and what is missing
 
 Scores
 models          models that can be scored, by name; floors              (contract: `models.EmbeddingModel`)
-embed           embed every distinct image and text once; cache keeps the rows; regions: crops and phrases
-processes       share one evaluation among the processes of torchrun
+embed           embed every distinct image and text once, shared among processes; cache keeps the rows; regions: crops
+                and phrases
 scoring         embeddings and gold answers to right, wrong, tied
 verdicts        one row per item: `degla.results.ItemVerdict`
 aggregate       verdicts to scores of parts and named averages, with intervals
