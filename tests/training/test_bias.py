@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_recipes_without_a_sigmoid_form_refuse_a_bias(
         refusal = "--objective.contrastive.queries images has no sigmoid form; keep it at both"
     with pytest.raises(InputError, match=refusal):
         train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run"))
+
+
+def test_the_pages_say_which_recipes_these_are() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    model, choosing = ((docs / f"{name}.md").read_text(encoding="utf-8") for name in ("model", "choosing"))
+    table = model.partition("\n## Sigmoid-loss models")[2].partition("\nScale ")[0]
+    assert set(re.findall(r"`(\w+)`", table)) - {"logit_bias"} == {*SIGMOID, "fare", "structure_clip"}
+    named = re.search(r"\n\* (.*) and \[(\w+) more\]\(model", choosing)
+    assert named and named[1].count("`") // 2 + 7 == len(SIGMOID) and named[2] == "seven"
 
 
 @pytest.mark.parametrize("recipe", SIGMOID)

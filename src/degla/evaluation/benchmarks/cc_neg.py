@@ -1,7 +1,7 @@
 """CC-Neg: a CC3M caption against the same caption with one part negated.
 
-Every false caption is longer, contains "not" or "no", and has no commas, so a model that dislikes such words is right
-without the image. Compare the score with its floors.
+False captions are longer, contain words such as "not" and "no", and have no commas, so a model that dislikes such
+words is right without the image. Compare the score with its floors.
 
 Use when: you compare with CoN-CLIP. For whether a model understands negation use `negbench`, whose wrong options are
 negated too.

@@ -1,7 +1,8 @@
 """ColorSwap: 300 pairs of images and captions that use the same words with the colours swapped.
 
-Use when: you want to know whether a model binds colours to objects, and nothing else. Both captions have the same
-words, so the text gives nothing away; of 300 pairs, a difference of a few points is not certain.
+Use when: you want to know whether a model binds colours to objects, and nothing else. Both captions have the same words
+(12 pairs differ in an article, a plural or a typo), so the text gives nothing away; of 300 pairs, a difference of a few
+points is not certain.
 
 Title:    ColorSwap
 Paper:    arXiv 2402.04492

@@ -1,5 +1,7 @@
 """MMVP-VLM: 135 pairs of images that CLIP finds alike, in nine visual patterns; which image matches a statement.
 
+"a photo of" precedes each statement, as in the published numbers; the parts raw/... are without it.
+
 Use when: you want to know whether an image tower sees orientation, state, count and other patterns that CLIP misses. Of
 135 pairs, only large differences are certain.
 

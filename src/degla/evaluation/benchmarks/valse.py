@@ -1,5 +1,8 @@
 """VALSE: captions against foils, one linguistic phenomenon per file; 7,702 of 8,782 items are valid and scored.
 
+The numbers of its parts are those of the files; two of three people must have chosen the caption for an item to be
+scored.
+
 Use when: you want to know which phenomenon a model fails at: existence, plurals, counting, relations, actions or
 coreference. Read the parts; the mean hides that text alone answers some of them.
 
