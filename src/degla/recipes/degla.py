@@ -13,6 +13,9 @@ from degla.recipes.negclip import negclip
 def degla() -> TrainConfig:
     """The paper's settings: weights 0.1, 0.1 and 0.005 (as a sum over batch 256 with 4 negatives), decay 0.9996.
 
+    As in the released code, every image is compared with the negatives of the whole batch; the paper's Eq. 4 has only
+    its own: --objective.contrastive.negative-scope own.
+
     Use when: a teacher should preserve what the model knew. In the embedded world, at one learning rate, it kept more
     recognition than `clip`, `negclip` and `ce_clip`, and gained less composition than the last two; on photographs it
     forgot almost nothing, and a small gain is shown only with the image tower trained.
