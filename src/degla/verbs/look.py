@@ -11,7 +11,8 @@ from degla.verbs._terminal import answer, show
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
-    verb.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="one or more texts to rank, each in quotes")
+    texts = "one or more texts to rank, each in quotes"
+    verb.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help=texts)
     false = "additional texts that are false for the images"
     verb.add_argument("--false", nargs="+", default=[], metavar="TEXT", help=false)
     models = "as for degla evaluate; the last one is compared with the first (photo)"
