@@ -349,6 +349,26 @@ def test_wrong_words_are_one_line_too(words: str, message: str, capsys: Capture)
     assert stopped.value.code == 2 and error.startswith(message) and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("negatives captions.jsonl --ot x", "are required: --out. --ot is not a flag. Did you mean 'out'? See degla "),
+        ("negatives balance a --captoins=b --out c", "--captions. --captoins is not a flag. Did you mean 'captions'?"),
+        ("evaluate world --ro x", "degla evaluate: the following arguments are required: --benchmarks, --out. See "),
+        (
+            "negatives a --out b --caption-colum c",
+            "--caption-colum c. Did you mean 'text-column'? See degla negatives ",
+        ),
+        ("app --prot 80", "--prot 80. Did you mean 'port'? See "),
+    ],
+)
+def test_a_mistyped_flag_is_named_with_the_nearest(words: str, message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words.split())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1
+
+
 def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
     for flag, hint in [
         ("--optim.weight-decai", "Did you mean 'optim.weight-decay'?"),
@@ -359,6 +379,10 @@ def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
         ("--lr", "Did you mean 'optim.lr'?"),
         ("--epochs", "Did you mean 'train.epochs'?"),
         ("--wd", "Did you mean 'optim.weight-decay'?"),
+        ("--train-data", "Did you mean 'data.captions'?"),
+        ("--caption-column", "Did you mean 'data.text-column'?"),
+        ("--predcitor.lr", "Did you mean 'predictor.lr'?"),
+        ("--optim.bet1a", "Did you mean 'optim.beta1'?"),
         ("--device", "unknown flag --device. All flags:"),
     ]:
         assert main(["train", "degla", flag, "1"]) == 2

@@ -59,9 +59,11 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     Dotted names that end in `name` take precedence if there are one or two: `optim.lr` for `lr`.
     """
     names = sorted(candidates)
-    near = [each for each in names if each.endswith(f".{name}")]
+    near = [name] if name in names else [each for each in names if each.endswith(f".{name}")]
     if not 1 <= len(near) <= 2:
         near = [each for each in names if each.lower() == name.lower()]
+        # difflib counts two exchanged letters as much as two wrong ones.
+        near = near or [each for each in names if sorted(each) == sorted(name)]
         near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

@@ -127,14 +127,34 @@ def count_or_auto(word: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{word!r} is given; it must be a number or auto") from None
 
 
+_ELSEWHERE: Final = {"caption-column": "text-column"}
+"""Flags of other trainers, and their names here."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that reports an error in one line; argparse would print the whole usage first."""
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, and keep the words for `error`."""
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         unknown = re.match(r"unrecognized arguments: --([^\s=]+)", message)
-        names = (name.lstrip("-") for name in self._option_string_actions)
-        hint = did_you_mean(unknown[1], names) if unknown else ""
+        name = unknown[1] if unknown else ""
+        if message.startswith("the following arguments are required"):
+            # argparse complains of what is missing first, even where a mistyped flag stands for it.
+            flags = (word.partition("=")[0] for word in self._words if re.match(r"--\w", word))
+            name = next((flag[2:] for flag in flags if not self._get_option_tuples(flag)), "")
+            message += f". --{name} is not a flag" if name else ""
+        names = [option.lstrip("-") for option in self._option_string_actions]
+        others = _ELSEWHERE if "text-column" in names else {}
+        hint = did_you_mean(name, [*names, *others]) if name else ""
+        for other, own in others.items():
+            hint = hint.replace(repr(other), repr(own))
         self.exit(2, f"{self.prog}: {without_passwords(message)}.{hint} See {self.prog} --help.\n")
 
 

@@ -185,7 +185,7 @@ _ELSEWHERE: Final = {
     "grad-clip-norm": "optim.clip-norm", "max-grad-norm": "optim.clip-norm", "num-train-epochs": "train.epochs",
     "max-steps": "train.steps", "per-device-train-batch-size": "train.batch-size", "bf16": "train.precision",
     "fp16": "train.precision", "train-data": "data.captions", "num-workers": "data.workers",
-    "pretrained": "model", "logs": "out", "output-dir": "out",
+    "pretrained": "model", "logs": "out", "output-dir": "out", "caption-column": "data.text-column",
 }  # fmt: skip
 """Flags of the open_clip and transformers trainers, and their names here."""
 
@@ -202,7 +202,10 @@ def check_flags(words: list[str], *, switches: dict[str, bool], remedy: str) -> 
         if word.startswith("--") and name not in names:
             section = name.rpartition(".")[0]
             same = [flag for flag in names if section and flag.startswith(section + ".")]
-            hint = did_you_mean(_ELSEWHERE.get(name.rpartition(".")[2], name), names)
+            # A name of this program's own, such as lr, in a section that does not exist is a mistake in the section.
+            last = name.rpartition(".")[2]
+            own = any(flag.endswith(f".{last}") for flag in names)
+            hint = did_you_mean(_ELSEWHERE.get(name if own else last, name), names)
             if same:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
             raise InputError(f"unknown flag --{name}.{hint} {remedy}")
