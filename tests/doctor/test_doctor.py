@@ -19,11 +19,12 @@ from degla.doctor import Finding
 from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _run, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
+from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
 from tests.tiny import write_nan_model
-from tests.training.configs import tiny_config
+from tests.training.configs import needs_slices, tiny_config
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -457,6 +458,40 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     assert (once["checkpoints"], once["needed_bytes"]) == (1, once["checkpoint_bytes"])
     rate = float(larger["speed"].values["step_pairs_per_second"]) * (1 - float(larger["speed"].values["waiting_share"]))
     assert larger["time"].values["seconds"] == pytest.approx(10 * 24 / rate)
+
+
+def test_a_dry_run_does_not_compile(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", compile=True)
+    monkeypatch.setattr(Encoder, "compile", lambda *_: pytest.fail("it compiles"))
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "true"))  # Answers like a compiler that is installed.
+    assert "Measured without compiling, which comes on top" in _findings(config)["time"].text
+    plain = replace(config, train=replace(config.train, compile=False))
+    assert "compil" not in _findings(plain)["time"].text
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
+    refused = _findings(config)["configuration"]
+    assert refused.state == "error" and "--train.compile needs a C++ compiler on a CPU" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "refused"),
+    [
+        ("train", {"compile": True}, "--train.compile"),
+        ("l2_sp", {"weight": 0.1}, "--l2-sp.weight"),
+        ("adapter", {"text_map": True}, "--adapter.text-map"),
+    ],
+)
+@needs_slices
+def test_one_process_refuses_what_several_cannot_share_out(
+    section: str, fields: dict[str, Any], refused: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", strategy="fsdp")
+    assert "time" in _findings(config)
+    report = _findings(replace(config, **{section: replace(getattr(config, section), **fields)}))
+    assert f"--train.strategy fsdp cannot be combined with {refused}. " in report["configuration"].text
 
 
 def test_a_dry_run_writes_nothing(

@@ -34,6 +34,7 @@ from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
 from degla.training.rows import read_pairs, read_rows
+from degla.training.sharding import require_shardable
 from degla.training.step import Trainer
 from degla.training.validation import Validation
 
@@ -74,6 +75,11 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         if small.replayed is not None:
             replay = open_pairs(small, encoder=encoder, processes=Processes(), stream=small.replayed)
         yield _texts(pairs.dataset, context=encoder.context_length)
+        if config.train.strategy == "fsdp":  # This process may stand for several.
+            encoder.precision = accelerator.mixed_precision
+            require_shardable(config, encoder)
+        if config.train.compile and accelerator.device.type == "cpu":
+            _require_compiler()
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
         per_epoch = len(source.rows) // config.train.batch_size
         if not per_epoch:
@@ -110,12 +116,25 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
 
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with small batches that fit on any machine, decoded in this process."""
+    """Return the configuration with small batches that fit on any machine, decoded in this process, not compiled."""
     size = min(config.train.batch_size, _BATCH)
     size_again = min(config.replay.batch_size or config.train.batch_size, _BATCH)
     replay = replace(config.replay, batch_size=size_again, data=replace(config.replay.data, workers=0))
-    train = replace(config.train, batch_size=size, chunk_size=None)
+    train = replace(config.train, batch_size=size, chunk_size=None, compile=False)
     return replace(config, train=train, data=replace(config.data, workers=0), replay=replay)
+
+
+def _require_compiler() -> None:
+    """Refuse `--train.compile` on a CPU without the C++ compiler that PyTorch would call."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError:
+        raise InputError(
+            "--train.compile needs a C++ compiler on a CPU, and there is none. Install g++, name yours in the variable "
+            "CXX of the environment, or omit the flag."
+        ) from None
 
 
 def _files(stream: StreamConfig, *, about: str) -> Finding:
@@ -243,6 +262,11 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
         pairs += config.replayed.batch_size
     whole = steps * seconds * pairs / measured
     text = f"about {duration(whole)} for {counted(steps, 'step')} in one process, plus evaluations and checkpoints."
+    if config.train.compile:
+        text += (
+            " Measured without compiling, which comes on top (many minutes on a CPU); --train.compile may speed up the "
+            "steps themselves."
+        )
     return Finding("time", "ok", text, {"seconds": whole})
 
 

@@ -196,7 +196,7 @@ def build_trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
         optimizer=accelerator.prepare_optimizer(optimizer), pairs=streams[0],
         replay=streams[1] if len(streams) > 1 else None,
-        l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
+        l2_sp=_l2_sp(config, accelerator, encoder), sharding=sharding, steps=steps,
         log_scale_limit=limit, decoder=decoder, predictor=predictor, learnt=learnt,
     )  # fmt: skip
 
@@ -305,11 +305,9 @@ def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objecti
     return objective
 
 
-def _l2_sp(config: TrainConfig, accelerator: Accelerator, encoder: Encoder, sharding: Sharding | None) -> L2SP | None:
+def _l2_sp(config: TrainConfig, accelerator: Accelerator, encoder: Encoder) -> L2SP | None:
     if not config.l2_sp.weight:
         return None
-    if sharding is not None:
-        raise InputError("--train.strategy fsdp cannot be combined with --l2-sp.weight. Use ddp.")
     if accelerator.scaler is not None:
         raise InputError("--train.precision fp16 cannot be combined with --l2-sp.weight. Use bf16 or fp32.")
     return L2SP(encoder.parameters(), config.l2_sp)

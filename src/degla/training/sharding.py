@@ -43,24 +43,11 @@ class Sharding:
         processes: two or more processes.
 
     Raises:
-        InputError: combined with adapters, torch.compile or fp16, or PyTorch is too old.
+        InputError: see `require_shardable`.
     """
 
     def __init__(self, encoder: Encoder, teacher: Teacher | None, *, config: TrainConfig, processes: Processes) -> None:
-        if tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH:
-            raise InputError(
-                f"--train.strategy fsdp needs PyTorch {NEEDS_TORCH[0]}.{NEEDS_TORCH[1]} or newer, but "
-                f"{torch.__version__} is installed, whose shards give different gradients. Use ddp."
-            )
-        for refused, name, remedy in (
-            (config.adapter.rank > 0, "--adapter.rank", "Omit one of them"),
-            (config.adapter.text_map, "--adapter.text-map", "Omit one of them"),
-            (config.train.compile, "--train.compile", "Omit one of them"),
-            # "auto" means fp16 on some devices.
-            (encoder.precision == "fp16", "fp16", "Use --train.precision fp32 or bf16, or --train.strategy ddp"),
-        ):
-            if refused:
-                raise InputError(f"--train.strategy fsdp cannot be combined with {name}. {remedy}.")
+        require_shardable(config, encoder)
         self.encoder, self.teacher, self.processes = encoder, teacher, processes
         self._twin = _without_memory(encoder)
         self._teacher_twin = None if teacher is None else _without_memory(teacher)
@@ -149,6 +136,29 @@ class Sharding:
             for name, value in values.items():
                 if isinstance(parameter, DTensor) and value.shape == parameter.shape:
                     values[name] = _like(value, parameter)
+
+
+def require_shardable(config: TrainConfig, encoder: Encoder) -> None:
+    """Refuse what shards cannot train, whatever the number of processes.
+
+    Raises:
+        InputError: combined with adapters, torch.compile, L2-SP or fp16, or PyTorch is too old.
+    """
+    if tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH:
+        raise InputError(
+            f"--train.strategy fsdp needs PyTorch {NEEDS_TORCH[0]}.{NEEDS_TORCH[1]} or newer, but "
+            f"{torch.__version__} is installed, whose shards give different gradients. Use ddp."
+        )
+    for refused, name, remedy in (
+        (config.adapter.rank > 0, "--adapter.rank", "Omit one of them"),
+        (config.adapter.text_map, "--adapter.text-map", "Omit one of them"),
+        (config.train.compile, "--train.compile", "Omit one of them"),
+        (bool(config.l2_sp.weight), "--l2-sp.weight", "Omit one of them"),
+        # "auto" means fp16 on some devices.
+        (encoder.precision == "fp16", "fp16", "Use --train.precision fp32 or bf16, or --train.strategy ddp"),
+    ):
+        if refused:
+            raise InputError(f"--train.strategy fsdp cannot be combined with {name}. {remedy}.")
 
 
 def _without_memory(module: Any) -> Any:
