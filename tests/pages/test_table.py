@@ -91,8 +91,9 @@ def test_latex() -> None:
     ]
     last = Table(["a", "b"], [["50 % & {x}\\~^", points(-0.05)]]).latex().splitlines()[-3]
     assert last == r"50 \% \& \{x\}\textbackslash{}\textasciitilde{}\textasciicircum{} & $-$5.0 \\"
-    signs = {"--lr 1---2": "-{}-lr 1-{}-{}-2", "``a''": "`{}`a'{}'", "?`": "?{}`", "a-b": "a-b"}
-    for label, text in signs.items():  # Else they become dashes and other signs.
+    signs = {"--lr 1---2": "-|-lr 1-|-|-2", "``a''": "`|`a'|'", "?`": "?|`", "a-b": "a-b"}
+    apart = {label: text.replace("|", r"\mbox{}") for label, text in signs.items()}  # Else they become dashes and more.
+    for label, text in {**apart, "a ≥ 1": r"a $\ge$ 1", "a ≤ 1": r"a $\le$ 1"}.items():
         assert Table(["a", "b"], [[label, "1"]]).latex().splitlines()[-3] == rf"{text} & 1 \\"
     # LaTeX takes "[" and "*" after the \\ of the row above for its arguments.
     for label, text in {"[ours] x": "{[}ours] x", "* x": "{*} x", "a|b": r"a\textbar{}b"}.items():

@@ -231,7 +231,8 @@ _LATEX = {
         **{each: f"\\{each}" for each in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
         **{"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", UNKNOWN: "--", "<": "$<$", ">": "$>$", "\n": " "},
-        "\0": "{}",  # See `_LIGATURE`.
+        **{"≤": r"$\le$", "≥": r"$\ge$", "≠": r"$\ne$"},
+        "\0": r"\mbox{}",  # See `_LIGATURE`; LuaLaTeX with OpenType fonts joins across "{}".
         **{"[": "{[}", "*": "{*}", "|": r"\textbar{}"},  # After \\ "[" and "*" would be its arguments.
     }.items()
 }
