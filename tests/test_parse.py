@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +280,14 @@ def test_a_key_that_occurs_twice_is_found_at_once_in_a_large_object() -> None:
     keys = ",".join(f'"{number}":1' for number in range(100_000))
     with pytest.raises(InputError, match="x: the key '99999' occurs twice in one object"):  # in minutes, if by pairs
         parse.parse_json(f'{{{keys},"99999":2}}', where="x")
+
+
+def test_a_gzip_file_needs_no_more_memory_than_its_content(tmp_path: Path) -> None:
+    """The whole limit, 1 GiB, was reserved for any file, which failed under a limit of the address space."""
+    (tmp_path / "rows.gz").write_bytes(gzip.compress(content := os.urandom(3 * 2**20)))
+    tracemalloc.start()
+    try:
+        assert parse.read_gzip(tmp_path / "rows.gz") == content
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -156,15 +156,17 @@ def read_bytes(path: Path, *, remedy: str = "") -> bytes:
 
 def read_gzip(path: Path, *, remedy: str = "Download or recreate it.") -> bytes:
     """Decompress a whole gzip file; raises like `read_bytes`, or if it is damaged, or too large when unpacked."""
-    packed = io.BytesIO(read_bytes(path, remedy=remedy))
+    packed, content = io.BytesIO(read_bytes(path, remedy=remedy)), io.BytesIO()
     try:
         with gzip.open(packed) as stream:
-            content = stream.read(LARGEST_FILE + 1)
+            # In pieces: `read` of the whole limit would reserve that much memory for a file of any size.
+            while content.tell() <= LARGEST_FILE and (piece := stream.read(2**20)):
+                content.write(piece)
     except (OSError, EOFError, zlib.error) as error:
         _refuse(str(path), f"damaged gzip file: {in_one_line(error)}", remedy)
-    if len(content) > LARGEST_FILE:
+    if content.tell() > LARGEST_FILE:
         _refuse(str(path), f"more than {LARGEST_FILE:,} bytes when unpacked", remedy)
-    return content
+    return content.getvalue()
 
 
 def open_file(path: Path, *, remedy: str = "") -> IO[bytes]:
