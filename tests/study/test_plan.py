@@ -130,6 +130,12 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
     assert [run.config.data.negatives for run in runs] == [folder / "a.jsonl", folder / "b.jsonl"]
     assert [run.label for run in runs] == ["degla negatives a.jsonl", "degla negatives b.jsonl"]
     assert runs[0].rules == PUBLISHED_RULES
+    (folder / "arms.toml").write_text(
+        'benchmarks = {names = ["sugarcrepe"], root = "../data"}\n'
+        'arms = [{recipe = "clip", "data.captions" = ["c.jsonl", "d.jsonl"]}]\n'
+    )
+    runs = expand(read_plan(folder / "arms.toml"), where="plan")
+    assert [run.config.data.captions for run in runs] == [folder / "c.jsonl", folder / "d.jsonl"]
 
 
 def test_more_negatives_than_rules_make_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -200,6 +206,14 @@ def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Pa
         (
             {"world": None, "benchmarks": {"names": ["world"], "root": "."}, "set": {"data.images": "."}},
             "without 'world', give data.captions under 'set'",
+        ),
+        (
+            {
+                "world": None,
+                "benchmarks": {"names": ["world"], "root": "."},
+                "arms": [{"recipe": "clip", "data.captions": "c.jsonl"}, {"recipe": "negclip"}],
+            },
+            "without 'world', give data.captions under 'set', or in every arm;",
         ),
         ({"arms": [{"recipe": "clip", "data.images": "i"}]}, "'world' draws the pairs"),
         ({"against": "clip"}, "not an arm"),

@@ -110,8 +110,10 @@ class Plan(ArmsPlan):
     def _fits(self) -> Plan:
         if (self.world is None) == (self.benchmarks is None):
             raise ValueError("give either 'world', or 'benchmarks' with data.captions under 'set'")
-        if self.world is None and "data.captions" not in self.set:
-            raise ValueError("without 'world', give data.captions under 'set'; data.images is its folder by default")
+        if self.world is None and any("data.captions" not in {**self.set, **arm.fields} for arm in self.arms):
+            raise ValueError(
+                "without 'world', give data.captions under 'set', or in every arm; data.images is its folder by default"
+            )
         set_fields = {name for fields in (self.set, *(arm.fields for arm in self.arms)) for name in fields}
         if self.world is not None and {"data.captions", "data.images"} & set_fields:
             raise ValueError("'world' draws the pairs; remove data.captions and data.images")
