@@ -224,6 +224,7 @@ def test_results_come_back_from_disk_as_they_were(small_root: Path, tmp_path: Pa
         ("{", "not JSON"),
         ("[]", "'schema_version' is missing"),
         ('{"schema_version": 9, "versions": {"degla": "7.0"}}', r"'schema_version' is 9.*degla 7\.0"),
+        ('{"schema_version": 2}', r"'schema_version' is 2, but .* reads 1\. A newer version .*: update degla\.$"),
         ('{"schema_version": 1, "model": 3}', r"field 'model'.*\. Evaluate again, or use the version that wrote it"),
     ],
 )

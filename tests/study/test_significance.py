@@ -389,6 +389,9 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
         load_study(tmp_path / "study.json")
+    (tmp_path / "study.json").write_text('{"format": 3}')
+    with pytest.raises(InputError, match=r"'format' is 3, of a newer version; this one reads 2\. Update degla\.$"):
+        load_study(tmp_path / "study.json")
 
 
 def test_pages_have_no_password_of_the_base(study: Study, tmp_path: Path) -> None:

@@ -257,10 +257,12 @@ def _load(path: Path) -> TracedResult:
         kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
         raise kind(f"{path}: not a result: field 'schema_version' is missing. Give a file that `degla evaluate` wrote.")
     remedy = f"Evaluate again, or use the version that wrote it ({_version(row)})."
-    if version != Result.model_fields["schema_version"].default:
+    reads = Result.model_fields["schema_version"].default
+    if isinstance(version, int) and version > reads:
+        remedy = f"A newer version wrote it ({_version(row)}): update degla."
+    if version != reads:
         raise InputError(
-            f"{path}: field 'schema_version' is {version!r}, but this version of degla reads "
-            f"{Result.model_fields['schema_version'].default}. {remedy}"
+            f"{path}: field 'schema_version' is {version!r}, but this version of degla reads {reads}. {remedy}"
         )
     result = validate(TracedResult, row, where=str(path), remedy=remedy)
     if result.sha256 and result.sha256 != _digest(row):

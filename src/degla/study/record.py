@@ -195,6 +195,10 @@ def load_study(path: Path) -> StudyRecord:
     """
     values = read_json(path, constants=True)
     value = values.get("format") if isinstance(values, dict) else None
+    if isinstance(value, int) and value > FORMAT:
+        raise InputError(
+            f"{path}: field 'format' is {value}, of a newer version; this one reads {FORMAT}. Update degla."
+        )
     if value != FORMAT:
         raise InputError(
             f"{path}: field 'format' is {value!r}, but this version reads {FORMAT}. Run the study again; finished runs "
