@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import typing
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -131,3 +133,10 @@ def test_a_sentence_that_denies_something_has_no_negatives(caption: str, denied:
         for text in load_rule(name).read(tagged, None, Random(0))
     }
     assert reasons == {"still_true" if denied else ""}
+
+
+def test_every_reason_is_explained_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "negatives.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("\n## Reasons\n")
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert sorted(re.findall(r"\w+", " ".join(cells))) == sorted(REASONS)
