@@ -451,6 +451,8 @@ def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pa
     slow = replace(config.optim, lr=1e-3, warmup_steps=40)
     larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10), optim=slow))
     assert report["run"].state == "ok" and larger["run"].state == "warning"
+    seven = _findings(replace(config, train=replace(config.train, batch_size=7)))["run"]
+    assert seven.state == "warning" and " 3 of 24 pairs do not fill a batch of 7 and are left out, " in seven.text
     assert "a learning rate of 0.00025 instead of 0.001: reduce --optim.warmup-steps 40." in larger["run"].text
     once = _findings(
         replace(config, checkpoint=replace(config.checkpoint, every_steps=0), train=replace(config.train, steps=5))

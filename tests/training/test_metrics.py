@@ -134,8 +134,11 @@ def test_inactive_metrics_write_nothing(tmp_path: Path) -> None:
 def test_trackers_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
-    train(replace(config, tracking=TrackingConfig(every_steps=1, trackers=("tensorboard",))))
-    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    tracked = replace(config, tracking=TrackingConfig(every_steps=1, trackers=("tensorboard",)))
+    train(tracked)
+    files = list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    train(tracked, resume=True)
+    assert files and list((tmp_path / "run").rglob("events.out.tfevents.*")) == files, "a finished run adds no file"
     with pytest.raises(InputError, match="nonsense"):
         train(replace(config, out=tmp_path / "b", tracking=TrackingConfig(trackers=("nonsense",))))
 

@@ -30,6 +30,23 @@ RowKey = tuple[int, int]
 """(epoch, index of the row)."""
 
 
+def rows_left_out(rows: int, size: int, *, flag: str = "--train.batch-size") -> str:
+    """Return a sentence about the rows that fill no batch of an epoch; "" if they are at most a tenth of all.
+
+    Args:
+        rows: number of all rows.
+        size: of a global batch.
+        flag: flag of the global batch size.
+    """
+    left = rows % size
+    if left <= rows / 10:
+        return ""
+    return (
+        f"{left:,} of {counted(rows, 'pair')} do not fill a batch of {size} and are left out, different ones in every "
+        f"epoch. Choose a {flag} that leaves out fewer."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
     """The order of an epoch, cut into global batches; each device takes a contiguous part of every global batch.

@@ -16,6 +16,7 @@ from degla.config.run import StreamConfig, TrainConfig, recipe_config
 from degla.data.dataset import PairDataset
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
+from degla.data.plan import rows_left_out
 from degla.data.shards import reader_of
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed, weights_of
@@ -99,7 +100,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         yield Finding("configuration", "error", str(error), {})
         return
     steps = config.train.steps or config.train.epochs * per_epoch
-    yield _run(config, trainer, steps=steps, per_epoch=per_epoch)
+    yield _run(config, trainer, steps=steps, per_epoch=per_epoch, rows=len(source.rows))
     yield _disk(config, encoder, teacher=trainer.teacher is not None, written=_checkpoints(config, steps, per_epoch))
     yield _memory(config, trainer, pairs, replay)
     on_gpu, streams = trainer.encoder.device.type == "cuda", len(config.streams)
@@ -210,7 +211,7 @@ def _device(device: torch.device, precision: str) -> Finding:
     return Finding("device", "ok", text, values)
 
 
-def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
+def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int, rows: int = 0) -> Finding:
     count, trained = count_parameters(trainer.encoder)
     kind = "no" if trainer.teacher is None else "frozen" if config.teacher.kind == "frozen" else "EMA"
     every = config.validation.every_steps
@@ -223,7 +224,8 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
         f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
-    remarks = ""
+    left = rows_left_out(rows, config.train.batch_size)
+    remarks = f" {left}" if left else ""
     if config.validation.benchmarks and every > steps:
         remarks += f" Only the starting model is evaluated: reduce --validation.every-steps {every}."
     if steps < config.optim.warmup_steps:

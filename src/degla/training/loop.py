@@ -19,7 +19,7 @@ from degla.config.fields import flat, path_fields, to_plain, to_record
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, rows_left_out
 from degla.errors import DeglaError, InputError
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.files import write_json
@@ -144,6 +144,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
         size = stream.batch_size // processes.count
         BatchPlan(range(len(source.rows)), size, processes.count, batch_flag=stream.batch_flag)
+        if left := rows_left_out(len(source.rows), stream.batch_size, flag=stream.batch_flag):
+            log.warning("%s", left)
     data = _digests(config, sources)
     processes.require_same(  # The parts of a batch would not fit.
         lambda: {f"training data: the digest of {name}": digest for name, digest in data.items()},
@@ -190,7 +192,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     per_epoch = len(pairs.plan)
     if not resume and processes.first:
         (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
-    _record_configuration(config, run, accelerator)
+    # A tracker opens its file at once, which would stay empty.
+    _record_configuration(config, run, accelerator, track=not resume or (step < steps and not validation.ended))
     values: dict[str, Any] = {}
     with (
         explain_nonfinite(run, processes=processes, steps_per_epoch=per_epoch),
@@ -267,13 +270,14 @@ def _batches(
         yield endless(pairs, 0), endless(replays[0], 1) if replays else repeat(None)
 
 
-def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
-    """Write the configuration to the run's folder and to the trackers."""
+def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator, *, track: bool) -> None:
+    """Write the configuration to the run's folder and, with `track`, to the trackers, which it starts."""
     if Processes.current().first:
         write_json(run / "config.json", to_record(config))
     fields = flat(to_plain(config)).items()
     shown = {name: value if isinstance(value, int | float) else without_passwords(str(value)) for name, value in fields}
-    accelerator.init_trackers("degla", config=shown)
+    if track:
+        accelerator.init_trackers("degla", config=shown)
 
 
 def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start: int, steps: int) -> Metrics:
