@@ -171,15 +171,13 @@ def test_memory_that_ran_out_is_one_line(error: Exception, shown: str, capfd: py
         exit_status_of(unsupported)
 
 
-def test_a_model_that_cannot_be_compiled_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/none"))
     double = torch.compile(lambda tensor: tensor * 2 + 1, backend="inductor")
-    assert exit_status_of(lambda: int(double(torch.ones(3)).sum())) == 1
+    # Not by `monkeypatch`, which would leave torch without the setting of the compiler.
+    with inductor.patch({"force_disable_caches": True, "cpp.cxx": (None, "/none")}):
+        assert exit_status_of(lambda: int(double(torch.ones(3)).sum())) == 1
     *before, message = capsys.readouterr().err.splitlines()
     assert message.startswith("degla: --train.compile: PyTorch cannot compile the model: ")
     assert message.endswith("Train without the flag; on a CPU it needs a C++ compiler.")

@@ -469,12 +469,13 @@ def test_a_dry_run_does_not_compile(
 
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", compile=True)
     monkeypatch.setattr(Encoder, "compile", lambda *_: pytest.fail("it compiles"))
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "true"))  # Answers like a compiler that is installed.
-    assert "Measured without compiling, which comes on top" in _findings(config)["time"].text
+    # Not by `monkeypatch`, which would leave torch without this setting. "true" answers like an installed compiler.
+    with inductor.patch({"cpp.cxx": (None, "true")}):
+        assert "Measured without compiling, which comes on top" in _findings(config)["time"].text
     plain = replace(config, train=replace(config.train, compile=False))
     assert "compil" not in _findings(plain)["time"].text
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
-    refused = _findings(config)["configuration"]
+    with inductor.patch({"cpp.cxx": (None, str(tmp_path / "none"))}):
+        refused = _findings(config)["configuration"]
     assert refused.state == "error" and "--train.compile needs a C++ compiler on a CPU" in refused.text
 
 
