@@ -1,4 +1,4 @@
-"""ExCon: the part of an image that explains its class is one more view of it, or a background in the denominator
+"""ExCon: the part of an image that explains its class replaces one of two views, or is a background in the denominator
 
 Formula:  With z unit embeddings of two views of each image and P(i) the other views of i's class, supervised contrast
           (arXiv 2004.11362) is L = -(t/t0) mean_i 1/|P(i)| sum_{p in P(i)} log e^{z_i z_p / t} / sum_{a != i}

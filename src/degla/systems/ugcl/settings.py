@@ -20,7 +20,8 @@ class UgclSettings(SystemSettings):
     """Settings of training an encoder, and its data."""
 
     data: tuple[str, ...] = ("block",)
-    """"block", which is synthetic, or a path: an .npz, Planetoid's ind.NAME.x, or a raw folder of ogbn."""
+    """"block", which is synthetic; "wordnet", real nouns; or a path: an .npz, Planetoid's ind.NAME.x, or a raw folder
+    of ogbn."""
     scope: Annotated[int, Interval(ge=0, le=1000)] = 4
     """Hops n of the context, 0 to 1,000; 0 is the node itself. At most 100 with `form` "binomial"."""
     form: Scope = "power"
