@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from degla.study import conduct, sequence
 from degla.study.grid import expand
 from degla.study.plan import Plan, read_plan
 from degla.study.sequence_plan import read_sequence_plan
+from tests.study.committed import tables
 
 PLANS = sorted((Path(__file__).parents[2] / "docs" / "studies" / "plans").glob("*.yaml"))
 
@@ -305,6 +307,26 @@ def test_the_plans_that_ship_are_good(path: Path) -> None:
     assert plan.world.split == "validation" or (trained >= 5 and plan.world.items_per_part >= 1000)
     settings = [(replace(run.config, recipe=""), run.rules) for run in runs if run.seed == 0 and run.replicate is None]
     assert all(one != other for place, one in enumerate(settings) for other in settings[:place]), "two arms are alike"
+
+
+def test_the_page_gives_arms_seeds_and_replicates_of_the_plans_that_ship() -> None:
+    page = (PLANS[0].parents[2] / "studies.md").read_text(encoding="utf-8")
+    listed = [rows for heading, heads, rows in tables(page) if heading == "Plans that ship" and heads[0] == "plan"]
+    assert len(listed) == 2, "the world, and photographs"
+    for names, _, runs in listed[0] + listed[1]:
+        stems = [name.split("/")[-1] for name in re.findall(r"`([^`]+)`", names)]
+        full = [f"photographs{stem}" if stem.startswith("_") else stem.removesuffix(".yaml") for stem in stems]
+        folder = PLANS[0].parents[1] / "degla_plus" if full == ["search"] else PLANS[0].parent
+        plans = [read_plan(folder / f"{stem}.yaml") for stem in full]
+        arms = " and ".join(dict.fromkeys(str(len(plan.arms)) for plan in plans))
+        if runs.isdigit():
+            assert (arms, {len(plan.seeds) for plan in plans}) == (runs, {5}), names
+            continue
+        assert runs.startswith(f"{arms} arms") and {len(plan.seeds) for plan in plans} == {
+            int(re.findall(r"(\d+) seeds?", runs)[0])
+        }, names
+        replicates = re.findall(r"(\d+) replicates", runs) or ["0"]
+        assert [len(plan.replicates) for plan in plans] == [int(replicates[0])] * len(plans), names
 
 
 def test_four_plans_ship() -> None:
