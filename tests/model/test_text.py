@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ HF: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler"])
 @pytest.mark.parametrize("kind", HF)
 def test_towers_of_transformers_attend_to_no_padding(kind: str, pooler: str) -> None:
-    """Trimming changes nothing: embeddings and gradients of padded and trimmed texts are equal."""
+    """Trimming, and groups of texts of similar length, change no embedding and no gradient."""
     transformers = pytest.importorskip("transformers")
     from open_clip.hf_model import HFTextEncoder
 
@@ -101,21 +102,24 @@ def test_towers_of_transformers_attend_to_no_padding(kind: str, pooler: str) -> 
     clip.text = HFTextEncoder(kind, 16, config=config, pooler_type=pooler, proj_type="linear").eval().double()
     if config.is_encoder_decoder and hasattr(clip.text.transformer, "encoder"):  # open_clip 3 does so only by name.
         clip.text.transformer = clip.text.transformer.encoder
-    clip.encode_text = clip.text.forward
+    read: list[tuple[int, ...]] = []
+    clip.encode_text = lambda tokens: read.append(tuple(tokens.shape)) or clip.text.forward(tokens)
     padding = padding_token(clip)
     assert can_trim(clip) and padding == config.pad_token_id == (1 if kind == "xlm-roberta" else 0)
     assert "not one of open_clip's own transformers" in str(why_no_tree(clip))
-    tokens = torch.randint(2, 100, (4, 20))
-    for row, length in zip(tokens, (3, 9, 5, 9), strict=True):
+    tokens = torch.randint(2, 100, (40, 20))
+    for row, length in zip(tokens, [3, 9, 5, 9] * 10, strict=True):  # Read in groups: of 3, of 3 and 5, of 9.
         row[length:] = padding
+    tokens[1, 4] = padding  # Within a text: what follows it is read.
     assert text_length(tokens, padding=padding) == 9
     sides = []
-    for each in (tokens, tokens[:, :9]):
+    for encode, each in ((clip.encode_text, tokens), (partial(encode_trimmed, clip), tokens[:, :9])):
         clip.zero_grad()
-        rows = encode_trimmed(clip, each)
+        rows = encode(each)
         rows.square().sum().backward()
         sides.append([rows, *(value.grad for value in clip.parameters() if value.grad is not None)])
     assert len(sides[0]) == len(sides[1]) > 10
+    assert read == [(40, 20), (10, 3), (10, 5), (10, 9), (10, 9)]
     # The softmax of T5 is in float32 before version 5, whatever the weights are.
     rounds = kind == "mt5" and int(transformers.__version__.partition(".")[0]) < 5
     near = {"rtol": 1e-4, "atol": 1e-6} if rounds else {"rtol": 1e-9, "atol": 1e-12}

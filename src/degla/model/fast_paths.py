@@ -55,8 +55,8 @@ def lacks(encoder: Encoder, *, training: bool = True) -> list[Lack]:
         entries.append(Lack("trimmed texts and shared prefixes", f"text tower {why_padded(clip) or tree}", cost))
     elif tree is not None:
         entries.append(Lack(
-            "shared prefixes of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
-            "batch, which for captions with negatives is several times the work",
+            "shared prefixes of texts", f"text tower {tree}", "the tokens that captions share with their "
+            "negatives are computed for each of them, which is several times the work",
         ))  # fmt: skip
     if image is not None and not averages_a_map(clip):  # A feature map has no class token: there is nothing to save.
         cost = "its last block is computed for all patches"
