@@ -1,4 +1,7 @@
-"""Time the text part of a training step: padded to the context length, trimmed to the longest text, as prefix tree."""
+"""Time the text part of a training step: padded to the context length, trimmed to the longest text, as prefix tree.
+
+A text tower of transformers has no tree; it reads groups of texts of similar length, each trimmed to its longest.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from degla.cli import exit_status_of
 from degla.config.sections import DataConfig
 from degla.data.batches import text_length
 from degla.model.load import load_encoder
-from degla.model.text import encode_tree, encode_trimmed
+from degla.model.text import encode_tree, encode_trimmed, masks_padding, padding_token
 from degla.speed.machine import device_name
 from degla.training.rows import read_rows
 from degla.verbs._arguments import at_least
@@ -49,19 +52,23 @@ def main() -> None:
     padded = encoder.tokenize(
         [text for row in rows for text in (row.caption.text, *row.negatives[: given.per_caption])]
     )
-    trimmed = padded[:, : text_length(padded)].contiguous()
-    assert encoder.grow is not None
-    tree = encoder.grow(padded)
+    trimmed = padded[:, : text_length(padded, padding=padding_token(encoder.clip))].contiguous()
 
     def trim() -> torch.Tensor:
         with sdpa_kernel(SDPBackend.MATH):
             return encode_trimmed(encoder.clip, trimmed)
 
-    ways = {
-        "padded": (lambda: encoder.clip.encode_text(padded), padded.numel()),
-        "trimmed": (trim, trimmed.numel()),
-        "tree": (lambda: encode_tree(encoder.clip, tree), len(tree.token)),
+    ways: dict[str, tuple[Callable[[], torch.Tensor], int | None]] = {
+        "padded": (lambda: encoder.clip.encode_text(padded), padded.numel())
     }
+    if masks_padding(encoder.clip):
+        ways["trimmed"] = lambda: encoder.clip.encode_text(trimmed), trimmed.numel()
+        ways["groups"] = lambda: encode_trimmed(encoder.clip, trimmed), None
+    else:
+        assert encoder.grow is not None
+        tree = encoder.grow(padded)
+        ways["trimmed"] = trim, trimmed.numel()
+        ways["tree"] = lambda: encode_tree(encoder.clip, tree), len(tree.token)
     with torch.no_grad():
         first, *others = (encode() for encode, _ in ways.values())
         gap = max((first - other).abs().max().item() for other in others)
@@ -73,7 +80,7 @@ def main() -> None:
                 taken[name].append(seconds(encode, encoder, autocast=autocast))
         for name, (_, tokens) in ways.items():
             ratio = statistics.median(a / b for a, b in zip(taken["padded"][1:], taken[name][1:], strict=True))
-            print(f"{'bf16' if autocast else 'fp32'} {name:<8} {tokens:6d} states  "
+            print(f"{'bf16' if autocast else 'fp32'} {name:<8} {tokens or '':>6} states  "
                   f"{statistics.median(taken[name][1:]):6.2f} processor seconds  x {ratio:.2f}")  # fmt: skip
 
 
