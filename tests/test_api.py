@@ -170,7 +170,8 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
         ),
-        "caption 2: field 'text'": lambda: degla.generate_negatives(["a", ""]),
+        r"caption 2: field 'text' \(caption id '1'\) has no text": lambda: degla.generate_negatives(["a", ""]),
+        r"caption 1: field 'text' \(caption id '0'\) has no text": lambda: degla.generate_negatives([" \t"]),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
         r"--model is Encoder; it must be a string\.$": lambda: degla.train("degla", {"model": model}),
         "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),

@@ -158,12 +158,13 @@ def generate_negatives(
         InputError: a rule is unknown, a caption is empty or too long, the tagger is not installed, or `llm` does not
             return one text per chat.
     """
+    from degla.data.columns import caption
     from degla.negatives.generate import NegativesSettings, prepare_model
     from degla.negatives.llm.function import FunctionModel
     from degla.negatives.run.dialogue import Maker
     from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
     from degla.negatives.run.stream import CaptionStream
-    from degla.records import AcceptedNegative, CaptionRecord, validate
+    from degla.records import AcceptedNegative
     from degla.stopping import Interruption
 
     _whole(per_rule, "generate_negatives: per_rule")
@@ -171,10 +172,10 @@ def generate_negatives(
     settings = NegativesSettings(_listed(rules, "generate_negatives: rules", str), seed, per_rule)
     texts = _listed(captions, "generate_negatives", str)
     records = [
-        validate(
-            CaptionRecord, {"id": str(n), "image": str(n), "image_id": str(n), "text": text}, where=f"caption {n + 1}"
+        caption(
+            {"id": name, "image": name, "image_id": name, "text": text}, where=f"caption {n + 1}", text_field="text"
         )
-        for n, text in enumerate(texts)
+        for n, (name, text) in enumerate(zip(map(str, range(len(texts))), texts, strict=True))
     ]
     # Words are drawn by their frequency in these captions, as in `degla negatives`.
     stream = CaptionStream(records, count_usage=True)
