@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -423,7 +424,12 @@ WRONG = {
         lines(row(image=["a.jpg", "b.jpg"])),
         "c.jsonl line 1: field 'image' is a list, but a record has one image. Write one record per image",
     ),
-    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: expected an object, found a list of 1 entry"),
+    "a list": (
+        "c.jsonl",
+        "[1]",
+        'c.jsonl line 1: expected an object, found a list of 1 entry. Write each record as {"image": "1.jpg", "text": '
+        '"A dog on a sofa."}. If the file is one list of records, name it .json.',
+    ),
     "json empty": ("c.json", "", "c.json: the file is empty"),
     "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),
     "jsonl as json": ("c.json", lines(row(), row(id="2")), "c.json line 2: not JSON: Extra data"),
@@ -627,6 +633,16 @@ def test_compressed_files_are_reported(tmp_path: Path) -> None:
         (tmp_path / "c.jsonl").write_bytes(pack.compress(lines(row()).encode()))
         with pytest.raises(InputError, match=r"c\.jsonl: is compressed \((gzip|bzip2|xz)\)\. Unpack it first"):
             read_captions(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("name", ["c.xlsx", "c.csv", "c.xls"])
+def test_a_workbook_is_to_be_saved_as_csv(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as book:
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    if name == "c.xls":
+        (tmp_path / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
+    with pytest.raises(InputError, match=rf"{name}: is .*[Ss]ave its table as CSV in UTF-8\.$"):
+        read_captions(tmp_path / name)
 
 
 def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:

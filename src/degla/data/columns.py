@@ -181,7 +181,11 @@ def captions_of_rows(rows: Iterable[tuple[str, object]], columns: Columns) -> It
     """
     for number, (where, row) in enumerate(rows):
         if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object, found {describe_json(row)}.")
+            whole = ". If the file is one list of records, name it .json" if isinstance(row, list) else ""
+            raise InputError(
+                f"{where}: expected an object, found {describe_json(row)}. Write each record as "
+                f'{{"image": "1.jpg", "text": "A dog on a sofa."}}{whole}.'
+            )
         if number == 0:
             columns = columns.settle(list(row), where=where)
         yield from captions_of_row(row, columns=columns, where=where, number=number)

@@ -27,6 +27,8 @@ _COMPRESSED: Final = {
 }
 """First bytes of compressed files."""
 
+_OLD_WORKBOOK: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
 
 def is_pattern(path: Path) -> bool:
     """Whether a path is a pattern for several files: `shards/{00000..00099}.tar`, `train-*.parquet`."""
@@ -40,16 +42,19 @@ def is_folder(path: Path) -> bool:
 
 
 def check_unpacked(path: Path) -> None:
-    """Refuse a compressed file.
+    """Refuse a compressed file or an old workbook.
 
     Raises:
-        InputError: the file is compressed or cannot be read.
+        InputError: the file is compressed, an old workbook, or cannot be read.
     """
     with open_file(path) as stream:
-        begins = stream.read(max(map(len, _COMPRESSED)))
+        begins = stream.read(len(_OLD_WORKBOOK))  # the longest
     for start, name in _COMPRESSED.items():
         if begins.startswith(start):
-            raise InputError(f"{path}: is compressed ({name}). Unpack it first.")
+            table = " A workbook (.xlsx) is not read: save its table as CSV in UTF-8." if name == "zip" else ""
+            raise InputError(f"{path}: is compressed ({name}). Unpack it first.{table}")
+    if begins.startswith(_OLD_WORKBOOK):
+        raise InputError(f"{path}: is an old Office file (.xls), which is not read. Save its table as CSV in UTF-8.")
 
 
 def place_of(path: Path) -> str:
