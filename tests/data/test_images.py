@@ -55,6 +55,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
     content = (folder / "whole.png").read_bytes()
     (folder / "cut.png").write_bytes(content[: len(content) // 2])
     (folder / "text.jpg").write_text("A dog on a sofa.")
+    (folder / "telephone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "bomb.png").write_bytes(png_of_size(30_000, 30_000))
     (folder / "small_bomb.png").write_bytes(png_of_size(10_000, 10_000))
@@ -66,6 +67,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
         "cut_progressive.jpg": "is damaged or cut off",
         "cut.png": "is damaged or cut off",
         "text.jpg": "is not in a format Pillow reads: it begins with b'A dog on a sofa.'",
+        "telephone.jpg": "cannot be read: it is HEIC, which Pillow does not read. Save it as JPEG, or remove it.",
         "empty.jpg": "the file is empty",
         "bomb.png": "more than 89,478,485 pixels",
         "small_bomb.png": "more than 89,478,485 pixels",
@@ -125,6 +127,8 @@ def test_a_path_with_backslashes_to_an_image_is_reported(tmp_path: Path) -> None
     photograph(32, 24).save(tmp_path / "sub" / "a.jpg")
     with pytest.raises(ImageError, match=r"sub/a\.jpg exists: separate folders by /, not by \\\."):
         look_for("sub\\a.jpg", folder=tmp_path, caption_id="1")
+    with pytest.raises(ImageError, match=r"/sub/a\.jpg exists: write paths relative to the image folder\."):
+        look_for("C:\\me\\a.jpg", folder=tmp_path / "sub", caption_id="1")
 
 
 def test_a_missing_image_is_looked_for_in_the_folders_beside(tmp_path: Path) -> None:

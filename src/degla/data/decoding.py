@@ -106,6 +106,8 @@ def _like(path: Path) -> str:
         return f" {other.name} exists: here, case matters in file names."
     if is_file(other := Path(str(path).replace("\\", "/"))):
         return f" {shown(str(other))} exists: separate folders by /, not by \\."
+    if is_file(other := path.parent / path.name.rpartition("\\")[2]):  # C:\photos\1.jpg
+        return f" {shown(str(other))} exists: write paths relative to the image folder."
     for form in ("NFC", "NFD"):
         if is_file(path.with_name(unicodedata.normalize(form, path.name))):
             return (
@@ -250,6 +252,8 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
+        if content[4:11] in (b"ftyphei", b"ftyphev"):  # as many telephones take, also under the name .jpg
+            raise _of_other_kind(subject, "it is HEIC, which Pillow does not read", "Save it as JPEG") from None
         begins = f"it begins with {content[:16]!r}"
         raise ImageError(f"{subject.name} is not in a format Pillow reads: {begins}. {subject.if_damaged}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
