@@ -124,6 +124,9 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     assert report["files"].state == "error" and "12 of 12 images" in report["files"].text
     assert report["files"].text.endswith("\nTo train without them, add --data.bad-images skip.")
     assert list(report) == ["files"], "once"
+    for images, wrong in ((tmp_path / "none", "no such image folder"), (Path(__file__), "is not a folder of images")):
+        report = _findings(replace(config, data=replace(config.data, images=images)))
+        assert report["configuration"].text == f"{images}: {wrong} (--data.images)."
     report = _findings(replace(config, data=replace(config.data, captions=None)))
     assert report["configuration"].state == "error" and "--data.captions" in report["configuration"].text
     report = _findings(replace(config, train=replace(config.train, batch_size=64)))

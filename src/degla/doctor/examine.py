@@ -34,7 +34,7 @@ from degla.shelf import RECIPES
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.rows import read_pairs, read_rows
+from degla.training.rows import read_pairs, read_rows, require_image_folder
 from degla.training.sharding import require_shardable
 from degla.training.step import Trainer
 from degla.training.validation import Validation
@@ -142,11 +142,12 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
     if data.captions is None:
         raise InputError(f"no captions: give {data.flag('captions')} FILE and {data.flag('images')} FOLDER.")
+    folder = require_image_folder(data)
     rows = read_rows(data, reads=stream.reads, verbose=False)  # Logged when the run's own pairs are read.
     step = max(1, len(rows) // _SAMPLE)
-    there = check_images(rows, data.image_folder, depth="exists", read=reader_of(data.order))
+    there = check_images(rows, folder, depth="exists", read=reader_of(data.order))
     read = reader_of(data.order, few=True)
-    decoded = check_images(rows, data.image_folder, depth="decode", every=step, read=read)
+    decoded = check_images(rows, folder, depth="decode", every=step, read=read)
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:

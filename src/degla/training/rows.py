@@ -204,6 +204,19 @@ class PairSource:
     neighbours: Neighbours | None
 
 
+def require_image_folder(data: DataConfig) -> Path:
+    """Return the folder of a stream's images.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    folder = data.image_folder
+    if not folder.is_dir() and address_of(folder) is None:
+        there = "is not a folder of images" if folder.exists() else "no such image folder"
+        raise InputError(f"{folder}: {there} ({data.flag('images')}).")
+    return folder
+
+
 def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: bool = False) -> PairSource:
     """Read and check the rows of a stream of pairs and their images.
 
@@ -219,9 +232,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     data = stream.data
     if stream.batch_size % processes.count:
         raise InputError(f"{stream.batch_flag} {stream.batch_size} is not divisible by {processes.count} processes.")
-    folder = data.image_folder
-    if not folder.is_dir() and address_of(folder) is None:
-        raise InputError(f"{folder}: no such image folder ({data.flag('images')}).")
+    folder = require_image_folder(data)
     extras = extra_data(data, stream.reads)
     if "reconstruction" in stream.reads:
         decoder_folder(data)
