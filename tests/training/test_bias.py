@@ -112,6 +112,28 @@ def test_a_scale_above_the_bound_stays(tiny_pairs: Pairs, tmp_path: Path) -> Non
     assert 110 < scale <= load_encoder(str(model)).scale.item()
 
 
+def test_a_scale_to_start_at_leaves_that_of_the_bias(
+    siglip: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From scale 1, with the bias of another scale, only pulls would be left: LABCLIP's map made all texts alike."""
+    for model, scale in ((siglip, load_encoder(str(siglip)).scale.item()), (tiny_model, 1.0)):
+        _, _, trainer = first_step(tiny_config("labclip", model=model, pairs=tiny_pairs, out=tmp_path))
+        assert trainer.encoder.scale.item() == pytest.approx(scale, rel=0.01)
+        assert (f"--optim.start-scale 1 is not used: {model} has a logit_bias" in caplog.text) == (model == siglip)
+        caplog.clear()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_contrast_of_one_pair_is_warned_of(
+    size: int, siglip: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for model, name in ((siglip, "sigmoid_contrastive"), (tiny_model, "contrastive")):
+        config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path)
+        first_step(replace(config, train=replace(config.train, batch_size=size)))
+        assert (f"--train.batch-size 1: no other pair is in a batch, so {name} has" in caplog.text) == (size == 1)
+        caplog.clear()
+
+
 def test_a_model_without_a_bias_refuses_a_sigmoid_loss(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
     sigmoid = losses_by_name(sigmoid_contrastive=SigmoidContrastive())

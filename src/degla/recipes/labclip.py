@@ -18,7 +18,8 @@ def labclip() -> TrainConfig:
 
     The released code shuffles nouns and adjectives among themselves (--data.rules reshuffle_order), leaves out captions
     of more than 40 words, and never reads COCO's restval images, although its loop is meant to. It also embeds texts
-    once; here each step embeds those of its batch, without gradients. The scale stays at 1 or above.
+    once; here each step embeds those of its batch, without gradients. The scale stays at 1 or above; that of a
+    sigmoid-loss model starts at its own value.
 
     Use when: the towers must not change, for example because images are already indexed. A checkpoint is a plain
     open_clip model with the base's image embeddings. It gained no composition here, neither in the embedded world nor

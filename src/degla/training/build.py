@@ -18,7 +18,7 @@ from degla.config.run import StreamConfig, TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.inputs import with_sources
 from degla.losses.core import Processes
-from degla.losses.core.forms import fit_to_model
+from degla.losses.core.forms import SIGMOID, fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.address import folder_of_run
 from degla.model.encoder import Encoder
@@ -128,7 +128,14 @@ def build_trainer(
         objectives = [
             _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
         ]
-    if config.optim.start_scale is not None:
+    if config.optim.start_scale is not None and encoder.bias is not None:
+        # At a far smaller scale, the bias makes all pairs look false: only pulls are left, and the embeddings collapse.
+        if processes.first:
+            log.warning(
+                "--optim.start-scale %g is not used: %s has a logit_bias that fits its own scale of %.4g, at which "
+                "training starts.", config.optim.start_scale, encoder.name, encoder.scale.item(),
+            )  # fmt: skip
+    elif config.optim.start_scale is not None:
         torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
     limit = math.log(config.optim.max_scale)
     if encoder.bias is not None:
@@ -302,6 +309,12 @@ def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objecti
                 "%s mask has no effect: %s cannot mask captions of the same image. Use %s avoid to spread them over "
                 "different batches.", flag, ", ".join(objective.active), flag,
             )  # fmt: skip
+    contrasts = [name for name in objective.active if name in ("contrastive", SIGMOID + "contrastive")]
+    if contrasts and stream.batch_size == 1 and Processes.current().first:
+        log.warning(
+            "%s 1: no other pair is in a batch, so %s has at most the pair's own negatives to contrast it with, and "
+            "teaches nothing without any. Raise it.", stream.batch_flag, contrasts[0],
+        )  # fmt: skip
     return objective
 
 
