@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from degla import files, locks
+from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.files import recover_folder, remove_folder, whole_file, whole_folder, write_json, write_text
 
@@ -92,6 +93,20 @@ def test_two_writers_of_one_file_take_turns(tmp_path: Path, locks: bool, monkeyp
     with ThreadPoolExecutor(len(texts)) as pool:
         list(pool.map(write, texts))
     assert path.read_text() in texts and _names(tmp_path) == ["best.json"]
+
+
+def test_a_folder_that_is_being_written_is_left_to_its_writer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two commands with one --out deleted each other's files, and both failed."""
+    captions, out = tmp_path / "c.csv", tmp_path / "data"
+    captions.write_text("image,text\n" + "".join(f"{number}.jpg,A dog.\n" for number in range(10)))
+    with whole_folder(out) as new:
+        write_text(new / "train.jsonl", "first")
+        assert main(["prepare", "split", str(captions), "--out", str(out)]) == 2
+        message = f"degla: {out}: cannot be written: another process is writing it. Choose another --out.\n"
+        assert capsys.readouterr().err == message
+    assert _names(tmp_path) == ["c.csv", "data"] and (out / "train.jsonl").read_text() == "first"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")

@@ -333,27 +333,45 @@ def set_usual_mode(path: Path) -> None:
 
 
 @contextmanager
+def _holding(folder: Path) -> Iterator[bool]:
+    """Lock a folder for the block where folders can be locked; yield False if another writer holds it."""
+    descriptor = None
+    if sys.platform != "win32":
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor is None or hold(descriptor) is not False
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write to, and replace `folder` with it when the block ends without an error.
 
     An existing folder is renamed, the new one is renamed into place, and only then is the old one deleted. Hold a lock
-    on the folder's parent (`degla.locks`). `recover_folder` cleans up after a killed process.
+    on the folder's parent (`degla.locks`) if `folder` may exist. `recover_folder` cleans up after a killed process.
 
     Raises:
-        OSError: the folder cannot be written; an existing folder is unchanged.
+        OSError: the folder cannot be written, or another process is writing it; an existing folder is unchanged.
     """
     partial, old = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD))
+    with _holding(partial) as is_free:
+        if not is_free:
+            raise OSError(errno.EBUSY, "another process is writing it", str(folder))
     try:
         _remove(partial)
         partial.mkdir(parents=True)
-        yield partial
-        for path in sorted(partial.rglob("*")):
-            if path.is_file():
-                if path.suffix != ".json":  # See `write_json`.
-                    set_usual_mode(path)
-                _sync(path)
-        for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
-            _sync(place)
+        with _holding(partial):
+            yield partial
+            for path in sorted(partial.rglob("*")):
+                if path.is_file():
+                    if path.suffix != ".json":  # See `write_json`.
+                        set_usual_mode(path)
+                    _sync(path)
+            for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+                _sync(place)
         if folder.exists():
             _remove(old)
             folder.rename(old)
