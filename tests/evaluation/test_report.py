@@ -402,7 +402,7 @@ def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> N
 
 
 def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no results given"):
+    with pytest.raises(InputError, match="no results given, or none in the folder"):
         report([], out=tmp_path / "r.html")
     with pytest.raises(InputError, match=r"'negclap'.*Did you mean 'negclip'"):
         report(results, out=tmp_path / "r.html", baseline="negclap")

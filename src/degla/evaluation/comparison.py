@@ -79,7 +79,9 @@ def compare(
         InputError: no file, an invalid file, two results with the same label and seed, or an unknown baseline.
     """
     if not paths:
-        raise InputError("no results given. Make one with `degla evaluate MODEL --out results.json`.")
+        raise InputError(
+            "no results given, or none in the folder. Make one with `degla evaluate MODEL --out results.json`."
+        )
     methods = _group(paths, names or {})
     if baseline is not None:
         if baseline not in methods:
