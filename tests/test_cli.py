@@ -358,6 +358,9 @@ def test_wrong_words_are_one_line_too(words: str, message: str, capsys: Capture)
             "--caption-colum c. Did you mean 'text-column'? See degla negatives ",
         ),
         ("app --prot 80", "--prot 80. Did you mean 'port'? See "),
+        # Right flags of a parser without abbreviations, a setting of the system, and a file's name after "--".
+        ("system ugcl --quick --scope=3", "degla system: the following arguments are required: action. See "),
+        ("negatives -- --captions.jsonl", "degla negatives: the following arguments are required: --out. See "),
     ],
 )
 def test_a_mistyped_flag_is_named_with_the_nearest(words: str, message: str, capsys: Capture) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -145,9 +146,11 @@ class Parser(argparse.ArgumentParser):
         """Exit with status 2."""
         unknown = re.match(r"unrecognized arguments: --([^\s=]+)", message)
         name = unknown[1] if unknown else ""
-        if message.startswith("the following arguments are required"):
+        # A parser without abbreviations leaves flags that it does not know to its caller.
+        if self.allow_abbrev and message.startswith("the following arguments are required"):
             # argparse complains of what is missing first, even where a mistyped flag stands for it.
-            flags = (word.partition("=")[0] for word in self._words if re.match(r"--\w", word))
+            words = takewhile(lambda word: word != "--", self._words)
+            flags = (word.partition("=")[0] for word in words if re.match(r"--\w", word))
             name = next((flag[2:] for flag in flags if not self._get_option_tuples(flag)), "")
             message += f". --{name} is not a flag" if name else ""
         names = [option.lstrip("-") for option in self._option_string_actions]
