@@ -217,6 +217,15 @@ def test_a_misspelt_field_is_reported_before_what_it_leaves_missing(tmp_path: Pa
             },
             "without 'world', give data.captions under 'set', or in every arm;",
         ),
+        (
+            {
+                "world": None,
+                "benchmarks": {"names": ["world"], "root": "."},
+                "set": {"data.captions": "c.jsonl"},
+                "arms": [{"recipe": "clip", "data.captions": None}],
+            },
+            "without 'world', give data.captions under 'set', or in every arm;",
+        ),
         ({"arms": [{"recipe": "clip", "data.images": "i"}]}, "'world' draws the pairs"),
         ({"against": "clip"}, "not an arm"),
         ({"replicates": [{"negatives_seed": 0}]}, "changes nothing"),

@@ -110,7 +110,7 @@ class Plan(ArmsPlan):
     def _fits(self) -> Plan:
         if (self.world is None) == (self.benchmarks is None):
             raise ValueError("give either 'world', or 'benchmarks' with data.captions under 'set'")
-        if self.world is None and any("data.captions" not in {**self.set, **arm.fields} for arm in self.arms):
+        if self.world is None and any({**self.set, **arm.fields}.get("data.captions") is None for arm in self.arms):
             raise ValueError(
                 "without 'world', give data.captions under 'set', or in every arm; data.images is its folder by default"
             )
