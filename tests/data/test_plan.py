@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from degla.data import plan as plan_module
 from degla.data.loader import EpochSampler
-from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan
+from degla.data.plan import SHARDS_AT_A_TIME, BatchPlan, rows_left_out
 from degla.errors import InputError
 
 duplicates = st.sampled_from(["allow", "avoid"])
@@ -197,6 +197,12 @@ def test_shards_are_needed_when_their_rows_are(start: int, steps: int | None) ->
             seen |= set(shards[rows].tolist())
             number += 1
     assert list(EpochSampler(plan, 2, start, steps=steps).first_uses()) == needed
+
+
+def test_rows_that_fill_no_batch_are_counted_unless_the_run_ends_within_its_first_epoch() -> None:
+    for steps in (None, 2, 3):
+        assert rows_left_out(340, 128, steps=steps).startswith("84 of 340 pairs do not fill a batch of 128 ")
+    assert not rows_left_out(340, 128, steps=1) and not rows_left_out(340, 103)
 
 
 def test_rows_and_shards_are_shuffled_and_other_rows_left_out() -> None:

@@ -30,16 +30,19 @@ RowKey = tuple[int, int]
 """(epoch, index of the row)."""
 
 
-def rows_left_out(rows: int, size: int, *, flag: str = "--train.batch-size") -> str:
+def rows_left_out(rows: int, size: int, *, steps: int | None = None, flag: str = "--train.batch-size") -> str:
     """Return a sentence about the rows that fill no batch of an epoch; "" if they are at most a tenth of all.
+
+    Also "" for a run that ends within its first epoch, which has no use for the other rows anyway.
 
     Args:
         rows: number of all rows.
         size: of a global batch.
+        steps: length of the run, if it does not end with an epoch.
         flag: flag of the global batch size.
     """
     left = rows % size
-    if left <= rows / 10:
+    if left <= rows / 10 or (steps is not None and steps < rows // size):
         return ""
     return (
         f"{left:,} of {counted(rows, 'pair')} do not fill a batch of {size} and are left out, different ones in every "

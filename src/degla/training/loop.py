@@ -144,7 +144,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
         size = stream.batch_size // processes.count
         BatchPlan(range(len(source.rows)), size, processes.count, batch_flag=stream.batch_flag)
-        if left := rows_left_out(len(source.rows), stream.batch_size, flag=stream.batch_flag):
+        if left := rows_left_out(len(source.rows), stream.batch_size, steps=config.train.steps, flag=stream.batch_flag):
             log.warning("%s", left)
     data = _digests(config, sources)
     processes.require_same(  # The parts of a batch would not fit.
