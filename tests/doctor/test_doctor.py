@@ -16,9 +16,10 @@ import torch
 from degla.cli import main
 from degla.config.run import recipe_config
 from degla.doctor import Finding
-from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _run, _time
+from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _require_compiler, _run, _time
 from degla.doctor.examine import examine as look
 from degla.doctor.step import available_memory, estimate_memory, examine_speed
+from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.pairs import open_pairs
@@ -480,6 +481,13 @@ def test_a_dry_run_does_not_compile(
     with inductor.patch({"cpp.cxx": (None, str(tmp_path / "none"))}):
         refused = _findings(config)["configuration"]
     assert refused.state == "error" and "--train.compile needs a C++ compiler on a CPU" in refused.text
+    with (
+        inductor.patch({"cpp.cxx": (None, str(tmp_path))}),  # A folder, which cannot be run.
+        pytest.raises(InputError, match=r"--train\.compile needs a C\+\+ compiler on a CPU"),
+    ):
+        _require_compiler()
+    monkeypatch.delattr("torch._inductor.cpp_builder.get_cpp_compiler")
+    _require_compiler()
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,13 @@ def _at_hand(config: TrainConfig) -> TrainConfig:
 
 def _require_compiler() -> None:
     """Refuse `--train.compile` on a CPU without the C++ compiler that PyTorch would call."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
     try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
         get_cpp_compiler()
-    except RuntimeError:
+    except ImportError:
+        return  # It is not part of PyTorch's interface: another version may lack it.
+    except (RuntimeError, OSError):  # CXX may name a folder, or a file that is no program.
         raise InputError(
             "--train.compile needs a C++ compiler on a CPU, and there is none. Install g++, name yours in the variable "
             "CXX of the environment, or omit the flag."
@@ -225,7 +227,7 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int, r
         f"{counted(per_epoch, 'step')}; trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, "
         f"{kind} teacher; {counted(scored, 'evaluation') if scored else 'no evaluations'}."
     )
-    left = rows_left_out(rows, config.train.batch_size)
+    left = rows_left_out(rows, config.train.batch_size, steps=steps)
     remarks = f" {left}" if left else ""
     if config.validation.benchmarks and every > steps:
         remarks += f" Only the starting model is evaluated: reduce --validation.every-steps {every}."
