@@ -135,6 +135,9 @@ What is learnt: trained pairs <studies/photographs_fit_pairs/study>
 What is learnt: other captions <studies/photographs_fit_photographs/study>
 More captions: new photographs <studies/photographs_more/study>
 More captions: trained pairs <studies/photographs_more_pairs/study>
+Text tower of language: new photographs <studies/photographs_minilm/study>
+Text tower of language: trained pairs <studies/photographs_minilm_pairs/study>
+Learning rates of the text tower of language <studies/photographs_minilm_rates/study>
 ```
 ```{toctree}
 :hidden:
