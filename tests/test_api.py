@@ -242,18 +242,6 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"averages": Average("swap", ("all",))}, r"benchmark 'mine': averages must be a tuple of Average, .*"),
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
         ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
-        (
-            {"averages": [Average("mean", ("al*",)), Average("swap", ("mean", "x*"))]},
-            r"average 'swap': of has 'x\*', which is the name or pattern of neither a part nor an average before it\.",
-        ),
-        (
-            {"averages": [Average("a", ("b",)), Average("b", ("all",))]},
-            r"'a': of has 'b', .* nor an average before it\.",
-        ),
-        (
-            {"averages": [Average("a", ("all",), metric="x")]},
-            r"'a': of has 'all', .* neither a part with a metric 'x' .*",
-        ),
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
     ],
 )

@@ -381,29 +381,11 @@ class Benchmark:
                 f"{type(self.items).__name__}."
             )
         names = {part.name for part in self.parts} | {average.name for average in self.averages}
-        for place, average in enumerate(self.averages):
-            self._check_average(average, {other.name for other in self.averages[:place]}, where)
         for column, source in self.headline.items() if isinstance(self.headline, Mapping) else ():
             if source not in names and not any(fnmatchcase(str(source), part.name) for part in self.parts):
                 raise InputError(
                     f"{where}: headline fills column {column!r} with {cut_short(repr(source), 80)}, which is the name "
                     "of neither an average nor a part."
-                )
-
-    def _check_average(self, average: Average, earlier: Container[str], where: str) -> None:
-        """Refuse an average with a member that no items could ever fill, as it would be left out without a word."""
-        measured = [
-            part.name for part in self.parts if average.metric in ("", *(metric.name for metric in part.metrics))
-        ]
-        for one in average.of:
-            # A part's own name may be a pattern, too; two patterns may meet in a name that only the items show.
-            if one not in earlier and not any(
-                fnmatchcase(part, one) or fnmatchcase(one, part) or ("*" in part and "*" in one) for part in measured
-            ):
-                metric = f" with a metric {cut_short(repr(average.metric), 80)}" if average.metric else ""
-                raise InputError(
-                    f"{where}: average {cut_short(repr(average.name), 80)}: of has {cut_short(repr(one), 80)}, which "
-                    f"is the name or pattern of neither a part{metric} nor an average before it."
                 )
 
     def part(self, name: str) -> BenchmarkPart:
