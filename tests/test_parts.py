@@ -144,7 +144,7 @@ def test_parts_are_listed_explained_and_flags_and_nothing_of_them_runs_for_that(
                    parts=parts)  # fmt: skip
     assert [text.status for text in texts] == [0] * 5
     loss, benchmark, field, flag, config = (text.out for text in texts)
-    assert "Recipes:  mine, and" in loss and "Licence:  ours" in benchmark
+    assert "Recipes:  mine; see" in loss and "Licence:  ours" in benchmark
     assert "Margin in cosine similarity" in field and "--objective.my-margin.weight" in flag and "Here: 0.5." in flag
     assert "my_margin" not in config, "a loss without a weight is no setting of the run"
 
