@@ -10,9 +10,7 @@ open_clip reads the tower's configuration from the cache of the Hugging Face hub
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import time
 import zipfile
 from collections.abc import Callable
@@ -24,14 +22,22 @@ import torch
 from PIL import ImageOps
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, normalize
+from torch.nn.functional import dropout, normalize
 
 from degla.cli import exit_status_of
 from degla.data.images import read_image
-from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.model.load import load_encoder
-from degla.records import CaptionRecord
+from tools.alignment import (
+    batches,
+    captions_by_photograph,
+    contrast,
+    optimizer_of,
+    parser,
+    recalls,
+    set_rates,
+    take_step,
+)
 from tools.photographs import TEXT_WHEEL, sentence_encoder, wheel
 from tools.pretrain_world import say_at_once
 
@@ -90,12 +96,8 @@ def features(trunk: nn.Module, preprocess: Callable[[Any], Tensor], files: list[
 class Split:
     """Photographs of a split with their features and captions."""
 
-    def __init__(self, captions: list[CaptionRecord], images: Path, kept: Path, trunk: nn.Module, preprocess: Any):
-        self.names = sorted({row.image for row in captions})
-        self.captions: list[list[str]] = [[] for _ in self.names]
-        place = {name: number for number, name in enumerate(self.names)}
-        for row in captions:
-            self.captions[place[row.image]].append(row.text)
+    def __init__(self, by_image: dict[str, list[str]], images: Path, kept: Path, trunk: nn.Module, preprocess: Any):
+        self.names, self.captions = list(by_image), list(by_image.values())
         if not kept.is_file():
             rows = features(trunk, preprocess, [images / name for name in self.names])
             torch.save({"features": rows, "names": self.names}, kept)
@@ -121,40 +123,19 @@ def align(model: Any, tokenize: Any, split: Split, *, steps: int, tower_rate: fl
     draw, began = np.random.default_rng(seed), time.time()
     maps = [*model.visual.head.parameters(), *model.text.proj.parameters(), model.logit_scale]
     tower = [*model.text.transformer.parameters()] if tower_rate else []
-    groups = [
-        {"params": [p for p in part if (p.ndim >= 2) == decayed], "weight_decay": 0.1 * decayed, "top": rate}
-        for part, rate in ((maps, MAP_RATE), (tower, tower_rate))
-        for decayed in (True, False)
-        if part
-    ]
-    for part in (maps, tower):
-        for parameter in part:
-            parameter.requires_grad_(True)
+    for parameter in (*maps, *tower):
+        parameter.requires_grad_(True)
     model.text.train(bool(tower_rate))
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-6)
-    order: list[int] = []
-    for step in range(steps):
-        if len(order) < BATCH:
-            order = draw.permutation(len(split.names)).tolist()
-        chosen, order = order[:BATCH], order[BATCH:]
-        warmup = steps // 10
-        share = (step + 1) / warmup if step < warmup else (step - warmup) / (steps - warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * (share if step < warmup else 0.5 * (1 + math.cos(math.pi * share)))
+    optimizer = optimizer_of(((maps, MAP_RATE), (tower, tower_rate)), decay=0.1)
+    for step, chosen in zip(range(steps), batches(len(split.names), BATCH, draw), strict=False):
+        set_rates(optimizer, step, steps)
         views = draw.integers(2, size=BATCH)
         texts = [split.captions[p][int(draw.integers(len(split.captions[p])))] for p in chosen]
         image = normalize(model.visual.head(dropout(split.features[chosen, views], FEATURE_DROPOUT)), dim=-1)
-        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(True):
+        with torch.autocast("cpu", torch.bfloat16):
             text = normalize(model.text(trim(tokenize(texts))).float(), dim=-1)
-        similarity = model.logit_scale.exp() * image @ text.T
-        target = torch.arange(BATCH)
-        loss = (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(100))
+        loss = contrast(image, text, model.logit_scale)
+        take_step(optimizer, loss, model.logit_scale)
         if step % 40 == 39 or step + 1 == steps:
             say_at_once(f"step {step + 1} loss {loss.item():.3f} seconds {time.time() - began:.0f} {check()}")
             model.text.train(bool(tower_rate))
@@ -171,30 +152,15 @@ def retrieval(model: Any, tokenize: Any, split: Split) -> dict[str, float]:
     model.text.eval()
     image = normalize(model.visual.head(split.features[:, 0]), dim=-1)
     texts = [text for own in split.captions for text in own]
-    owner = torch.tensor([number for number, own in enumerate(split.captions) for _ in own])
     parts = [model.text(trim(tokenize(texts[at : at + 250]))) for at in range(0, len(texts), 250)]
-    similarity = image @ normalize(torch.cat(parts), dim=-1).T
-    to_text = owner[similarity.topk(5, dim=1).indices] == torch.arange(len(image))[:, None]
-    to_image = similarity.T.topk(5, dim=1).indices == owner[:, None]
-    return {
-        f"{name} R@{k}": round(100 * float(hits[:, :k].any(1).float().mean()), 2)
-        for name, hits in (("i2t", to_text), ("t2i", to_image))
-        for k in (1, 5)
-    }
+    return recalls(image, normalize(torch.cat(parts), dim=-1), split.captions)
 
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheels", type=Path, required=True, help=f"folder with {TEXT_WHEEL}")
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="folder with images/, captions_train.json and captions_dev.json"
-    )
-    parser.add_argument("--work", type=Path, required=True, help="folder for features that are computed once")
-    parser.add_argument("--out", type=Path, required=True, help="output folder of the model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps with the text tower trained")
-    asked = parser.parse_args()
+    flags = parser(__doc__, wheels=TEXT_WHEEL)
+    flags.add_argument("--steps", type=int, default=STEPS, help="steps with the text tower trained")
+    asked = flags.parse_args()
     import open_clip
 
     torch.set_num_threads(1)
@@ -205,7 +171,7 @@ def main() -> None:
     trunk, preprocess = photo.clip.visual.trunk.eval(), open_clip.transform.image_transform_v2(settings, is_train=False)
     train, dev = (
         Split(
-            list(read_captions(asked.captions / f"captions_{split}.json")), asked.captions / "images",
+            captions_by_photograph(asked.captions, split), asked.captions / "images",
             asked.work / f"features_{split}.pt", trunk, preprocess,
         )
         for split in ("train", "dev")
@@ -236,7 +202,9 @@ def main() -> None:
     written = {"model_cfg": config, "preprocess_cfg": photo.description.preprocess_config}
     (asked.out / "open_clip_config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(state, asked.out / "open_clip_model.safetensors", metadata={"format": "pt"})
+    weights = asked.out / "open_clip_model.safetensors"
+    save_file(state, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
     words.save_pretrained(asked.out)
 
 

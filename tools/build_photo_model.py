@@ -7,9 +7,7 @@ trained parts are computed once per photograph. One thread; all random draws dep
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import shutil
 import time
 from collections import Counter
@@ -24,9 +22,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy, dropout, kl_div, log_softmax, normalize
+from torch.nn.functional import dropout, kl_div, log_softmax, normalize
 
 from degla.cli import exit_status_of
+from tools.alignment import batches, contrast, optimizer_of, parser, recalls, set_rates, take_step
 from tools.photographs import (
     IMAGE_WHEEL,
     MEAN,
@@ -135,23 +134,14 @@ def align(
     tower, project = model.visual.trunk, model.visual.head
     images = list(_learning(tower)) if phase.image_rate else []
     texts = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")] + [*heads.parameters()]
-    groups = [
-        {"params": [p for p in group if (p.ndim >= 2) == decayed], "weight_decay": phase.decay * decayed, "top": rate}
-        for group, rate in ((texts, phase.rate), (images, phase.image_rate))
-        for decayed in (True, False)
-        if any((p.ndim >= 2) == decayed for p in group)
-    ]
     for parameter in images:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = optimizer_of(((texts, phase.rate), (images, phase.image_rate)), decay=phase.decay)
     features = None if images else _features(tower, photographs.middle)
     names = tokenizer([f"a photo of a {name}" for name in open_clip.IMAGENET_CLASSNAMES])
     draw, began = np.random.default_rng(seed), time.time()
-    for step, chosen in zip(range(phase.steps), _batches(len(photographs.captions), phase.batch, draw), strict=False):
-        warmup = phase.steps // 10
-        share = (step + 1) / warmup if step < warmup else (step - warmup) / (phase.steps - warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * (share if step < warmup else 0.5 * (1 + math.cos(math.pi * share)))
+    for step, chosen in zip(range(phase.steps), batches(len(photographs.captions), phase.batch, draw), strict=False):
+        set_rates(optimizer, step, phase.steps)
         views = draw.integers(photographs.middle.shape[1], size=len(chosen))
         which = [int(draw.integers(len(photographs.captions[photo]))) for photo in chosen]
         if features is None:
@@ -161,9 +151,7 @@ def align(
             pooled = features[chosen, views]
         image = normalize(project(dropout(pooled, phase.feature_dropout)), dim=-1)
         text = _read(model, tokenizer([photographs.captions[p][w] for p, w in zip(chosen, which, strict=True)]))
-        similarity = model.logit_scale.exp() * image @ text.T
-        target = torch.arange(len(chosen))
-        loss = (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
+        loss = contrast(image, text, model.logit_scale)
         meant = photographs.sentences[[photographs.first[p] + w for p, w in zip(chosen, which, strict=True)]].float()
         loss = loss + phase.sentences * (1 - (normalize(heads(text), dim=-1) * meant).sum(-1)).mean()
         if phase.classes:
@@ -172,12 +160,7 @@ def align(
             said = log_softmax(model.logit_scale.exp() * image @ prompts.T, dim=-1)
             wanted = log_softmax(photographs.logits[chosen][:, drawn].float(), dim=-1)
             loss = loss + phase.classes * kl_div(said, wanted, log_target=True, reduction="batchmean")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(100))
+        take_step(optimizer, loss, model.logit_scale)
         if step % 40 == 39 or step + 1 == phase.steps:
             say_at_once(f"step {step + 1} loss {loss.item():.3f} seconds {time.time() - began:.0f} {check(model)}")
 
@@ -191,14 +174,6 @@ def _read(model: Any, tokens: Tensor) -> Tensor:
 def _learning(tower: Any) -> Iterator[nn.Parameter]:
     for part in (*tower.blocks[STAGE:], tower.conv_head, tower.bn2):
         yield from part.parameters()
-
-
-def _batches(count: int, size: int, draw: np.random.Generator) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Photographs of each step: each once per pass, and none twice in a batch."""
-    while True:
-        order = draw.permutation(count)
-        for start in range(0, count - min(size, count) + 1, size):
-            yield order[start : start + size]
 
 
 @torch.inference_mode()
@@ -217,16 +192,8 @@ def retrieval(model: Any, tokenizer: Any, photographs: Photographs) -> dict[str,
     pooled = _features(model.visual.trunk, photographs.middle[:, :1])[:, 0]
     image = normalize(model.visual.head(pooled), dim=-1)
     texts = [text for own in photographs.captions for text in own]
-    owner = torch.tensor([number for number, own in enumerate(photographs.captions) for _ in own])
     parts = [encode_trimmed(model, trim(tokenizer(texts[at : at + 500]))) for at in range(0, len(texts), 500)]
-    similarity = image @ normalize(torch.cat(parts), dim=-1).T
-    found = owner[similarity.topk(5, dim=1).indices] == torch.arange(len(image))[:, None]
-    right = similarity.T.topk(5, dim=1).indices == owner[:, None]
-    return {
-        f"{name} R@{k}": round(100 * float(hits[:, :k].any(1).float().mean()), 2)
-        for name, hits in (("i2t", found), ("t2i", right))
-        for k in (1, 5)
-    }
+    return recalls(image, normalize(torch.cat(parts), dim=-1), photographs.captions)
 
 
 def write_model(out: Path, model: Any, *, vocabulary: Path, provenance: dict[str, Any]) -> None:
@@ -244,18 +211,11 @@ def write_model(out: Path, model: Any, *, vocabulary: Path, provenance: dict[str
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheels", type=Path, required=True, help=f"folder with {IMAGE_WHEEL} and {TEXT_WHEEL}")
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="folder with images/, captions_train.json and captions_dev.json"
-    )
-    parser.add_argument("--work", type=Path, required=True, help="folder for features that are computed once")
-    parser.add_argument("--out", type=Path, required=True, help="output folder of the model")
-    parser.add_argument("--seed", type=int, default=0)
+    flags = parser(__doc__, wheels=f"{IMAGE_WHEEL} and {TEXT_WHEEL}")
     trial = "to see in minutes that two builds give the same weights"
-    parser.add_argument("--photographs", type=int, help=f"train on only the first N photographs, {trial}")
-    parser.add_argument("--steps", type=int, help=f"largest number of steps per phase, {trial}")
-    given = parser.parse_args()
+    flags.add_argument("--photographs", type=int, help=f"train on only the first N photographs, {trial}")
+    flags.add_argument("--steps", type=int, help=f"largest number of steps per phase, {trial}")
+    given = flags.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
     train, dev = (

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from degla.data.images import read_image
-from degla.data.sources import read_captions
 from degla.errors import InputError
+from tools.alignment import captions_by_photograph
 from tools.pretrain_world import say_at_once
 
 SIZE: Final = 224
@@ -123,10 +123,8 @@ def last_stages(tower: Any, rows: Tensor) -> Tensor:
 
 def read_photographs(captions: Path, split: str, *, wheels: Path, work: Path) -> Photographs:
     """Read a split of a folder with images/ and captions_SPLIT.json, or load the result of an earlier call."""
-    by_image: dict[str, list[str]] = {}
-    for row in read_captions(captions / f"captions_{split}.json"):
-        by_image.setdefault(row.image, []).append(row.text)
-    names = sorted(by_image)
+    by_image = captions_by_photograph(captions, split)
+    names = list(by_image)
     texts = [text for name in names for text in by_image[name]]
     kept = work / f"{split}.pt"
     if not kept.is_file():
