@@ -210,6 +210,8 @@ def test_an_apple_trains_on_its_processor_as_evaluation_does(
     for name in ("is_available", "is_built"):
         monkeypatch.setattr(torch.backends.mps, name, lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    # Accelerate 1.16 asks this first, earlier versions ask the above alone.
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device("mps"))
     AcceleratorState._reset_state(reset_partial_state=True)
     assert PartialState().device.type == "mps"  # left to itself
     AcceleratorState._reset_state(reset_partial_state=True)
