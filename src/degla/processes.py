@@ -117,7 +117,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
             f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. Start several processes "
             "with torchrun --nproc-per-node N -m degla evaluate ..."
         )
-    with _stdout_to_stderr():
+    with _redirected(1, 2):  # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         with reported_once():
@@ -169,7 +169,8 @@ def reported_once() -> Iterator[None]:
             time.sleep(_SECONDS_TO_REPORT)  # A process that ends still takes connections for a moment.
         if _is_gone():
             raise error from None
-        with contextlib.suppress(RuntimeError):  # The store may be gone with the first process.
+        # The store may be gone with the first process, also since the line above: PyTorch prints its C++ frames then.
+        with contextlib.suppress(RuntimeError), open(os.devnull, "w") as nothing, _redirected(2, nothing.fileno()):
             if isinstance(caught, RuntimeError):
                 error.reported = _is_set("degla/failed", store)
                 time.sleep(_SECONDS_TO_REPORT)
@@ -243,13 +244,14 @@ def _first_reports(message: str, store: Any, *, rank: int) -> bool:
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Redirect stdout, which is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there."""
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
+def _redirected(descriptor: int, target: int) -> Iterator[None]:
+    """Send what is written to one file descriptor to another one, also by C++, which knows no `sys.stdout`."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    original = os.dup(descriptor)
+    os.dup2(target, descriptor)
     try:
         yield
     finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
+        os.dup2(original, descriptor)
+        os.close(original)

@@ -239,6 +239,8 @@ from degla.processes import joined_processes
 
 # Where one has an error alone it is waited for in vain; else as long as the other takes.
 processes._SECONDS_TO_WAIT = 1 if sys.argv[1] == "1" else 120
+if sys.argv[1] == "ending":
+    processes._is_gone = lambda: False  # As where the first process ends a moment after this question.
 
 def fail():
     raise OSError(28, "No space left on device", "cache/rows")
@@ -249,7 +251,7 @@ def run(given):
         assert options._timeout.total_seconds() == 7200, options._timeout
         if sys.argv[1] == str(processes.rank):
             fail()
-        if sys.argv[1] == "killed" and processes.first:
+        if sys.argv[1] in ("killed", "ending") and processes.first:
             os._exit(9)
         processes.together(fail if sys.argv[1] == "both" else int)
 
@@ -275,11 +277,12 @@ def test_what_ends_processes_of_torchrun_is_reported_once(where: str, status: in
     assert where == "words" or len(lines) == 1
 
 
-def test_without_torchrun_the_survivor_of_the_first_process_says_so_in_one_line() -> None:
+@pytest.mark.parametrize("where", ["killed", "ending"])
+def test_without_torchrun_the_survivor_of_the_first_process_says_so_in_one_line(where: str) -> None:
     """The store of the group was gone with it, and PyTorch printed its C++ frames."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    words = ["killed", "evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]
+    words = [where, "evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     first, other = (start(["-c", _JOB, *words], environment=group | {"RANK": rank}) for rank in "01")
     assert [first.wait(), other.wait()] == [9, 1]
