@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from degla.errors import LOST_PEER, DeglaError, InputError, error_of_system
@@ -105,6 +106,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
 
     Raises:
         InputError: torchrun's environment variables are incomplete.
+        DeglaError: the processes cannot reach each other.
     """
     if started_processes(environment) == 1:
         yield ProcessGroup()
@@ -117,13 +119,41 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
             f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. Start several processes "
             "with torchrun --nproc-per-node N -m degla evaluate ..."
         )
-    with _redirected(1, 2):  # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
+    with one_line_if_not_joined():
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         with reported_once():
             yield ProcessGroup(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def one_line_if_not_joined() -> Iterator[None]:
+    """Report in one line that a block, which joins the processes of a job, has failed.
+
+    Raises:
+        DeglaError: instead of the network's own error.
+    """
+    if started_processes() == 1:
+        yield
+        return
+    try:
+        with _redirected(1, 2):  # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
+            yield
+    except RuntimeError as caught:
+        import torch.distributed as dist
+
+        if (error := _user_error(caught)) is None and dist.is_available() and isinstance(caught, dist.DistError):
+            place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+            cause = str(caught).splitlines()[0].strip(" .")
+            error = DeglaError(
+                f"the processes of this job cannot be joined at {place} (MASTER_ADDR:MASTER_PORT): {cause}. If another "
+                "job has this port, choose another one: torchrun --master-port."
+            )
+        if error is None:
+            raise
+        raise error from None
 
 
 def started_processes(environment: Mapping[str, str] = os.environ) -> int:
@@ -170,7 +200,7 @@ def reported_once() -> Iterator[None]:
         if _is_gone():
             raise error from None
         # The store may be gone with the first process, also since the line above: PyTorch prints its C++ frames then.
-        with contextlib.suppress(RuntimeError), open(os.devnull, "w") as nothing, _redirected(2, nothing.fileno()):
+        with contextlib.suppress(RuntimeError), Path(os.devnull).open("w") as nothing, _redirected(2, nothing.fileno()):
             if isinstance(caught, RuntimeError):
                 error.reported = _is_set("degla/failed", store)
                 time.sleep(_SECONDS_TO_REPORT)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from degla import processes
 from degla.cli import main
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.processes import ProcessGroup, joined_processes
 from degla.world.draw import draw_benchmark
@@ -251,8 +251,10 @@ def run(given):
         assert options._timeout.total_seconds() == 7200, options._timeout
         if sys.argv[1] == str(processes.rank):
             fail()
-        if sys.argv[1] in ("killed", "ending") and processes.first:
-            os._exit(9)
+        if sys.argv[1] in ("killed", "ending"):
+            dist.barrier()  # The other one has joined, too.
+            if processes.first:
+                os._exit(9)
         processes.together(fail if sys.argv[1] == "both" else int)
 
 verb.run = run
@@ -288,3 +290,19 @@ def test_without_torchrun_the_survivor_of_the_first_process_says_so_in_one_line(
     assert [first.wait(), other.wait()] == [9, 1]
     lines = [line for line in other.stderr.splitlines() if not line.startswith("[Gloo]")]
     assert len(lines) == 1 and lines[0].startswith("degla: another process of this job has ended")
+
+
+def test_processes_that_cannot_be_joined_say_why_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the first process ends while another one joins, and where another job has the port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "WORLD_SIZE": "2", "RANK": "0"}
+        for name, value in group.items():
+            monkeypatch.setenv(name, value)
+        why = r"cannot be joined at 127\.0\.0\.1:\d+ .*already in use.* --master-port\.$"
+        with pytest.raises(DeglaError, match=why), joined_processes():
+            pass
+    reset = dist.DistNetworkError("Connection reset by peer")
+    with pytest.raises(DeglaError, match="another process of this job"), processes.one_line_if_not_joined():
+        raise reset
+    with pytest.raises(RuntimeError, match="a bug"), processes.one_line_if_not_joined():
+        raise RuntimeError("a bug")

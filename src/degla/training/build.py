@@ -27,7 +27,7 @@ from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.pages.words import counted
-from degla.processes import LONGEST_WAIT
+from degla.processes import LONGEST_WAIT, one_line_if_not_joined
 from degla.training.attack import Attack
 from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
@@ -43,12 +43,13 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises:
         InputError: the device does not support the precision, or a tracker is unknown or not installed.
-        DeglaError: the processes were started in a way that accelerate does not see.
+        DeglaError: the processes cannot reach each other, or accelerate does not see how they were started.
     """
     # By default, accelerate uses Apple's and Intel's GPUs, which are untested here and which evaluation does not use;
     # and it takes several processes without a GPU for separate runs of one process.
     on_cpu = not torch.cuda.is_available()
-    device = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]).device
+    with one_line_if_not_joined():
+        device = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)]).device
     precision = choose_precision(config.train.precision, device=device)
     if config.train.strategy == "fsdp" and Processes.current().count == 1:
         log.warning("--train.strategy fsdp has no effect with one process; start several with torchrun.")
