@@ -34,6 +34,7 @@ from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
+from degla.negatives.llm.scripted import ScriptedModel
 from degla.recipes.negclip import negclip
 from degla.records import PairItem
 from tests.negatives.flaky_server import Received, Response, completion, serving
@@ -129,6 +130,17 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         ),  # type: ignore[arg-type]
         "read_captions: expected a path, got a NoneType": lambda: degla.read_captions(None),  # type: ignore[arg-type]
         "read_captions: split: 'all' is a single str. Give a list": lambda: degla.read_captions("a.json", split="all"),
+        "read_captions: format and names of columns: expected a text, got a NoneType": lambda: degla.read_captions(
+            "a.csv",
+            format=None,  # type: ignore[arg-type]
+        ),
+        "write_negatives: format and names of columns: expected a text, got a int": lambda: degla.write_negatives(
+            "a.csv",
+            "n.jsonl",
+            id_column=0,  # type: ignore[arg-type]
+        ),
+        "evaluate: label: expected a text, got a int": lambda: degla.evaluate("blind", ["own"], tmp_path, label=0),  # type: ignore[arg-type]
+        "report: baseline: expected a text, got a int": lambda: degla.report(["a.json"], "a.html", baseline=1),  # type: ignore[arg-type]
         "unknown file format 'xml'": lambda: degla.read_captions(Path(__file__), format="xml"),
         "evaluate: root: expected a path": lambda: degla.evaluate(model, ["world"], None),  # type: ignore[arg-type]
         "report: out: expected a path, got a int": lambda: degla.report(["a.json"], 3),  # type: ignore[arg-type]
@@ -446,6 +458,31 @@ def test_answers_of_a_function_are_stored_with_a_file(tmp_path: Path) -> None:
 def test_a_function_that_gives_no_texts_is_named(llm: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         degla.generate_negatives(["a black dog chases a white cat"], rules=["swap_nouns"], llm=llm)
+
+
+def test_negatives_of_any_language_model(tmp_path: Path) -> None:
+    text, false = "a black dog chases a white cat", "a black dog chases a white horse"
+    (tmp_path / "captions.csv").write_text(f"id,image,text\n0,0.jpg,{text}\n")
+    closed: list[str] = []
+
+    class Closing(ScriptedModel):
+        def close(self) -> None:
+            closed.append(self.name)
+
+    model = Closing({(text, "replace_nouns"): false})
+    ((row,),) = degla.generate_negatives([text], rules=["replace_nouns"], llm=model)
+    degla.write_negatives(tmp_path / "captions.csv", tmp_path / "out.jsonl", rules=["replace_nouns"], llm=model)
+    assert (row.text, row.source, row.form) == (false, "scripted", "write")
+    assert list(read_negatives(tmp_path / "out.jsonl")) == [row] and closed == ["scripted"] * 2
+
+
+def test_integers_may_be_of_numpy(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("id,image,text\n0,0.jpg,a black dog chases a white cat\n")
+    files = []
+    for kind in (int, numpy.int64):
+        files.append(tmp_path / f"{kind.__name__}.jsonl")
+        degla.write_negatives(tmp_path / "captions.csv", files[-1], per_rule=kind(2), seed=kind(3), workers=kind(1))
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def test_a_model_embeds_what_mteb_gives(tiny_model: Path, tiny_pairs: dict[str, 
     assert wrapper.mteb_model_meta.revision == model.fingerprint[:16]
     with pytest.raises(InputError, match="has neither texts nor images, but audio"):
         wrapper.encode([{"audio": [1]}], **options)
+    torch.testing.assert_close(mteb_model(tiny_model).encode([{"text": CAPTIONS[:4]}], **options), texts)
+    with pytest.raises(InputError, match="mteb_model: NoneType is not a degla model"):
+        mteb_model(None)  # type: ignore[arg-type]
 
 
 def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:

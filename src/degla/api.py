@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from degla.evaluation.benchmark import Benchmark
     from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
     from degla.evaluation.results import TracedResult
+    from degla.negatives.llm import LanguageModel
     from degla.negatives.llm.function import AnswerChats
     from degla.negatives.run.summary import Summary
     from degla.records import AcceptedNegative, CaptionRecord
@@ -40,8 +41,8 @@ def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
 
     Args:
         name: a run or checkpoint folder, ARCHITECTURE:TAG or ARCHITECTURE:FILE of open_clip, hf-hub:ORGANISATION/NAME,
-            a transformers folder, a folder of ONNX graphs, or "world" or "photo", the small models that ship with this
-            package.
+            a transformers folder, a folder of ONNX graphs, "world" or "photo", the small models that ship with this
+            package, or a floor: "random", "random:SEED", "blind", "blind:embedded" or "blind:FILE".
         device: device of the parameters.
 
     Returns:
@@ -88,7 +89,7 @@ def encode_images(
         return decode(read_file(Path(image), subject), subject)
 
     forget()
-    _refuse_other(model, "encode_images")
+    refuse_other(model, "encode_images")
     numbered_images = list(enumerate(_listed(images, "encode_images", str, Path, Image), 1))
     rows = []
     with forward_only(model):
@@ -119,7 +120,7 @@ def encode_captions(
 
     from degla.evaluation.embed import forward_only, unit_tensor
 
-    _refuse_other(model, "encode_captions")
+    refuse_other(model, "encode_captions")
     rows = []
     with forward_only(model):
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
@@ -135,7 +136,7 @@ def generate_negatives(
     rules: Sequence[str] = BALANCED_RULES,
     per_rule: int = 1,
     seed: int = 0,
-    llm: AnswerChats | None = None,
+    llm: AnswerChats | LanguageModel | None = None,
 ) -> list[list[AcceptedNegative]]:
     """Generate hard negatives of captions in memory, with grammar rules and, if given, a language model of your own.
 
@@ -146,10 +147,11 @@ def generate_negatives(
         per_rule: largest number of negatives per caption and rule.
         seed: determines every draw, together with the caption's number, the rule's name and the captions' word use. If
             you call it batch by batch, give each batch another seed: captions with one number are drawn for alike.
-        llm: function from up to 256 chats, each a list of messages with "role" and "content", to the texts of the
-            answers, in order. It is prompted, and its answers are checked, as those of a server in `degla negatives`.
-            Answers are not stored; `write_negatives` stores them. None: the grammar alone makes the negatives, without
-            torch.
+        llm: function from up to 256 chats, each a list of messages with "role" and "content", to a list of the
+            answers' texts, in order. It is prompted, and its answers are checked, as those of a server in `degla
+            negatives`. Answers are not stored; `write_negatives` stores them. Or any
+            `degla.negatives.llm.LanguageModel`, which is closed at the end. None: the grammar alone makes the
+            negatives, without torch.
 
     Returns:
         For each caption, the negatives that passed all checks, with `text`, the `rule` that made it and its `source`.
@@ -160,16 +162,17 @@ def generate_negatives(
     """
     from degla.data.columns import caption
     from degla.negatives.generate import NegativesSettings, prepare_model
-    from degla.negatives.llm.function import FunctionModel
     from degla.negatives.run.dialogue import Maker
     from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
     from degla.negatives.run.stream import CaptionStream
     from degla.records import AcceptedNegative
     from degla.stopping import Interruption
 
-    _whole(per_rule, "generate_negatives: per_rule")
-    _whole(seed, "generate_negatives: seed")
-    settings = NegativesSettings(_listed(rules, "generate_negatives: rules", str), seed, per_rule)
+    settings = NegativesSettings(
+        _listed(rules, "generate_negatives: rules", str),
+        _whole(seed, "generate_negatives: seed"),
+        _whole(per_rule, "generate_negatives: per_rule"),
+    )
     texts = _listed(captions, "generate_negatives", str)
     records = [
         caption(
@@ -181,7 +184,7 @@ def generate_negatives(
     stream = CaptionStream(records, count_usage=True)
     negatives: list[list[AcceptedNegative]] = [[] for _ in records]
     with ExitStack() as stack:
-        model, questions, _ = prepare_model(None if llm is None else FunctionModel(llm), settings, stack)
+        model, questions, _ = prepare_model(_language_model(llm), settings, stack)
         maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, questions, stream.usage)
         finished: FinishedRows = (make_rows(batch, maker) for batch in stream.batches())
         if model is not None:  # Ctrl-C ends the call here, as nothing is saved: no signal is caught.
@@ -204,11 +207,12 @@ def read_captions(
     text_column: str = "text",
     image_id_column: str = "image_id",
 ) -> Iterator[CaptionRecord]:
-    """Read and validate the captions of a file, in order, with `id`, `image` (a path) and `text`.
+    """Read and validate the captions of a file, in order, with `id`, `image` (a path), `text` and `image_id`.
 
     Args:
-        path: COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder.
-        format: of the file; by default detected from it.
+        path: a file, folder or pattern of any format of `degla train --data.format`: JSONL, CSV, Parquet, COCO's or
+            Karpathy's json, tars, ...
+        format: name of the format; by default detected from the path and its first character.
         split: splits to read from Karpathy's json, for example ["train", "restval"]; "all" reads all.
         id_column: column of the caption id.
         image_column: column of the image path.
@@ -231,7 +235,7 @@ def write_negatives(
     rules: Sequence[str] = BALANCED_RULES,
     per_rule: int = 1,
     seed: int = 0,
-    llm: AnswerChats | None = None,
+    llm: AnswerChats | LanguageModel | None = None,
     workers: int = 1,
     format: str = "auto",
     split: Sequence[str] = (),
@@ -243,7 +247,7 @@ def write_negatives(
     """Generate hard negatives of a captions file, as `degla negatives`; repeat an interrupted call to resume it.
 
     Args:
-        captions: COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder.
+        captions: file, folder or pattern, as `path` of `read_captions`.
         out: JSONL file to write.
         rules: rule names (`degla ls rules`); by default those of `degla negatives`. Those of `degla ls positives` make
             altered but true texts instead; the two kinds cannot be mixed.
@@ -255,21 +259,21 @@ def write_negatives(
         format, split, id_column, image_column, text_column, image_id_column: of the captions, as in `read_captions`.
 
     Returns:
-        Counts for the whole file; `plain()` returns them as JSON values.
+        Counts for the whole file; `plain()` returns them as JSON values. Ctrl-C and SIGTERM end the call early without
+        an exception: `stopped` is then the name of the signal, otherwise "".
 
     Raises:
         InputError: the captions cannot be read, a rule is unknown, `out` was made with other settings, or `llm` has
             no name or does not return one text per chat.
+        DeglaError: the disk is full; the same call resumes later.
     """
     from degla.data.formats.jsonl import ENDINGS
     from degla.negatives.generate import NegativesSettings, generate
-    from degla.negatives.llm.function import FunctionModel
 
     forget()
     source, target = _path(captions, "write_negatives: captions"), _path(out, "write_negatives: out")
-    _whole(per_rule, "write_negatives: per_rule")
-    _whole(seed, "write_negatives: seed")
-    _whole(workers, "write_negatives: workers")
+    seed, per_rule = _whole(seed, "write_negatives: seed"), _whole(per_rule, "write_negatives: per_rule")
+    workers = _whole(workers, "write_negatives: workers")
     if target.suffix.lower() not in ENDINGS and not target.is_dir():
         raise InputError(f"{out}: one JSON record per line is written, so the name must end in .jsonl.")
     if isinstance(llm, partial) or getattr(llm, "__name__", "") == "<lambda>":
@@ -280,8 +284,7 @@ def write_negatives(
     names = (id_column, image_column, text_column, image_id_column)
     read = _reader("write_negatives", source, format=format, split=split, names=names)
     settings = NegativesSettings(_listed(rules, "write_negatives: rules", str), seed, per_rule, words="captions")
-    model = None if llm is None else FunctionModel(llm)
-    return generate(read, settings, out=target, model=model, workers=workers)
+    return generate(read, settings, out=target, model=_language_model(llm), workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
@@ -363,10 +366,12 @@ def evaluate(
 
     forget()
     if not isinstance(model, str | Path):
-        _refuse_other(model, "evaluate")
+        refuse_other(model, "evaluate")
     benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
     if training_seed is not None:
-        _whole(training_seed, "evaluate: training_seed")
+        training_seed = _whole(training_seed, "evaluate: training_seed")
+    if label is not None:
+        _text(label, "evaluate: label")
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
@@ -424,6 +429,8 @@ def report(
     given, page = _listed(results, "report", str, Path, TracedResult), _path(out, "report: out")
     if not given:
         raise InputError("report: no results were given.")
+    if baseline is not None:
+        _text(baseline, "report: baseline")
     with TemporaryDirectory(prefix="degla-report-") as folder:
         files = [
             _saved(each, Path(folder, f"in-memory-{number}.json")) if isinstance(each, TracedResult) else Path(each)
@@ -459,6 +466,8 @@ def _reader(
     from degla.data.columns import Columns
     from degla.data.sources import read_captions
 
+    for name in (format, *names):
+        _text(name, f"{function}: format and names of columns")
     columns = Columns(*names, split=tuple(_listed(split, f"{function}: split", str)))
     return partial(read_captions, path, format=format, columns=columns)
 
@@ -476,9 +485,22 @@ def _path(value: object, what: str) -> Path:
     return Path(value)
 
 
-def _whole(value: object, what: str) -> None:
+def _whole(value: object, what: str) -> int:
     if not isinstance(value, Integral):
         raise InputError(f"{what}: expected an integer, got a {type(value).__name__}.")
+    return int(value)
+
+
+def _text(value: object, what: str) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{what}: expected a text, got a {type(value).__name__}.")
+
+
+def _language_model(llm: AnswerChats | LanguageModel | None) -> LanguageModel | None:
+    from degla.negatives.llm import LanguageModel
+    from degla.negatives.llm.function import FunctionModel
+
+    return llm if llm is None or isinstance(llm, LanguageModel) else FunctionModel(llm)
 
 
 def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
@@ -502,7 +524,7 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
     return items
 
 
-def _refuse_other(model: object, function: str) -> None:
+def refuse_other(model: object, function: str) -> None:
     """Raise InputError if a model's name, or another library's model, was given instead of one from `load_model`."""
     if isinstance(model, str | Path):
         raise InputError(f"{function}: {str(model)!r} is the name of a model. Load it with degla.load_model first.")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from degla.api import encode_captions, encode_images, load_model
+from degla.api import encode_captions, encode_images, load_model, refuse_other
 from degla.errors import InputError
 from degla.evaluation.in_print import MtebScore, read_mteb_results
 
@@ -23,7 +23,7 @@ __all__ = ["MtebScore", "mteb_model", "read_mteb_results"]
 INSTALL = "Install it: pip install 'degla[mteb]'."
 
 
-def mteb_model(model: str | EmbeddingModel, *, device: str = "cpu") -> Any:
+def mteb_model(model: str | Path | EmbeddingModel, *, device: str = "cpu") -> Any:
     """Wrap a model as an mteb encoder: images and texts to unit embeddings, compared by cosine.
 
     An image and a text given together are embedded as their normalised sum, as mteb does for other dual encoders.
@@ -31,18 +31,20 @@ def mteb_model(model: str | EmbeddingModel, *, device: str = "cpu") -> Any:
     this package (upright, on white).
 
     Args:
-        model: a name as for `degla.load_model`, or a loaded model.
+        model: a name or path as for `degla.load_model`, a loaded model, or one of your own, a
+            `degla.evaluation.models.EmbeddingModel`.
         device: device of a named model's parameters.
 
     Raises:
-        InputError: there is no such model, or mteb is not installed.
+        InputError: there is no such model, it is another library's, or mteb is not installed.
     """
     try:
         from mteb.models.abs_encoder import AbsEncoder
         from mteb.models.model_meta import ModelMeta, ScoringFunction
     except ImportError as error:
         raise InputError(f"mteb_model: needs {error.name or 'mteb'}, which is not installed. {INSTALL}") from None
-    inner = load_model(model, device=device) if isinstance(model, str) else model
+    inner = load_model(model, device=device) if isinstance(model, str | Path) else model
+    refuse_other(inner, "mteb_model")
 
     class DeglaEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
         def encode(self, inputs: Iterable[Mapping[str, Sequence[Any]]], **_: Any) -> Tensor:
