@@ -728,7 +728,7 @@ def test_kappa_of_known_tables() -> None:
     """The interval equals statsmodels.stats.inter_rater.cohens_kappa; None if all answers are equal."""
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     assert cohen_kappa(pairs) == pytest.approx((0.4, 0.15109229047666, 0.64890770952334))
-    assert cohen_kappa([(True, True)] * 9) == (None, None, None)
+    assert cohen_kappa([(True, True)] * 9) == cohen_kappa([]) == (None, None, None)
     # Wilson's interval of 10 of 10 begins at 10 / (10 + z²); chance agrees in 0.7² + 0.3².
     low = (10 / (10 + 1.959964**2) - 0.58) / 0.42
     assert cohen_kappa([(True, True)] * 7 + [(False, False)] * 3) == pytest.approx((1.0, low, 1.0))

@@ -74,10 +74,10 @@ class EmbeddingModel(Protocol):
         """Logit scale (1 / temperature), a tensor or a number, used by losses; None if there is none, as for floors."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encode `[B, 3, H, W]` to unit rows `[B, D]`."""
+        """Encode `[B, 3, H, W]` to rows `[B, D]` of any length: evaluation normalises them."""
 
     def encode_captions(self, tokens: Tensor) -> Tensor:
-        """Encode `[N, T]` to unit rows `[N, D]`."""
+        """Encode `[N, T]` to rows `[N, D]`, likewise."""
 
 
 KINDS = ("random", "blind")

@@ -257,6 +257,9 @@ class ReviewState:
 
         Returns:
             The decision in effect for that draft before, and the one now.
+
+        Raises:
+            InputError: "undo" is not of the last decision.
         """
         before = self.choice(decision.key)
         if decision.action == "undo":

@@ -388,8 +388,11 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) ->
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:
     """Return Cohen's kappa of two readers' answers and its 95 % interval; three times None if undefined.
 
-    The large-sample interval is a point if all answers agree. It then ends where Wilson's of the agreement does.
+    It is undefined without answers, and if both readers always give the same one. The large-sample interval is a point
+    if all answers agree. It then ends where Wilson's of the agreement does.
     """
+    if not pairs:
+        return None, None, None
     n = len(pairs)
     share = {(a, b): sum(pair == (a, b) for pair in pairs) / n for a in (False, True) for b in (False, True)}
     first = {a: share[a, False] + share[a, True] for a in (False, True)}

@@ -9,8 +9,9 @@ words and letters, log-likelihood. If the mean of every sign over the pairs is 0
 
 The sum of all chosen pairs' signs is maintained. In turn, each group of candidates (of one caption and rule) gives up
 its choice and takes the one, or none, that minimises the squared norm of the sum minus a reward for having a choice
-(moment matching by greedy herding, in passes; Welling 2009, "Herding dynamical weights"). Each step lowers the same
-objective, so the passes converge. The reward trades coverage against balance. Memory: the signs of one block of groups.
+(moment matching by greedy herding, in passes; Welling, "Herding Dynamical Weights to Learn", ICML 2009). Each step
+lowers the same objective, so the passes converge. The reward trades coverage against balance. Memory: the signs of one
+block of groups.
 """
 
 from __future__ import annotations
