@@ -52,7 +52,7 @@ def test_equal_weights_are_equal_files(tiny_model: Path, tmp_path: Path) -> None
 
 def test_saved_weights_have_the_permissions_of_any_new_file(tiny_model: Path, tmp_path: Path) -> None:
     """safetensors writes files that only their owner can read, so others could not load a model saved from Python."""
-    save_encoder(load_encoder(str(tiny_model)), tmp_path / "saved")
+    save_encoder(load_encoder(tiny_model), str(tmp_path / "saved"))
     (tmp_path / "other").touch()
     modes = {path.stat().st_mode for path in [*(tmp_path / "saved").iterdir(), tmp_path / "other"]}
     assert len(modes) == 1
@@ -159,7 +159,7 @@ def test_quick_gelu_is_not_gelu(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    save_encoder(load_encoder(str(tiny_model)), tmp_path / "saved")
+    save_encoder(load_encoder(tiny_model), str(tmp_path / "saved"))
     path = tmp_path / "saved" / "open_clip_config.json"
     config = json.loads(path.read_text())
     config["model_cfg"]["quick_gelu"] = False

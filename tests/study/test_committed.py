@@ -90,7 +90,7 @@ def _page(path: Path) -> str:
 
 def test_a_page_explains_the_columns_that_it_has_in_each_form() -> None:
     """The HTML page explained a column "P", which only the Markdown had, without a title."""
-    page = page_of(Study(load_study(ROOT / "docs/studies/headline/study.json")))
+    page = page_of(Study(load_study(str(ROOT / "docs/studies/headline/study.json"))))
     for text in (page.html(), page.markdown()):
         assert (
             "whether or not its lead is significant. Frontier: no model of the study gains" in text

@@ -91,6 +91,18 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         draw_pairs(tmp_path, count=3)
 
 
+def test_numbers_and_splits_that_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
+    for wrong in ({"count": 0}, {"count": "2"}, {"captions_per_image": -1}, {"seed": 0.5}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=rf"pairs: {name} is {value!r}; it must be an int"):
+            draw_pairs(tmp_path / "pairs", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"retrieval_images is 0; it must be an int of 1 or more\.$"):
+        draw_benchmark(tmp_path / "benchmark", retrieval_images=0)
+    with pytest.raises(InputError, match=r"split is 'train'; it must be 'validation' or 'test'\.$"):
+        draw_benchmark(tmp_path / "benchmark", split="train")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written: Not a directory\. Choose another --out\."):

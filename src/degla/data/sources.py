@@ -32,7 +32,7 @@ def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAUL
     """Read and validate the captions of a file, in the file's order.
 
     Args:
-        path: the file, or the folder of a Hugging Face dataset.
+        path: a file, a folder, or a pattern of tars or Parquet files.
         format: a member of the shelf `formats`, or "auto" to detect it from the path and the first bytes.
         columns: which field holds what, for formats with named fields.
 

@@ -42,8 +42,12 @@ _NO_NETWORK: Final = {
 }  # fmt: skip
 
 
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` can load, with its tokenizer."""
+def save_encoder(encoder: Encoder, folder: str | Path) -> None:
+    """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` can load, with its tokenizer.
+
+    The folder may exist; files of the same names are overwritten, others stay.
+    """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = save_tokenizer(encoder, folder)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

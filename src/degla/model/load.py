@@ -47,7 +47,7 @@ from degla.model.weights_file import (
 )
 from degla.parse import read_json, read_json_object
 from degla.progress import only_errors
-from degla.remote import address_of
+from degla.remote import address_of, display_path
 from degla.shelf import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ def _usual_defaults() -> Iterator[None]:
 
 
 @_usual_defaults()
-def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0) -> Encoder:
+def load_encoder(name: str | Path, *, device: str | torch.device = "cpu", seed: int = 0) -> Encoder:
     """Load any model that `degla` supports, in float32 and evaluation mode.
 
     Args:
-        name: one of the forms in `FORMS`.
+        name: one of the forms in `FORMS`, or the path of a folder.
         device: of the parameters.
         seed: for ARCHITECTURE:random.
 
@@ -95,6 +95,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         raise InputError(
             f"device {str(device)!r} cannot be used: {message}. Use cpu, or cuda if there is a GPU."
         ) from None
+    name = display_path(name) if isinstance(name, Path) else name
     here = folder_here(name)
     with refusing_code(name):
         if name in SHIPPED:

@@ -187,13 +187,13 @@ def dump_study(record: StudyRecord) -> str:
     return json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
 
 
-def load_study(path: Path) -> StudyRecord:
+def load_study(path: str | Path) -> StudyRecord:
     """Read a `study.json`.
 
     Raises:
         InputError: it cannot be read, or has another format.
     """
-    values = read_json(path, constants=True)
+    values = read_json(Path(path), constants=True)
     value = values.get("format") if isinstance(values, dict) else None
     if isinstance(value, int) and value > FORMAT:
         raise InputError(

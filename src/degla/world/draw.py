@@ -80,12 +80,22 @@ class DrawnPairs:
     images: Path
 
 
+_COUNTS: Final = frozenset({"count", "captions_per_image", "items_per_part", "images_per_class", "retrieval_images"})
+"""Settings that say how many are drawn."""
+
+
 def begin(folder: Path, settings: dict[str, Any]) -> bool:
     """Start or resume drawing into a folder; return False if it is already complete.
 
     Raises:
-        InputError: it was drawn, or begun, with other settings, so it may contain other images.
+        InputError: a number is not an int, or a number of images or captions is below 1; or the folder was drawn, or
+            begun, with other settings, so it may contain other images.
     """
+    for name in sorted(settings.keys() & {*_COUNTS, "seed"}):
+        value = settings[name]
+        if not isinstance(value, int) or (value < 1 and name != "seed"):
+            least = "" if name == "seed" else " of 1 or more"
+            raise InputError(f"{folder}: {name} is {value!r}; it must be an int{least}.")
     marker, start_marker = folder / MARKER, folder / _BEGUN
     for file in (marker, start_marker):
         if file.exists() and (old_settings := read_json(file)) != settings:
@@ -131,7 +141,8 @@ def draw_pairs(
         contexts: give each caption a longer one from the ground truth, in the field `positives`.
 
     Raises:
-        InputError: the folder was drawn with other settings.
+        InputError: the folder was drawn with other settings, or cannot be written; or a number is not an int, or below
+            1.
     """
     folder = Path(folder)
     paths = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
@@ -191,8 +202,11 @@ def draw_benchmark(
         seed: another seed gives other images of the same split.
 
     Raises:
-        InputError: the folder was drawn with other settings.
+        InputError: the split is neither; the folder was drawn with other settings, or cannot be written; a number is
+            not an int, or below 1; or the split has fewer scenes than `retrieval_images`.
     """
+    if split not in ("validation", "test"):
+        raise InputError(f"draw_benchmark: split is {split!r}; it must be 'validation' or 'test'.")
     folder = Path(folder)
     settings = {
         "what": "benchmark", "version": WORLD_VERSION, "split": split, "items_per_part": items_per_part,
