@@ -286,6 +286,26 @@ def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
         degla.evaluate("random", [Benchmark(**given | fields)], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("images", "texts", "gold", "message"),
+    [
+        ("a.png", ["a"], ((1,),), r"images is a single text\. Put it into a list\."),
+        (["a.png"], "a", ((1,),), r"texts is a single text\. Put it into a list\."),
+        (["a.png"], ["a", "b"], ((1,),), r"gold must be 1 row of 2 entries \(got .*\)"),
+        (["a.png"], ["a", "b"], ((0, 0),), r"every row of gold that has a negative needs a positive \(got .*\)"),
+        ([3], ["a", "b"], ((1, 0),), r"field 'images\.0': Input should be a valid dictionary \(got 3\)"),
+    ],
+)
+def test_a_wrong_question_of_ones_own_is_one_line(images: Any, texts: Any, gold: Any, message: str) -> None:
+    with pytest.raises(InputError, match=rf"\Aitem 'mine/all/1': {message}\Z"):
+        pair_question(("mine", "all", 1), images, texts, gold)
+
+
+def test_images_of_a_question_may_be_paths() -> None:
+    one, other = (image_question(("mine", "all", 1), path, ["a"], ["b"]) for path in ("x/a.png", Path("x/a.png")))
+    assert one == other
+
+
 def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Noted(BenchmarkPart):

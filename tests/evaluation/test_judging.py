@@ -160,7 +160,7 @@ def test_texts_that_are_asked_alone_go_with_the_image_that_they_are_about() -> N
 
 
 def test_a_single_text_is_not_taken_for_a_list_of_its_letters() -> None:
-    with pytest.raises(TypeError, match="own/mine/7: true and false are lists of texts"):
+    with pytest.raises(InputError, match="own/mine/7: true and false are lists of texts"):
         image_question(("own", "mine", 7), "a", ["a dog"], "a cat")
 
 

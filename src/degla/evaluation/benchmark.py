@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
 from degla.parse import cut_short
-from degla.records import ItemImage, PairItem, Record
+from degla.records import ItemImage, PairItem, Record, validate
 from degla.shelf import BENCHMARKS
 
 COLUMNS: Final = ("composition", "other words", "swap", "order", "recognition", "retrieval")
@@ -130,7 +130,7 @@ class Retrieval(Record):
 
 ItemPlace = tuple[str, str, object]
 """Benchmark, part, and the item's key in it."""
-ImageOrPath = str | ItemImage
+ImageOrPath = str | Path | ItemImage
 """An image's path, or path and crop."""
 
 
@@ -141,20 +141,36 @@ def pair_question(
     gold: tuple[tuple[int, ...], ...],
     **fields: Any,
 ) -> PairItem:
-    """Make an item of K images and L texts with gold `[K, L]`; `fields` are additional fields of `PairItem`."""
+    """Make an item of K images and L texts with gold `[K, L]`.
+
+    Args:
+        place: of the item.
+        images: images or their paths, relative to the benchmark's root folder.
+        texts: texts.
+        gold: for each image, 1 for every text that is true of it, 0 for the others.
+        fields: additional fields of `PairItem`.
+
+    Raises:
+        InputError: a field of the item is wrong, or `images` or `texts` is one text instead of a list.
+    """
     benchmark, part, key = place
-    return PairItem(
-        id=f"{benchmark}/{part}/{key}",
-        benchmark=benchmark,
-        part=part,
-        images=tuple(ItemImage(path=_one_name(image)) if isinstance(image, str) else image for image in images),
-        texts=tuple(texts),
-        gold=gold,
-        **fields,
-    )
+    name = f"{benchmark}/{part}/{key}"
+    where = f"item {name!r}"
+    for axis, values in (("images", images), ("texts", texts)):
+        if isinstance(values, str):
+            raise InputError(f"{where}: {axis} is a single text. Put it into a list.")
+    row = {
+        "id": name,
+        "benchmark": benchmark,
+        "part": part,
+        "images": tuple(ItemImage(path=_one_name(each)) if isinstance(each, str | Path) else each for each in images),
+        "texts": tuple(texts),
+        "gold": gold,
+    }
+    return validate(PairItem, {**row, **fields}, where=where)
 
 
-def _one_name(path: str) -> str:
+def _one_name(path: str | Path) -> str:
     """The path without "./" and "//": questions about one image are drawn together, by its name."""
     return PurePosixPath(path).as_posix()
 
@@ -172,10 +188,11 @@ def image_question(
         fields: additional fields of `PairItem`.
 
     Raises:
-        TypeError: `true` or `false` is one text instead of a list, whose letters would become the texts.
+        InputError: a field of the item is wrong; or `true` or `false` is one text instead of a list, whose letters
+            would become the texts.
     """
     if isinstance(true, str) or isinstance(false, str):
-        raise TypeError(f"{'/'.join(map(str, place))}: true and false are lists of texts; put a single text into one.")
+        raise InputError(f"{'/'.join(map(str, place))}: true and false are lists of texts; put a single text into one.")
     return pair_question(place, [image], [*true, *false], ((1,) * len(true) + (0,) * len(false),), **fields)
 
 
