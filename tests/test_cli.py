@@ -192,6 +192,7 @@ def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixtu
         (["train", "dgla"], "unknown recipe 'dgla'. Did you mean 'degla'?"),
         (["train", "--optim.lr", "1"], "no recipe given. Use degla train RECIPE"),
         (["train", "--resume"], "--resume needs the run's folder"),
+        (["train", "--resume", ""], "--resume needs the run's folder"),
         (["train", "degla"], "no captions: give --data.captions FILE"),
         (["train", "degla", "--train.batch-size", "0"], "--train.batch-size is 0; it must be 1 or more"),
         (["train", "degla", "--data.workers", "9" * 20], f"--data.workers is {'9' * 20}, which is too large"),
@@ -245,7 +246,14 @@ def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixtu
          "http://h/x: benchmarks are read from a local folder."),
         (["ls", "benchmarks", "--root", "s3://h/x"], "s3://h/x: benchmarks are read from a local folder."),
         (["fetch-data", "sugarcrepe", "--root", "s3://h/x"], "s3://h/x: only a local path can be written here."),
-        (["train", "degla", "--out", "x", "--resume", "x"], "--resume comes first, without a recipe"),
+        (["train", "degla", "--out", "x", "--resume", "x"],
+         "--resume comes first, without a recipe: degla train --resume x --out x\n"),
+        (["train", "runs/d", "--resume"], "--resume comes first, without a recipe: degla train --resume runs/d\n"),
+        (["train", "runs/d", "--resume", "--data.workers=2"], ": degla train --resume runs/d --data.workers=2\n"),
+        (["train", "--data.workers", "2", "--resume=a b"], ": degla train --resume 'a b' --data.workers 2\n"),
+        (["train", "degla", "--resume"], "--resume comes first, without a recipe: degla train --resume RUN\n"),
+        (["train", "--resume=no/run"], "no/run: no such run folder."),
+        (["train", "--resume="], "--resume needs the run's folder"),
     ],
 )  # fmt: skip
 def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -35,14 +36,19 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     """
     printed = PRINT in words
     file, words = _take(CONFIG, [word for word in words if word != PRINT])
-    resume = words[:1] == ["--resume"]
+    if resume := resumes(words):
+        words = [*words[0].split("=", 1), *words[1:]]
     named = words[0] if words and not words[0].startswith("-") else None
-    if resume and (len(words) < 2 or file):
+    if resume and (file or not words[1:2] or not words[1]):
         raise InputError(
             "a resumed run has its own configuration. Omit --config."
             if file
             else f"--resume needs the run's folder: degla {verb} --resume RUN"
         )
+    at = 0 if resume else next((at for at, word in enumerate(words) if resumes([word])), 0)
+    if at:
+        command = shlex.join(["degla", verb, *_resume_first(words, at)])
+        raise InputError(f"--resume comes first, without a recipe: {command}")
     if not (resume or named or file):
         raise InputError(
             f"no recipe given. Use degla {verb} RECIPE ... or degla {verb} {CONFIG} FILE ... "
@@ -60,8 +66,6 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
     program = " ".join(["degla", verb, *first, *([CONFIG, file] if file else [])])
-    if not resume and any(word.partition("=")[0] == "--resume" for word in rest):
-        raise InputError(f"--resume comes first, without a recipe: degla {verb} --resume RUN [FLAGS].")
     about, rest = _help_of(rest)
     if about is not None:
         show_help(default, program=program, about=about)
@@ -81,6 +85,21 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             tell("Passwords of addresses are left out. Add them where this configuration is used.")
         raise SystemExit(0)
     return config
+
+
+def resumes(words: list[str]) -> bool:
+    """Whether a command resumes a run: `--resume` is its first word."""
+    return bool(words) and words[0].partition("=")[0] == "--resume"
+
+
+def _resume_first(words: list[str], at: int) -> list[str]:
+    """Return the words with `--resume`, their word `at`, and its run moved to the front, without a recipe."""
+    before, after = words[:at], words[at + 1 :]
+    run = words[at].partition("=")[2] or (after.pop(0) if after and not after[0].startswith("-") else "")
+    if not before[0].startswith("-"):
+        named = before.pop(0)
+        run = run or (named if named not in RECIPES.names() else "")
+    return ["--resume", run or "RUN", *before, *after]
 
 
 def read_flags(words: list[str], settings: Settings) -> Settings:

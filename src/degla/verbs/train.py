@@ -10,7 +10,7 @@ from degla.errors import InputError
 from degla.processes import first_process
 from degla.remote import address_of
 from degla.shelf import RECIPES
-from degla.verbs._training import PRINT, configure, help_topic
+from degla.verbs._training import PRINT, configure, help_topic, resumes
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -65,7 +65,7 @@ def run_words(words: list[str]) -> int:
     if dry and PRINT in words:
         raise InputError(f"{PRINT} prints the configuration and exits. Omit --dry-run.")
     words = [word for word in words if word != "--dry-run"]
-    resume = words[:1] == ["--resume"]
+    resume = resumes(words)
     config = configure(words, verb="train")
     if dry:
         return _look(config, resume=resume)
