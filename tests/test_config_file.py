@@ -244,6 +244,8 @@ def test_the_file_of_a_run_keeps_its_paths(tmp_path: Path) -> None:
         ("recipe: degla\noptim: {lr: -1}\n", "field 'optim.lr': --optim.lr is -1.0; it must be above 0"),
         ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': --train.steps is [1, 2]; it must be 1 or more"),
         ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' is given twice."),
+        ("recipe: degla\nout: ''\n", "field 'out': --out is ''; it must be a path, or none."),
+        ("recipe: clip\ndata: {images: ''}\n", "field 'data.images': --data.images is ''; it must be a path, or none."),
         ("recipe: degal\n", "field 'recipe': unknown recipe 'degal'. Did you mean 'degla'?"),
         ("recipe: 3\n", "field 'recipe': 3 is not a recipe name."),
         ("optim.lr: 1\n", "no recipe. Add 'recipe: NAME' to it, or use degla train NAME --config"),

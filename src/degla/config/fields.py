@@ -320,6 +320,8 @@ def _converted(value: Any, hint: Any) -> Any:
         return None
     if isinstance(value, bool) and hint is not bool:
         return value  # pydantic would convert it to 1 or 0.
+    if value == "" and Path in (hint, *get_args(hint)):
+        return value  # The path "" would be the working folder.
     with contextlib.suppress(ValidationError):
         return _adapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
     return value
@@ -377,7 +379,7 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Resolve the paths among the fields of a file, `model` included, against the file's folder; raises as
-    `check_address`."""
+    `check_address`. Empty ones, which would be the folder itself, are left for `change` to refuse."""
     paths = path_fields()
 
     def resolve(name: str, value: object) -> object:
@@ -385,7 +387,7 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             return [resolve(name, entry) for entry in value]
         if name == "model" and isinstance(value, str):
             return model_from(folder, value)
-        if name not in paths or value is None:
+        if name not in paths or value is None or value == "":
             return value
         check_address(str(value))
         return address_of(str(value)) or str(folder / str(value))

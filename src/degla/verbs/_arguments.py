@@ -142,6 +142,12 @@ class Parser(argparse.ArgumentParser):
         self._words = args or ()
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if "" in arg_strings:  # The path "" (--out="$UNSET") would be the working folder.
+            name = " or ".join(action.option_strings) or action.metavar or action.dest
+            raise InputError(f"{name} needs a value, got an empty one.")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         unknown = re.match(r"unrecognized arguments: --([^\s=]+)", message)
