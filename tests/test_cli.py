@@ -631,6 +631,13 @@ def test_a_home_folder_behind_an_equals_sign_is_replaced(
     assert main([*command, "--out=~/n.jsonl"]) == 0, capsys.readouterr().err
     assert (tmp_path / "home" / "n.jsonl").is_file() and not (tmp_path / "~").exists()
     assert main([*command, "--out=~n.jsonl"]) == 0 and (tmp_path / "~n.jsonl").is_file(), "a name of a file"
+    # Nor do they replace what is quoted.
+    assert main([*command, "--out", "~/a b.jsonl"]) == 0 and (tmp_path / "home" / "a b.jsonl").is_file()
+    for out in (["--out=~nouser/n.jsonl"], ["--out", "~nouser/n.jsonl"]):
+        capsys.readouterr()
+        assert main([*command, *out]) == 2 and not (tmp_path / "~nouser").exists()
+        assert capsys.readouterr().err.startswith("degla: ~nouser/n.jsonl: there is no home folder ~nouser. For a ")
+    assert main([*command, "--out", "./~nouser/n.jsonl"]) == 0 and (tmp_path / "~nouser" / "n.jsonl").is_file()
 
 
 def test_a_deleted_working_folder_is_reported(

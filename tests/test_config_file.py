@@ -313,6 +313,18 @@ def test_the_path_of_a_model_is_relative_to_the_file(tmp_path: Path, monkeypatch
     assert configure(["--config", printed], verb="train").model == f"{folder}/base"
 
 
+def test_a_home_folder_in_a_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It became a folder "~" beside the file."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = _write(tmp_path / "mine.yaml", "recipe: clip\nout: ~/run\nmodel: ~/base\n")
+    (tmp_path / "home" / "base").mkdir(parents=True)
+    config = configure(["--config", file], verb="train")
+    assert (config.out, config.model) == (tmp_path / "home" / "run", str(tmp_path / "home" / "base"))
+    _write(tmp_path / "mine.yaml", "recipe: clip\nout: ~nouser/run\n")
+    with pytest.raises(InputError, match=r"^~nouser/run: there is no home folder ~nouser\. For a folder of that name"):
+        configure(["--config", file], verb="train")
+
+
 def test_a_loss_that_is_younger_than_the_configuration_is_named() -> None:
     """A part of one's own that `DEGLA_PARTS` names only after a program made its configuration."""
     recipe = _recipe("clip")

@@ -19,7 +19,7 @@ from degla.errors import DeglaError, InputError, error_of_compiler, error_of_mem
 from degla.pages.words import printable
 from degla.parse import with_short_words
 from degla.processes import first_process, parsed_once, reported_once, started_processes
-from degla.remote import address_of, check_address, in_addresses
+from degla.remote import address_of, at_home, check_address, in_addresses
 from degla.shelf import VERBS, did_you_mean, own_errors
 from degla.verbs._arguments import Parser, parse_words, require_least
 from degla.version import __version__
@@ -79,9 +79,8 @@ def _run(words: list[str]) -> int:
     odd = next((word for word in words if word.encode(errors="replace").decode() != word), None)
     if odd is not None:
         raise InputError(f"{odd}: not UTF-8, so no result could name it. Rename the file, or use a UTF-8 locale.")
-    # A shell replaces "~" only where a word begins with it: --out=~/runs made a folder of that name.
-    home = os.path.expanduser("~")  # noqa: PTH111 no error without a home
-    words = [re.sub(r"^(--[^=]+=)~(?=/|$)", lambda match: match[1] + home, word) for word in words]
+    # A shell replaces "~" only where a word begins with it, unquoted: --out=~/runs made a folder of that name.
+    words = [re.sub(r"^(--[^=]+=|)(~[^/]*)(?=/|$)", lambda match: match[1] + at_home(match[2]), word) for word in words]
     for word in words:
         check_address(word.partition("=")[2] if word.startswith("--") else word)
     if not words or words[0].startswith("-"):

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ _TICK: Final = 10**8
 _KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
 _ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
 _NAMELESS: Final = re.compile(_KIND)
+_HOME: Final = re.compile(r"(~[A-Za-z_][\w.-]*)/")
 _OTHER: Final = re.compile(r"[A-Za-z][\w+.-]+://\S+")
 _AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=\w)")
 _STATE_FIELDS: Final = (
@@ -70,8 +72,16 @@ def address_of(path: Path | str) -> str | None:
     return None if match is None else f"{match['kind']}://{match['rest']}"
 
 
+def at_home(text: str) -> str:
+    """Return a path with "~" or "~USER" at its start replaced by that home folder, if there is one."""
+    return os.path.expanduser(text)  # noqa: PTH111 no error without a home
+
+
 def check_address(text: str) -> None:
-    """Raise InputError for what would become a local path: an address without a name, "s3://", or of another kind."""
+    """Raise InputError for what would become a local path: an address without a name, "s3://", or of another kind; a
+    home folder that does not exist."""
+    if match := _HOME.match(text):
+        raise InputError(f"{text}: there is no home folder {match[1]}. For a folder of that name, write ./{text}.")
     if match := _NAMELESS.fullmatch(text):
         raise InputError(f"{text}: names no file. Write {match['kind']}://BUCKET/NAME.")
     if _OTHER.fullmatch(text) and address_of(text) is None:

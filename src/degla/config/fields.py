@@ -29,7 +29,7 @@ from degla.model.runs import latest_checkpoint, require_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
 from degla.passwords import without_passwords
 from degla.ranges import RangeError, allowed, field_types
-from degla.remote import address_of, check_address, display_path
+from degla.remote import address_of, at_home, check_address, display_path
 from degla.shelf import IF_OWN, LOSSES, did_you_mean
 
 
@@ -386,11 +386,11 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(value, list):
             return [resolve(name, entry) for entry in value]
         if name == "model" and isinstance(value, str):
-            return model_from(folder, value)
+            return model_from(folder, at_home(value))
         if name not in paths or value is None or value == "":
             return value
-        check_address(str(value))
-        return address_of(str(value)) or str(folder / str(value))
+        check_address(text := at_home(str(value)))
+        return address_of(text) or str(folder / text)
 
     return {name: resolve(name, value) for name, value in fields.items()}
 

@@ -13,7 +13,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from degla.errors import InputError
 from degla.files import cache_folder, sha256_of, whole_folder
 from degla.parse import in_one_line, read_json_object
 from degla.progress import quiet_transformers
+from degla.remote import at_home
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
     cache = cache or cache_folder("language-models")
     if model is None:
         return _unpack(_packaged(), cache)
-    path = Path(os.path.expanduser(model))  # noqa: PTH111 no error if the home folder is unknown
+    path = Path(at_home(model))
     if path.is_file():
         return _unpack(path, cache)
     if path.is_dir():
