@@ -72,6 +72,13 @@ def test_the_page_itself_is_served(client: Any) -> None:
     assert client.post(RUN, headers=led, json={}).text == "Refused: the request comes from another page.\n"
 
 
+def test_without_javascript_the_page_says_what_it_needs(client: Any) -> None:
+    for headers in ({}, {"accept-encoding": "br, gzip"}):
+        page = client.get("/", headers=headers).text
+        assert "<script" in page and page.count("<noscript><p>This page needs JavaScript. Allow it for this ") == 1
+    assert "noscript" not in client.get("/config").text
+
+
 @pytest.mark.parametrize("path", ["/", "/config", "/picture/x", RUN, UPLOAD, "/gradio_api/queue/data", "/nowhere"])
 @pytest.mark.parametrize(
     "headers",

@@ -116,6 +116,9 @@ Refusal = tuple[int, str]
 MOST_BYTES: Final = 1 << 18
 """Size limit of a request's body in bytes; a button sends about a thousand."""
 
+_WITHOUT_SCRIPT: Final = (
+    b"<noscript><p>This page needs JavaScript. Allow it for this address, and reload the page.</p></noscript>\n"
+)
 _HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
 _POSTS: Final = (
     "/gradio_api/run/",
@@ -172,11 +175,24 @@ class LocalOnly:
             return {"type": "http.request", "body": body, "more_body": False}
 
         try:
-            await self._app(scope, replay, send)
+            await (self._answer_page if scope["path"] == "/" else self._app)(scope, replay, send)
         except Exception as error:
             # gradio has answered with status 500 a request for a button that the page does not have.
             if not _is_of_button(error):
                 raise
+
+    async def _answer_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the page, and what it needs where it would be blank. gradio adds its own head by a script."""
+        headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [each for each in message["headers"] if each[0] != b"content-length"]
+            elif not message.get("more_body"):
+                message["body"] = message.get("body", b"") + _WITHOUT_SCRIPT
+            await send(message)
+
+        await self._app({**scope, "headers": headers}, receive, add)
 
 
 def _is_of_button(error: Exception) -> bool:
