@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import filter_trackers
 from accelerate.utils import InitProcessGroupKwargs
 
-from degla.config.run import StreamConfig, TrainConfig
+from degla.config.run import StreamConfig, TrainConfig, recipe_config
 from degla.errors import DeglaError, InputError
 from degla.inputs import with_sources
 from degla.losses.core import Processes
@@ -28,6 +28,7 @@ from degla.model.text import text_tower, why_no_tree
 from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.pages.words import counted
 from degla.processes import LONGEST_WAIT, one_line_if_not_joined
+from degla.shelf import RECIPES
 from degla.training.attack import Attack
 from degla.training.image_parts import Evidence, Views
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
@@ -131,11 +132,13 @@ def build_trainer(
         ]
     if config.optim.start_scale is not None and encoder.bias is not None:
         # At a far smaller scale, the bias makes all pairs look false: only pulls are left, and the embeddings collapse.
-        if processes.first:
-            log.warning(
-                "--optim.start-scale %g is not used: %s has a logit_bias that fits its own scale of %.4g, at which "
-                "training starts.", config.optim.start_scale, encoder.name, encoder.scale.item(),
-            )  # fmt: skip
+        # Only a recipe's own value, which was not chosen for such a model, is ignored.
+        named = config.recipe in RECIPES.names()
+        if not named or config.optim.start_scale != recipe_config(config.recipe).optim.start_scale:
+            raise InputError(
+                f"--optim.start-scale {config.optim.start_scale:g}: {encoder.name} has a logit_bias that fits its own "
+                f"scale of {encoder.scale.item():.4g}, at which training starts. Omit the flag."
+            )
     elif config.optim.start_scale is not None:
         torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
     limit = math.log(config.optim.max_scale)
