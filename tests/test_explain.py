@@ -165,6 +165,7 @@ def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:
         lines = text.splitlines()
         assert len(lines) <= 60 and max(map(len, lines)) <= 125, len(lines)
         assert "degla explain" in text and "--config" in text and "docs/" in text
+    assert "options:" not in top and "--version" in top, "four lines that say what the usage says"
     assert "--help WHAT" in train and "--help all" in top and all(f"  {name} " in train for name in RECIPES.names())
     assert all(f"  {spoken(name)} " in top for name in VERBS.names())
     assert main(["train", "--help", "all"]) == 0  # As the help says: every flag with its default, without a recipe.

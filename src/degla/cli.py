@@ -241,12 +241,15 @@ def _top() -> argparse.ArgumentParser:
     width = max(len(name) for name in listed)
     top = Parser(
         prog="degla",
-        usage="degla COMMAND ...",
+        usage="degla COMMAND ... | --help | --version",
+        add_help=False,
         description=_ABOUT,
         epilog="commands:\n" + "\n".join(f"  {name:<{width}}  {summary}" for name, summary in listed.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"degla {__version__}")
+    # A section of options would take four lines of a screen to say what the usage says.
+    top.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    top.add_argument("--version", action="version", version=f"degla {__version__}", help=argparse.SUPPRESS)
     return top
 
 
