@@ -169,6 +169,24 @@ def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pyt
     assert main(more) == 0 and "38 captions of 19 images held out, 2 for training" in capsys.readouterr().err
 
 
+def test_split_says_which_images_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("other").mkdir()
+    for n in range(1, 10):
+        Image.new("RGB", (8, 8)).save(f"photos/{n}.png")
+    rows = ({"id": str(n), "image": f"{n}.png", "text": f"a dog {n}"} for n in range(10))
+    Path("c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["prepare", "split", "c.jsonl", "--out", "data", "--images"]
+    assert main([*command, "other"]) == 2 and not Path("data").exists()
+    wrong = capsys.readouterr().err
+    assert wrong.startswith("degla: 10 of 10 images cannot be used.\nother/0.png: the image of caption '0' is missing.")
+    assert main([*command, "photos"]) == 0
+    assert capsys.readouterr().err.startswith("1 of 10 images cannot be used.\nphotos/0.png: the image of caption '0' ")
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["files", "parquet"])
 def test_split_with_images_writes_the_folders_of_both_benchmarks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inside: bool

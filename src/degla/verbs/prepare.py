@@ -178,6 +178,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> str:
     from degla.data.containers import one_image_per_picture
+    from degla.data.images import check_images
+    from degla.data.joining import join
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
     from degla.evaluation.questions import require_local
@@ -189,6 +191,10 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
     if again := sum(new.image != old.image for new, old in zip(merged, rows, strict=True)):
         tell(f"{counted(again, 'row shows', 'rows show')} the picture of an earlier row and are captions of one image.")
+    if images is not None and (report := check_images(join(merged, None), images, depth="exists")).bad:
+        if len(report.bad) == report.checked:
+            raise InputError(report.summary())
+        tell(report.summary())
     count = arguments.held_out
     train, held_out = hold_out(merged, most=count or _MOST_HELD_OUT, one_in=1 if count else 5, seed=arguments.seed)
     if not (train and held_out):
