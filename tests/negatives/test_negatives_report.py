@@ -158,6 +158,7 @@ def test_what_few_pairs_have_in_common_is_no_cue() -> None:
 
 @pytest.mark.parametrize("sign", "=+-@")
 def test_no_cell_of_a_sheet_is_a_formula(sign: str) -> None:
+    assert cell_of(f"{sign} \x1b[2J\x00") == f"'{sign} \\x1b[2J\\x00", "a terminal that shows the file obeyed this"
     assert cell_of(f" {sign}SUM(A1)\n") == f"'{sign}SUM(A1)" and cell_of(f"a{sign}b") == f"a{sign}b"
 
 

@@ -73,6 +73,7 @@ def printable(text: str) -> str:
 
 
 def cell_of(text: str) -> str:
-    """Return a text on one line that a spreadsheet takes as text: texts are not trusted, and "=..." is a formula."""
-    line = " ".join(text.split())
+    """Return a text on one line that a spreadsheet takes as text: texts are not trusted, and "=..." is a formula. A
+    terminal may show the file, too."""
+    line = printable(" ".join(text.split()))
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
