@@ -16,7 +16,7 @@ import re
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -88,6 +88,42 @@ def read_json_object(path: Path, *, remedy: str = "", constants: bool = False) -
     if not isinstance(value, dict):
         _refuse(str(path), f"must be one JSON object, got {describe_json(value)}", remedy)
     return value
+
+
+class NewerFormError(InputError):
+    """A newer version wrote the file, which is therefore neither damaged nor to be replaced."""
+
+
+FORM: Final = {"schema_version": 1}
+"""The number of the form of a file that this version writes; the first entry of the file."""
+
+
+def require_form(
+    values: Mapping[str, Any], *, where: object, remedy: str = "", field: str = "schema_version", reads: int = 1
+) -> None:
+    """Refuse a file with the number of another form than this version reads.
+
+    Args:
+        values: content of the file. One without a number has form 1: files had none before they were numbered.
+        where: name of the file, for messages.
+        remedy: end of the message if the number is not that of a newer version.
+        field: name of the number.
+        reads: number that is read.
+
+    Raises:
+        NewerFormError: a newer version wrote the file.
+        InputError: the number is another one, or none.
+    """
+    number = values.get(field, 1)
+    if number == reads:
+        return
+    problem = f"{where}: field {field!r} is {values.get(field)!r}, but this version of degla reads {reads}."
+    if isinstance(number, int) and number > reads:
+        versions = values.get("versions")
+        writer = (versions if isinstance(versions, dict) else values).get("degla")
+        by = f" (degla {writer})" if isinstance(writer, str) else ""
+        raise NewerFormError(f"{problem} A newer version wrote it{by}: update degla.")
+    raise InputError(f"{problem} {remedy}".rstrip())
 
 
 CORRECT_LINE: Final = "Correct the line. If the file was cut off, download or generate it again."

@@ -141,8 +141,8 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
     run(out, UnsteadyModel(varied), words="captions", examples=1)
     manifest = json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())
     assert manifest.keys() == {
-        "captions", "captions_sha256", "rules", "seed", "per_rule", "degla", "lexicon", "tagger", "source", "model",
-        "form", "prompts_sha256", "examples", "example_sets", "examples_sha256", "words", "started",
+        "schema_version", "captions", "captions_sha256", "rules", "seed", "per_rule", "degla", "lexicon", "tagger",
+        "source", "model", "form", "prompts_sha256", "examples", "example_sets", "examples_sha256", "words", "started",
     }  # fmt: skip
     prompts = manifest["prompts_sha256"]
     assert prompts.keys() == set(RULES) and len(set(prompts.values())) == len(RULES)

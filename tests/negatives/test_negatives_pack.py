@@ -27,6 +27,7 @@ from degla.negatives.files.pack import (
     read_manifest,
     read_outcomes,
 )
+from degla.parse import NewerFormError
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 MANIFEST = {"captions": 6, "rules": ["swap_nouns", "add_object"], "seed": 3, "model": {"name": "openai:x"}, "date": "d"}
@@ -90,6 +91,22 @@ def test_accepted_rows_only_by_default(source: Path, capsys: pytest.CaptureFixtu
     assert main(["negatives", "pack", str(source), "--out", str(out)]) == 0
     assert "; omitted: 6 refused rows, 2 rows without text (--all keeps them)." in capsys.readouterr().err
     assert list(read_negatives(out)) == [row for row in rows() if row.accepted]
+
+
+def test_a_newer_packed_file_is_refused_and_one_without_a_number_is_read(source: Path) -> None:
+    out = source.with_name("n.parquet")
+    pack(read_negatives(source), out, source=source)
+    table, accepted = pyarrow.parquet.read_table(out), list(read_negatives(out))
+    about = json.loads(table.schema.metadata[PACKED_KEY])
+    assert about.pop("schema_version") == 1 and accepted
+    for content in (about, about | {"schema_version": 2, "degla": "7.0"}):
+        metadata = {**table.schema.metadata, PACKED_KEY: json.dumps(content).encode()}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), out)
+        if content is about:
+            assert list(read_negatives(out)) == accepted
+    message = r"n\.parquet: 'degla\.packed' in .*: field 'schema_version' is 2, .* \(degla 7\.0\): update degla\.$"
+    with pytest.raises(NewerFormError, match=message):
+        list(read_negatives(out))
 
 
 def test_columns_and_layout(source: Path) -> None:

@@ -315,6 +315,23 @@ def test_results_behind_a_link_are_written_by_one_study_at_a_time(
         assert (other / "negclip-0.json").is_file()
 
 
+def test_a_run_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    arms = {"recipe": "clip"}, {"recipe": "negclip"}
+    of_images(*arms)
+    run = tmp_path / "out" / "runs" / "clip-0"
+    record = json.loads((run / "record.json").read_text())
+    assert record["schema_version"] == 1
+    (run / "record.json").write_text(json.dumps(record | {"schema_version": 2, "finished": "yes"}))
+    weights = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    ((title, error),) = of_images(*arms).record.failures
+    assert (
+        title == "clip, seed 0"
+        and "record.json: field 'schema_version' is 2" in error
+        and error.endswith("update degla")
+    )
+    assert weights == {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} and weights
+
+
 def test_a_damaged_record_repeats_its_run_only(
     tmp_path: Path, of_images: Callable[..., Study], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -387,10 +387,12 @@ def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
         value = points(test.difference.value).replace("\N{MINUS SIGN}", "$-$")
         assert f"{test.first} $-$ {test.second} & {test.score} & {value} & " in tables
     (tmp_path / "study.json").write_text('{"title": "old"}')
-    with pytest.raises(InputError, match=r"field 'format' is None, but this version reads 2\. Run the study again"):
+    with pytest.raises(
+        InputError, match=r"field 'format' is None, but this version of degla reads 2\. Run the study again"
+    ):
         load_study(tmp_path / "study.json")
     (tmp_path / "study.json").write_text('{"format": 3}')
-    with pytest.raises(InputError, match=r"'format' is 3, of a newer version; this one reads 2\. Update degla\.$"):
+    with pytest.raises(InputError, match=r"'format' is 3, but .* reads 2\. A newer version wrote it: update degla\.$"):
         load_study(tmp_path / "study.json")
 
 

@@ -19,10 +19,20 @@ import torch
 from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.files import sha256_of
 from degla.locks import lock
-from degla.model.integrity import FOR_TRAINING, digest_of_weights, drop_training_state, is_whole, read_state
+from degla.model.integrity import (
+    FOR_TRAINING,
+    _own_digest,
+    amend_state,
+    digest_of_weights,
+    drop_training_state,
+    is_whole,
+    read_state,
+)
 from degla.model.load import load_encoder
 from degla.model.runs import CARD_NAME, checkpoints, point_to_best, settle
+from degla.parse import NewerFormError
 from degla.training.loop import train
 from tests.training.configs import tiny_config
 
@@ -249,6 +259,48 @@ def test_a_wrong_state_is_one_line(
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match=message):
         load_encoder(str(_out(copied)))
+
+
+def _numbers(folder: Path) -> dict[str, int]:
+    files = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return {name: row[key] for name, row in files.items() for key in row if key.endswith("schema_version")}
+
+
+def test_a_checkpoint_without_numbers_of_its_forms_is_resumed_exactly(copied: TrainConfig) -> None:
+    """As written before there were any."""
+    run, names = _out(copied), ("config.json", "degla_training.json", "open_clip_config.json", "state.json")
+    assert _numbers(run / "step-4") == dict.fromkeys(names, 1) and _numbers(run) == {"config.json": 1}
+    whole, old = (run / "step-4" / "open_clip_model.safetensors").read_bytes(), run / "step-2"
+    shutil.rmtree(run / "step-4")
+    for path in (run / "config.json", *(old / name for name in names)):
+        row = {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("schema_version")}
+        if path.name == "state.json":
+            row["sha256"] |= {name: sha256_of(old / name) for name in names[:3]}
+            row["sha256"]["state.json"] = _own_digest(row)
+        path.write_text(json.dumps(row))
+    assert not _numbers(old) | _numbers(run) and is_whole(old)
+    assert (
+        train(copied, resume=True).finished and (run / "step-4" / "open_clip_model.safetensors").read_bytes() == whole
+    )
+    amend_state(old, best="step-2")
+    assert _numbers(old) == {"state.json": 1} and is_whole(old)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_and_left_alone(copied: TrainConfig) -> None:
+    run = _out(copied)
+    path = run / "step-4" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2, "versions": {"degla": "7.0"}}))
+    message = r"step-4\S*/state\.json: field 'schema_version' is 2, .* reads 1\. .* \(degla 7\.0\): update degla\.\Z"
+    for read in (read_state, is_whole, drop_training_state, lambda folder: load_encoder(str(folder.parent))):
+        with pytest.raises(NewerFormError, match=message):
+            read(run / "step-4")
+    with pytest.raises(NewerFormError, match=message):
+        train(copied, resume=True)
+    (run / "step-4").rename(run / "step-4.partial")
+    for put_in_order in (lambda: settle(run), lambda: train(copied, resume=True)):
+        with pytest.raises(NewerFormError, match=message):
+            put_in_order()
+    assert (run / "step-4.partial" / "optimizer.pt").is_file(), "of a newer version's process that was killed"
 
 
 def test_the_message_names_a_renamed_checkpoint_by_its_own_name(copied: TrainConfig) -> None:

@@ -26,7 +26,7 @@ from degla.model.address import bring_here
 from degla.model.integrity import STATE_NAME, check_one
 from degla.model.load import model_from
 from degla.model.runs import latest_checkpoint, require_checkpoint, settle
-from degla.parse import read_json, read_json_object, read_toml, read_yaml
+from degla.parse import FORM, read_json, read_json_object, read_toml, read_yaml, require_form
 from degla.passwords import without_passwords
 from degla.ranges import RangeError, allowed, field_types
 from degla.remote import address_of, at_home, check_address, display_path
@@ -50,7 +50,7 @@ def to_record(config: TrainConfig) -> dict[str, Any]:
     for owner in (plain, plain["replay"]):
         kept = {name: loss for name, loss in owner["objective"].items() if name not in own or loss["weight"]}
         owner["objective"] = kept
-    return cast(dict[str, Any], plain)
+    return FORM | cast(dict[str, Any], plain)
 
 
 def as_recorded(config: TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
@@ -84,17 +84,23 @@ def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dic
     return fields
 
 
+def _fields_of(values: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """Flatten the content of a file and take out the number of its form."""
+    require_form(values, where=where, remedy="Remove the field.")
+    return flat({name: value for name, value in values.items() if name not in FORM}, where=where)
+
+
 def from_plain(values: dict[str, Any], *, where: str) -> TrainConfig:
     """Rebuild a configuration from its JSON values.
 
     Args:
-        values: as returned by `to_plain`; missing fields have their defaults.
+        values: as returned by `to_plain` or `to_record`; missing fields have their defaults.
         where: name of the file, for messages.
 
     Raises:
         InputError: a field is unknown, or its value has the wrong type or is out of range; names the field.
     """
-    return change(TrainConfig(), flat(values, where=where), where=where)
+    return change(TrainConfig(), _fields_of(values, where=where), where=where)
 
 
 def flags(config: Any) -> dict[str, bool]:
@@ -367,7 +373,7 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
     values = read_values(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: must be a table of fields such as recipe, model, data.captions and optim.lr.")
-    fields = flat(values, where=str(path))
+    fields = _fields_of(values, where=str(path))
     recipe = fields.pop("recipe", None)
     if recipe is not None and not isinstance(recipe, str):
         raise InputError(f"{path}: field 'recipe': {recipe!r} is not a recipe name. See degla ls recipes.")

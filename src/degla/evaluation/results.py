@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import sha256_of, write_text
 from degla.pages.words import counted
-from degla.parse import parse_json, read_json, read_json_object
+from degla.parse import parse_json, read_json, read_json_object, require_form
 from degla.passwords import without_passwords
 from degla.records import Record, read_jsonl, validate, write_jsonl
 from degla.remote import refuse_address, remembered
@@ -252,18 +252,11 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
 def _load(path: Path) -> TracedResult:
     """A result without its items: a report asks for each several times."""
     row = read_json(fetched(path), remedy=_REMEDY)
-    version = row.get("schema_version") if isinstance(row, dict) else None
-    if version is None:
+    if not isinstance(row, dict) or row.get("schema_version") is None:
         kind = OtherResultError if isinstance(row, dict) and "models" in row else InputError
         raise kind(f"{path}: not a result: field 'schema_version' is missing. Give a file that `degla evaluate` wrote.")
     remedy = f"Evaluate again, or use the version that wrote it ({_version(row)})."
-    reads = Result.model_fields["schema_version"].default
-    if isinstance(version, int) and version > reads:
-        remedy = f"A newer version wrote it ({_version(row)}): update degla."
-    if version != reads:
-        raise InputError(
-            f"{path}: field 'schema_version' is {version!r}, but this version of degla reads {reads}. {remedy}"
-        )
+    require_form(row, where=path, remedy=remedy)
     result = validate(TracedResult, row, where=str(path), remedy=remedy)
     if result.sha256 and result.sha256 != _digest(row):
         raise InputError(

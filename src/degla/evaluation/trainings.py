@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from degla.errors import DeglaError, InputError
 from degla.files import write_json
-from degla.parse import read_json
+from degla.parse import read_json, read_json_object, require_form
 from degla.passwords import without_passwords
 from degla.records import Record, validate
 from degla.remote import address_of
@@ -82,10 +82,12 @@ class Trainings(Record):
     """What weights were trained on, as a model's folder records it.
 
     Attributes:
+        schema_version: number of the form.
         data: each training, the newest first.
         unknown: models that they were fine-tuned from and that are not found, so that their data is unknown.
     """
 
+    schema_version: Literal[1] = 1
     data: tuple[Training, ...] = ()
     unknown: tuple[str, ...] = ()
 
@@ -118,7 +120,9 @@ class Trainings(Record):
             check_one(folder, TRAINING_NAME)  # Its message names the newest intact checkpoint.
         # An error for every command, as for any other damaged file of a model: with a warning, a result or an export
         # would look like those of a model that was never trained.
-        return validate(cls, read_json(path, remedy=_REMEDY), where=str(path), remedy=_REMEDY)
+        row = read_json_object(path, remedy=_REMEDY)
+        require_form(row, where=path, remedy=_REMEDY)
+        return validate(cls, row, where=str(path), remedy=_REMEDY)
 
     def write(self, folder: Path) -> None:
         """Write that file, without passwords, to the folder of a model that is not a run's, unless nothing is known."""
@@ -220,6 +224,7 @@ def _own(folder: Path) -> Training | None:
             continue
         # A folder of transformers has a config.json too, without training data.
         if isinstance(config, dict) and isinstance(config.get("data"), dict) and config["data"].get("captions"):
+            require_form(config, where=path)
             return training_of(config, where=str(path), **_recorded(folder))
     return None
 

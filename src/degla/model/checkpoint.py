@@ -33,7 +33,14 @@ from degla.model.integrity import (
 )
 from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
 from degla.model.teacher import Teacher
-from degla.model.tokenizer import CONFIG_NAME, changed_file, save_tokenizer, tokenizer_form, tokenizer_options
+from degla.model.tokenizer import (
+    CONFIG_NAME,
+    FORM_FIELD,
+    changed_file,
+    save_tokenizer,
+    tokenizer_form,
+    tokenizer_options,
+)
 from degla.parse import read_json_object
 
 _NO_NETWORK: Final = {
@@ -49,7 +56,7 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = save_tokenizer(encoder, folder)
+    config = {**save_tokenizer(encoder, folder), FORM_FIELD: 1}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     quick_gelu = "true" if encoder.description.quick_gelu else "false"
     _save(merged_state(encoder.clip), folder / WEIGHTS_NAME, quick_gelu=quick_gelu)

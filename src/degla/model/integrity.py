@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from degla.errors import InputError
 from degla.files import OLD, PARTIAL, sha256_of, write_json
-from degla.parse import read_json_object
+from degla.parse import FORM, NewerFormError, read_json_object, require_form
 from degla.records import validate
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def read_state(folder: Path) -> CheckpointState:
     """
     try:
         return _read(folder)
+    except NewerFormError:
+        raise
     except InputError as error:
         raise InputError(f"{str(error).rstrip('.')}. {_remedy(folder)}") from None
 
@@ -167,9 +169,15 @@ def check_one(folder: Path, name: str) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is complete and undamaged according to its state."""
+    """Whether a checkpoint is complete and undamaged according to its state.
+
+    Raises:
+        NewerFormError: a newer version wrote it, so that this one cannot tell.
+    """
     try:
         state = _read(folder)
+    except NewerFormError:
+        raise  # Otherwise what a kill left of a newer version's checkpoint would be deleted.
     except InputError:
         return False
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -180,6 +188,7 @@ def is_whole(folder: Path) -> bool:
 def _read(folder: Path) -> CheckpointState:
     path = folder / STATE_NAME
     raw = read_json_object(path, constants=True)
+    require_form(raw, where=path)
     state = validate(CheckpointState, raw, where=str(path))
     if state.sha256.get(STATE_NAME) != _own_digest(raw):
         raise InputError(f"{path}: damaged: its fields do not match the sha256 that it records.")
@@ -200,6 +209,7 @@ def _sums(
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:
+    state = FORM | state
     sums = {name: digest for name, digest in state.pop(_SUMS).items() if name != STATE_NAME}
     write_json(folder / STATE_NAME, {**state, _SUMS: {**sums, STATE_NAME: _own_digest(state | {_SUMS: sums})}})
 

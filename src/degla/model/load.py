@@ -25,7 +25,7 @@ from degla.model.hub import NeedsCodeError, downloads_allowed, offline, refusing
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle, why_no_best
-from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
+from degla.model.tokenizer import CONFIG_NAME, FORM_FIELD, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import (
     PREFIX,
     fetched_weights,
@@ -45,7 +45,7 @@ from degla.model.weights_file import (
     what_trainers_left,
     zip_names,
 )
-from degla.parse import read_json, read_json_object
+from degla.parse import read_json, read_json_object, require_form
 from degla.progress import only_errors
 from degla.remote import address_of, display_path
 from degla.shelf import did_you_mean
@@ -173,6 +173,7 @@ def folder_has_bias(folder: Path) -> bool:
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
         config = read_json_object(folder / CONFIG_NAME, remedy=_AGAIN)
+        require_form(config, where=folder / CONFIG_NAME, remedy=_AGAIN, field=FORM_FIELD)
         model_config = tokenizer_form(config)
         quick_gelu = bool(model_config.get("quick_gelu", False))
         references = _hub_references(model_config)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from degla.errors import InputError
 from degla.files import sha256_of_files
-from degla.parse import in_one_line, read_json_object
+from degla.parse import in_one_line, read_json_object, require_form
 from degla.records import validate
 
 INFO, IMAGE, TEXT = "degla_onnx.json", "image.onnx", "text.onnx"
@@ -28,6 +28,7 @@ class OnnxInfo(BaseModel):
     """The contents of ``degla_onnx.json``: what a program needs to know to use the two graphs.
 
     Attributes:
+        schema_version: number of the form.
         name: of the exported model.
         image_size: height and width of the images in pixels.
         context_length: tokens per text.
@@ -45,6 +46,7 @@ class OnnxInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    schema_version: Literal[1] = 1
     name: str
     image_size: tuple[int, int]
     context_length: int = Field(gt=0)
@@ -81,6 +83,7 @@ class OnnxModel:
     def __init__(self, folder: Path, *, name: str) -> None:
         self.name, self.folder = name, folder
         content = read_json_object(folder / INFO, remedy="Export again.")
+        require_form(content, where=folder / INFO, remedy="Export again.")
         self.info = validate(OnnxInfo, content, where=str(folder / INFO))
         self.device = torch.device("cpu")
         self.tokenize, self.transform = _tokenize(folder, self.info), _transform(self.info)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from degla.model.encoder import Encoder
 
 CONFIG_NAME = "open_clip_config.json"
+FORM_FIELD = "degla_schema_version"
+"""The number of the form of a model's folder, in that file: by a name of its own, since the file is open_clip's."""
 
 _BPE = "bpe_path"
 TOKENIZER_FILES = (

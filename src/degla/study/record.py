@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from degla.errors import InputError
 from degla.evaluation.results import AskedRecord
-from degla.parse import read_json
+from degla.parse import read_json_object, require_form
 from degla.records import Record, validate
 from degla.results import Interval
 from degla.statistics.seeds import QuestionVariance
@@ -193,15 +192,7 @@ def load_study(path: str | Path) -> StudyRecord:
     Raises:
         InputError: it cannot be read, or has another format.
     """
-    values = read_json(Path(path), constants=True)
-    value = values.get("format") if isinstance(values, dict) else None
-    if isinstance(value, int) and value > FORMAT:
-        raise InputError(
-            f"{path}: field 'format' is {value}, of a newer version; this one reads {FORMAT}. Update degla."
-        )
-    if value != FORMAT:
-        raise InputError(
-            f"{path}: field 'format' is {value!r}, but this version reads {FORMAT}. Run the study again; finished runs "
-            "are kept."
-        )
+    values = read_json_object(Path(path), constants=True)
+    remedy = "Run the study again; finished runs are kept."
+    require_form(values, where=path, remedy=remedy, field="format", reads=FORMAT)
     return validate(StudyRecord, values, where=str(path))

@@ -27,7 +27,7 @@ from degla.files import cache_folder, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
 from degla.pages.words import counted
-from degla.parse import read_json_object
+from degla.parse import FORM, NewerFormError, read_json_object, require_form
 from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
 
 if TYPE_CHECKING:
@@ -167,12 +167,16 @@ class _Record:
     @classmethod
     def read(cls, folder: Path) -> _Record:
         try:
-            return TypeAdapter(cls).validate_python(read_json_object(folder / _RECORD))
+            values = read_json_object(folder / _RECORD)
+            require_form(values, where=folder / _RECORD, remedy="Choose another --out.")
+            return TypeAdapter(cls).validate_python(values)
+        except NewerFormError:
+            raise  # Otherwise the run would be deleted and trained again.
         except (InputError, ValidationError):
             return cls()  # None yet, or damaged: everything is done again.
 
     def write(self, folder: Path) -> None:
-        write_json(folder / _RECORD, asdict(self), indent=1)
+        write_json(folder / _RECORD, FORM | asdict(self), indent=1)
 
 
 def _identity(job: Job) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from degla.errors import InputError
 from degla.files import write_json
-from degla.parse import in_one_line, read_json
+from degla.parse import in_one_line, read_json_object, require_form
 from degla.records import Record, validate
 from degla.systems.system import AnySettings, Case
 from degla.version import __version__
@@ -81,9 +81,9 @@ def load_record(folder: Path, *, system: str) -> SystemRecord:
         InputError: it is missing, cannot be read, or belongs to another system.
     """
     path = folder / FILE
-    record = validate(
-        SystemRecord, read_json(path, remedy=f"Create it: degla system {system} run --out {folder}."), where=str(path)
-    )
+    values = read_json_object(path, remedy=f"Create it: degla system {system} run --out {folder}.")
+    require_form(values, where=path, remedy="Choose another folder.", field="format")
+    record = validate(SystemRecord, values, where=str(path))
     if record.system != system:
         raise InputError(f"{path}: belongs to system {record.system!r}, not {system!r}. Choose another folder.")
     return record

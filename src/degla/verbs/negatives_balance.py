@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import require_writable, sha256_of, write_json
+from degla.files import require_writable, sha256_of
 from degla.verbs._arguments import (
     captions_of,
     describe_columns,
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.negatives.balance.outcome import BalanceSettings, describe, render
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
-    from degla.negatives.run.output import manifest_path
+    from degla.negatives.run.output import write_manifest
     from degla.records import only_negatives
 
     require_least(arguments, "per_rule", least=1)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         balancer.write(arguments.out)
     source = {"file": arguments.file.name, "sha256": sha256_of(fetched(arguments.file))}
     entry = {"balanced": describe(settings, source, name, balancer.report)}
-    write_json(manifest_path(arguments.out), {**(read_manifest(arguments.file) or {}), **entry})
+    write_manifest(arguments.out, {**(read_manifest(arguments.file) or {}), **entry})
     answer(arguments, balancer.report.plain, lambda: show(render(balancer.report)))
     tell(f"written: {arguments.out}")
     return 0

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import write_json
 from degla.pages.words import counted
 from degla.verbs._arguments import (
     captions_of,
@@ -132,7 +131,7 @@ def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
 def _write_manifest(arguments: argparse.Namespace, names: list[str]) -> None:
     """Copy the manifest of the negatives beside the output and add the screens' names."""
     from degla.negatives.files.pack import read_manifest
-    from degla.negatives.run.output import manifest_path
+    from degla.negatives.run.output import write_manifest
 
     manifest = read_manifest(arguments.file) or {}
-    write_json(manifest_path(arguments.out), {**manifest, "judged": [*manifest.get("judged", []), *names]})
+    write_manifest(arguments.out, {**manifest, "judged": [*manifest.get("judged", []), *names]})

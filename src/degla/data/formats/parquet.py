@@ -11,7 +11,7 @@ from degla.data.containers import cell_place, holds_images
 from degla.data.places import base_of, files_of, is_folder
 from degla.data.prepared import fetched
 from degla.errors import DeglaError, InputError
-from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet
+from degla.parse import PARQUET_ENDINGS, in_one_line, open_parquet, parse_json, require_form
 from degla.records import NegativeRecord, validate
 from degla.remote import RemoteFile, address_of, display_path
 
@@ -20,6 +20,7 @@ ENDINGS: Final = PARQUET_ENDINGS
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
 _IMAGES = 16  # images read at a time where only the first is needed
 _PACKED = b"degla.packed"  # in the schema's metadata of files written by `degla negatives pack`
+_ANEW = "Download or create it again."
 
 
 def claims(path: Path) -> bool:
@@ -66,11 +67,14 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
     """Yield one `NegativeRecord` per row. The captions that `degla negatives pack` adds are ignored.
 
     Raises:
-        InputError: it is not a Parquet file, or a row has an invalid field.
+        InputError: it is not a Parquet file, a newer version packed it, or a row has an invalid field.
     """
     file = open_parquet(path)
     names: list[str] = file.schema_arrow.names
-    if _PACKED in (file.schema_arrow.metadata or {}):
+    if (packed := (file.schema_arrow.metadata or {}).get(_PACKED)) is not None:
+        where = f"{path}: '{_PACKED.decode()}' in the schema's metadata"
+        about = parse_json(packed, where=where, remedy=_ANEW, lines=False)
+        require_form(about if isinstance(about, dict) else {}, where=where, remedy=_ANEW)
         names = [name for name in names if name in NegativeRecord.model_fields]
     for number, row in enumerate(_rows(file, names, path=path)):
         yield validate(NegativeRecord, row, where=f"{path} row {number}")

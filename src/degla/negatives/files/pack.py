@@ -23,7 +23,7 @@ from degla.files import whole_file, whole_lines
 from degla.negatives.run.output import journal_path, manifest_path, read_line
 from degla.negatives.run.summary import Outcomes
 from degla.pages.words import counted
-from degla.parse import PARQUET_ENDINGS, open_file, open_parquet, parse_json, read_json_object
+from degla.parse import FORM, PARQUET_ENDINGS, open_file, open_parquet, parse_json, read_json_object, require_form
 from degla.records import NegativeRecord
 from degla.version import __version__
 
@@ -130,7 +130,7 @@ def _schema() -> Any:
 
 def _describe(source: Path) -> dict[bytes, bytes]:
     """Return the schema's metadata about the run and the packing."""
-    metadata = {PACKED_KEY: json.dumps({"from": source.name, "degla": __version__}).encode()}
+    metadata = {PACKED_KEY: json.dumps({**FORM, "from": source.name, "degla": __version__}).encode()}
     if (manifest := read_manifest(source)) is not None:
         metadata[MANIFEST_KEY] = json.dumps(manifest).encode()
     if (outcomes := read_outcomes(source)) is not None:
@@ -152,7 +152,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest of the run that made a file; None if there is none.
 
     Raises:
-        InputError: the manifest is not a JSON object, or its rules are not a list of names.
+        InputError: the manifest is not a JSON object, or of another version, or its rules are not a list of names.
     """
     where, remedy = path, "Download or create it again."
     manifest = _of_schema(path, MANIFEST_KEY)
@@ -161,6 +161,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         if (here := _found(where)) is None:
             return None
         manifest = read_json_object(here, remedy=remedy)
+    require_form(manifest, where=where, remedy=remedy)
     rules = manifest.get("rules", [])
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise InputError(

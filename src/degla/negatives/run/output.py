@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from degla.files import LineFile, cannot_write, open_temporary_database, require
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import CaptionStream, FinishedRules, hash_text
 from degla.negatives.run.summary import Summary
-from degla.parse import parse_json, read_json_object
+from degla.parse import FORM, parse_json, read_json_object, require_form
 from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.remote import refuse_address
 
@@ -203,7 +203,8 @@ def _read(model: type[RecordType], line: bytes, where: str, *, remedy: str) -> R
 
 
 _STARTED: Final = "started"
-"""The only manifest entry that may differ when a file is resumed."""
+_NO_SETTINGS: Final = frozenset({_STARTED, *FORM})
+"""The manifest entries that may differ when a file is resumed."""
 _PASSING_REASONS: Final = frozenset(f"model_{outcome}" for outcome in PASSING)
 
 
@@ -255,7 +256,7 @@ def continue_output(
         if beside.exists():
             _compare(out, beside, settings)
         else:
-            write_json(beside, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
+            write_manifest(out, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
         end, captions_done, texts = _find_end(file.stream, captions, rules, summary, path=out)
         file.stream.truncate(end)
         yield Output(file, captions_done, texts)
@@ -310,6 +311,11 @@ def manifest_path(out: Path) -> Path:
     return out.with_name(out.name + ".manifest.json")
 
 
+def write_manifest(out: Path, entries: Mapping[str, Any]) -> None:
+    """Write the manifest of a file of negatives, with the number of its form."""
+    write_json(manifest_path(out), {**FORM, **entries})
+
+
 def journal_path(out: Path) -> Path:
     """Return the path of the language model's replies for a file of negatives."""
     return out.with_name(out.name + ".replies.jsonl")
@@ -326,9 +332,11 @@ def list_parts(journal: Path) -> list[Path]:
 
 
 def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:
-    earlier = read_json_object(beside, remedy="Delete this manifest together with its negatives.")
+    remedy = "Delete this manifest together with its negatives."
+    earlier = read_json_object(beside, remedy=remedy)
+    require_form(earlier, where=beside, remedy=remedy)
     names = dict.fromkeys([*settings, *earlier])
-    different = [name for name in names if name != _STARTED and earlier.get(name) != settings.get(name)]
+    different = [name for name in names if name not in _NO_SETTINGS and earlier.get(name) != settings.get(name)]
     if different:
         differences = "; ".join(f"{name}: was {earlier.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise InputError(
