@@ -25,6 +25,7 @@ from degla.negatives.run.output import write_manifest
 from degla.parse import FORM, NewerFormError, require_form
 from degla.study.tuning import _Record
 from degla.systems.record import load_record
+from tests.tiny import ALL_TOKENS, write_model
 
 TRAINED = Trainings(data=(Training(data=TrainedPairs(captions="captions.jsonl")),))
 RECORDED: dict[str, Any] = {"made_from": {"train": {"steps": 3}}, "finished": True}
@@ -98,6 +99,19 @@ def test_a_newer_model_folder_is_refused_and_one_without_a_number_is_read(tiny_m
     message = r"open_clip_config\.json: field 'degla_schema_version' is 2, but .* reads 1\. A newer .*: update degla\.$"
     with pytest.raises(NewerFormError, match=message):
         load_encoder(str(tmp_path))
+
+
+def test_a_newer_model_of_the_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    stored, revision = tmp_path / "hub" / "models--org--tiny", "0" * 40
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs" / "main").write_text(revision)
+    folder = write_model(stored / "snapshots" / revision, text_cfg=ALL_TOKENS)
+    assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(folder)).fingerprint
+    file = folder / "open_clip_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "degla_schema_version": 2}))
+    with pytest.raises(NewerFormError, match=r"open_clip_config\.json: field 'degla_schema_version' is 2, .* degla\.$"):
+        load_encoder("hf-hub:org/tiny")
 
 
 def test_what_this_version_writes_has_the_number_first(tmp_path: Path) -> None:

@@ -371,6 +371,8 @@ def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
     """Return the model after checking its weights file, as for a folder, if it was fetched from the hub."""
     weights = fetched_weights(source) if source.startswith(PREFIX) else None
     if weights is not None:
+        config = weights.with_name(CONFIG_NAME)
+        require_form(read_json_object(config, remedy=_AGAIN), where=config, remedy=_AGAIN, field=FORM_FIELD)
         _check_recorded_activation(weights, quick_gelu=encoder.description.quick_gelu)
         require_floats(weights, encoder.clip)
     return encoder
