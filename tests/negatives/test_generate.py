@@ -233,6 +233,21 @@ def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -
     assert out.read_text(encoding="utf-8") == "notes of mine"
 
 
+def test_a_file_of_a_newer_version_is_not_continued_and_one_without_a_number_is(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out)
+    rows, beside = out.read_bytes(), tmp_path / "negatives.jsonl.manifest.json"
+    content = json.loads(beside.read_text())
+    beside.write_text(json.dumps(content | {"schema_version": 2, "degla": "7.0"}))
+    out.write_bytes(rows[: len(rows) // 2])
+    with pytest.raises(InputError, match=r"manifest\.json: field 'schema_version' is 2, .*: update degla\.$"):
+        run(out)
+    assert out.read_bytes() == rows[: len(rows) // 2] and content.pop("schema_version") == 1
+    beside.write_text(json.dumps(content))
+    run(out)
+    assert out.read_bytes() == rows
+
+
 def test_a_verdict_is_that_of_its_caption_and_rule() -> None:
     """The same text occurs for several captions and rules, and verdicts are cached."""
     text = "a cat chasing a dog"
