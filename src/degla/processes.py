@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Value = TypeVar("Value")
 LONGEST_WAIT: Final = timedelta(hours=2)
 """How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
 wait; PyTorch's own limits, 10 minutes for GPUs and 30 for gloo, would end them."""
+_SECONDS_TO_JOIN: Final = 30.0
+"""How long a process waits for the others to join before it says so."""
 _SECONDS_TO_WAIT: Final = 5.0
 """How long a process with an error waits for the first process to raise the same."""
 _SECONDS_TO_REPORT: Final = 1.0
@@ -130,7 +133,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
 
 @contextlib.contextmanager
 def one_line_if_not_joined() -> Iterator[None]:
-    """Report in one line that a block, which joins the processes of a job, has failed.
+    """Report in one line that a block, which joins the processes of a job, has failed, or that it waits for others.
 
     Raises:
         DeglaError: instead of the network's own error.
@@ -139,21 +142,49 @@ def one_line_if_not_joined() -> Iterator[None]:
         yield
         return
     try:
-        with _redirected(1, 2):  # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
+        # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
+        with _wait_announced(), _redirected(1, 2):
             yield
     except RuntimeError as caught:
         import torch.distributed as dist
 
         if (error := _user_error(caught)) is None and dist.is_available() and isinstance(caught, dist.DistError):
-            place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
             cause = str(caught).splitlines()[0].strip(" .")
             error = DeglaError(
-                f"the processes of this job cannot be joined at {place} (MASTER_ADDR:MASTER_PORT): {cause}. If another "
-                "job has this port, choose another one: torchrun --master-port."
+                f"the processes of this job cannot be joined at {_meeting_place()}: {cause}. If another job "
+                "has this port, choose another one: torchrun --master-port; each process needs a RANK of its own."
             )
         if error is None:
             raise
         raise error from None
+
+
+def _meeting_place() -> str:
+    place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    return f"{place} (MASTER_ADDR:MASTER_PORT)"
+
+
+@contextlib.contextmanager
+def _wait_announced() -> Iterator[None]:
+    """Write a line if the block takes long: one process too few, and all others wait for hours."""
+
+    def announce() -> None:
+        line = (
+            f"degla: process {os.environ.get('RANK')} waits at {_meeting_place()} until all {started_processes()} "
+            f"processes of this job (WORLD_SIZE) are there, for up to {LONGEST_WAIT.total_seconds() / 3600:g} hours. "
+            "Check that all were started, each with a RANK of its own, and that they reach this address.\n"
+        )
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())  # Not by sys.stderr, which the main thread may be using.
+
+    timer = threading.Timer(_SECONDS_TO_JOIN, announce)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # No thread is left when processes are forked.
 
 
 def started_processes(environment: Mapping[str, str] = os.environ) -> int:

@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,13 +293,36 @@ def test_without_torchrun_the_survivor_of_the_first_process_says_so_in_one_line(
     assert len(lines) == 1 and lines[0].startswith("degla: another process of this job has ended")
 
 
+_SHORT_WAIT = """
+from degla import processes
+processes._SECONDS_TO_JOIN = 0.1
+with processes.joined_processes():
+    print("joined")
+"""
+
+
+def test_a_process_that_waits_for_others_to_join_says_so() -> None:
+    """One too few, and the others waited for two hours without a word."""
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.port), "WORLD_SIZE": "2"}
+    group["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    first = start(["-c", _SHORT_WAIT], environment=group | {"RANK": "0"})
+    end = time.monotonic() + 60
+    while "RANK" not in first.stderr and time.monotonic() < end:
+        time.sleep(0.05)
+    expected = f"degla: process 0 waits at 127.0.0.1:{agent.port} (MASTER_ADDR:MASTER_PORT) until all 2 processes"
+    assert expected in first.stderr and "for up to 2 hours" in first.stderr
+    other = start(["-c", _SHORT_WAIT], environment=group | {"RANK": "1"})
+    assert [first.wait(), other.wait()] == [0, 0] and first.stdout == "joined\n"
+
+
 def test_processes_that_cannot_be_joined_say_why_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the first process ends while another one joins, and where another job has the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "WORLD_SIZE": "2", "RANK": "0"}
         for name, value in group.items():
             monkeypatch.setenv(name, value)
-        why = r"cannot be joined at 127\.0\.0\.1:\d+ .*already in use.* --master-port\.$"
+        why = r"cannot be joined at 127\.0\.0\.1:\d+ .*already in use.* --master-port; each .*\.$"
         with pytest.raises(DeglaError, match=why), joined_processes():
             pass
     reset = dist.DistNetworkError("Connection reset by peer")
