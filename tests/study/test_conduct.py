@@ -313,6 +313,13 @@ def test_results_behind_a_link_are_written_by_one_study_at_a_time(
         with pytest.raises(InputError, match=r"results: is a link into another study, .*other, whose files it would"):
             of_images({"recipe": "clip"})
         assert (other / "negclip-0.json").is_file()
+    (out / "results").unlink()
+    (out / "results").symlink_to("results")  # To itself: no path is the end of it.
+    with pytest.raises(InputError, match=r"results: cannot be written: .*\. Choose another --out\."):
+        of_images({"recipe": "clip"})
+    (out / "results").unlink()
+    (out / "chosen.yaml").symlink_to("chosen.yaml")
+    of_images({"recipe": "clip"})
 
 
 def test_a_run_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_images: Callable[..., Study]) -> None:

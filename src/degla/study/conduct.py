@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from os import SEEK_END
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -111,7 +111,7 @@ def conduct(
         chosen = out / "chosen.yaml"
         if study.choice:
             write_chosen(plan, study.table, chosen)
-        elif chosen.resolve() != Path(where).resolve():
+        elif os.path.realpath(chosen) != os.path.realpath(where):
             drop_chosen(chosen)  # Of an earlier plan.
         log.info("open %s", out / "study.html")
         return study
@@ -147,7 +147,7 @@ def open_study(out: Path, *, tasks: bool = False) -> Iterator[tuple[Lock, loggin
         )
     results = out / "results"
     if results.is_symlink():
-        target = results.resolve()
+        target = Path(os.path.realpath(results))  # Of a loop, Python 3.11 and 3.12 give no `resolve`.
         folders = (folder for folder in (target, *target.parents) if folder != out.resolve())
         if (study := next(filter(_has_study, folders), None)) is not None:
             raise InputError(
@@ -488,7 +488,7 @@ def _last_metrics(job: Job) -> dict[str, Any] | None:
     path = Path(job.config.out or ".") / "metrics.jsonl"
     try:
         with open_file(path) as stream:  # Twice a second: the end of a long run's file is enough.
-            stream.seek(max(stream.seek(0, SEEK_END) - _LAST_BYTES, 0))
+            stream.seek(max(stream.seek(0, os.SEEK_END) - _LAST_BYTES, 0))
             lines = stream.read().splitlines()
         return dict(parse_json(lines[-1], where=str(path), constants=True)) if lines else None
     except (InputError, OSError, TypeError, ValueError):
