@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import select
 import shutil
@@ -23,13 +25,13 @@ import pytest
 from degla import stopping
 from degla.errors import InputError
 from degla.locks import lock
-from degla.stopping import WORKERS
+from degla.stopping import WORKERS, leave_signals
 from degla.study.workers import Ended, LocalWorkers, default_processes, run_jobs
 from tests.launch import FORKS
 
 
-def work(job: tuple[str, float]) -> tuple[str, int]:
-    what, _ = job
+def work(job: tuple[Any, ...]) -> tuple[str, int]:
+    what = job[0]
     if what == "refuse":
         raise InputError("no such thing; give another.")
     if what == "break":
@@ -40,6 +42,19 @@ def work(job: tuple[str, float]) -> tuple[str, int]:
         Path("pid").write_text(str(os.getpid()))
         threading.Event().wait()
     if what == "wait":
+        threading.Event().wait()
+    if what == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "cache/rows")
+    if what == "memory":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+    if what == "children":
+        child = WORKERS.Process(target=leave_signals, daemon=True)
+        child.start()
+        child.join()
+        return what, child.exitcode or 0
+    if what == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(job[2]).touch()
         threading.Event().wait()
     return what, os.getpid()
 
@@ -65,6 +80,36 @@ def test_failures_and_deaths_stop_nothing_else() -> None:
     assert refused is not None and refused.error == "no such thing; give another." and refused.details == ""
     assert died is not None and "SIGKILL" in died.error and "memory" in died.error
     assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
+
+
+def test_a_job_may_start_processes_of_its_own() -> None:
+    """With `data.workers`, every run of a study failed: "daemonic processes are not allowed to have children"."""
+    (end,), _ = run_jobs(work, [("children", 0)], processes=1, ended=pass_by)
+    assert end is not None and end.value == ("children", 0), end
+
+
+def test_a_full_disk_and_memory_that_runs_out_are_said_in_a_sentence() -> None:
+    """The page of a study, and its last line, showed the words of the allocator and of errno."""
+    ends, _ = run_jobs(work, [("full", 0), ("memory", 0)], processes=1, ended=pass_by)
+    full, memory = (end.error for end in ends if end is not None)
+    assert full == "cache/rows: No space left on device."
+    assert memory.startswith("memory ran out, 64 bytes could not be allocated. ") and "fewer --processes" in memory
+    assert all(end is not None and "Traceback" in end.details for end in ends)
+
+
+def test_a_second_ctrl_c_ends_workers_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One in a long step, or stopped by SIGSTOP, was waited for at the end of the command, however long."""
+
+    def look(running: Sequence[int]) -> None:
+        if (tmp_path / "busy").exists():
+            threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(work, [("stubborn", 0, str(tmp_path / "busy"))], processes=1, ended=pass_by, look=look)
+    assert not multiprocessing.active_children() and time.monotonic() - began < 60
+    assert "stopping when what is running has saved its work. Ctrl-C again: stop at once." in capfd.readouterr().err
 
 
 def test_an_idle_process_that_died_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +179,7 @@ def test_workers_of_a_killed_process_end_and_only_then_its_folder_is_free(tmp_pa
 def test_workers_do_not_run_the_callers_script(tmp_path: Path, path: str) -> None:
     """Without `if __name__ == "__main__"` it would start workers of its own; read from stdin, it is no file."""
     script = """
-from degla.stopping import WORKERS
+from degla.stopping import WORKERS, leave_signals
 print("the script", flush=True)
 worker = WORKERS.Process(target=print, args=("the worker",))
 worker.start()
@@ -209,7 +254,7 @@ def test_a_closed_terminal_does_not_end_the_process_that_tracks_semaphores() -> 
     script = """
 import os, signal, time
 from multiprocessing import resource_tracker
-from degla.stopping import WORKERS
+from degla.stopping import WORKERS, leave_signals
 locks = [WORKERS.Lock() for _ in range(2)]
 os.kill(resource_tracker._resource_tracker._pid, signal.SIGHUP)
 time.sleep(0.5)

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import current_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from degla.errors import DeglaError
+from degla.errors import DeglaError, error_of_memory, error_of_system
 from degla.locks import Lock
 from degla.ray import RETRIES, open_ray
 from degla.shelf import own_errors
@@ -32,6 +33,7 @@ from degla.stopping import WORKERS, Interruption, leave_signals
 log = logging.getLogger("degla.study")
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+_STOPPING: Final = "stopping when what is running has saved its work. Ctrl-C again: stop at once."
 _PATIENCE: Final = 120.0
 """Seconds that a process gets to write its checkpoint after the request to stop."""
 _PASSED_ON: Final = "DEGLA_"
@@ -121,7 +123,7 @@ def run_jobs(
     pending = deque(range(len(jobs)))
     place: Workers[Any] = LocalWorkers(work, folder_lock) if workers is None else workers
     all_of_them: list[JobWorker] = []
-    with Interruption() as stop:
+    with Interruption(notice=_STOPPING) as stop:
         try:
             while (pending or any(worker.number is not None for worker in all_of_them)) and stop.name is None:
                 idle = [worker for worker in all_of_them if worker.number is None]
@@ -167,11 +169,14 @@ class LocalWorkers:
             worker.process.terminate()
             worker.connection.close()
         last = time.monotonic() + patience + 5
-        for worker in workers:
-            worker.process.join(max(0.0, last - time.monotonic()) if patience else 5)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+        try:
+            for worker in workers:
+                worker.process.join(max(0.0, last - time.monotonic()) if patience else 5)
+        finally:  # After a second Ctrl-C at once: `multiprocessing` would wait for them at the end, however long.
+            for worker in workers:
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
 
 
 class LocalWorker:
@@ -220,12 +225,17 @@ def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
             return Ended(work(job))
     except DeglaError as error:
         return Ended(error=str(error), details=traceback.format_exc() if error.__cause__ else "")
+    except OSError as error:
+        return Ended(error=str(error_of_system(error)), details=traceback.format_exc())
     except Exception as error:
+        if isinstance(error, MemoryError | RuntimeError) and (converted := error_of_memory(error)) is not None:
+            return Ended(error=f"{converted} Or try fewer --processes.", details=traceback.format_exc())
         return Ended(error=f"{type(error).__name__}: {error}", details=traceback.format_exc())
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection, folder_lock: Lock | None) -> None:
     leave_signals()
+    current_process().daemon = False  # Training may start processes that load images, which a daemon may not.
     while True:
         try:
             job = connection.recv()
