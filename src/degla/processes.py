@@ -21,6 +21,7 @@ Value = TypeVar("Value")
 LONGEST_WAIT: Final = timedelta(hours=2)
 """How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
 wait; PyTorch's own limits, 10 minutes for GPUs and 30 for gloo, would end them."""
+_LAUNCH: Final = "Start several processes with torchrun --nproc-per-node N -m degla ..., one without WORLD_SIZE."
 _SECONDS_TO_JOIN: Final = 30.0
 """How long a process waits for the others to join before it says so."""
 _SECONDS_TO_WAIT: Final = 5.0
@@ -108,7 +109,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
     They communicate over `gloo`: rows are small, whatever device computed them.
 
     Raises:
-        InputError: torchrun's environment variables are incomplete.
+        InputError: torchrun's environment variables are incomplete or wrong.
         DeglaError: the processes cannot reach each other.
     """
     if started_processes(environment) == 1:
@@ -116,12 +117,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
         return
     import torch.distributed as dist
 
-    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
-    if lacking:
-        raise InputError(
-            f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. Start several processes "
-            "with torchrun --nproc-per-node N -m degla evaluate ..."
-        )
+    _require_launch(environment)
     with one_line_if_not_joined():
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
@@ -136,11 +132,13 @@ def one_line_if_not_joined() -> Iterator[None]:
     """Report in one line that a block, which joins the processes of a job, has failed, or that it waits for others.
 
     Raises:
+        InputError: torchrun's environment variables are incomplete or wrong.
         DeglaError: instead of the network's own error.
     """
     if started_processes() == 1:
         yield
         return
+    _require_launch(os.environ)
     try:
         # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
         with _wait_announced(), _redirected(1, 2):
@@ -188,8 +186,32 @@ def _wait_announced() -> Iterator[None]:
 
 
 def started_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of processes started together, including this one; 1 without torchrun."""
-    return int(environment.get("WORLD_SIZE", "1"))
+    """Return the number of processes started together, including this one; 1 without torchrun.
+
+    Raises:
+        InputError: WORLD_SIZE is not a number of processes.
+    """
+    if "WORLD_SIZE" not in environment:
+        return 1
+    return _launch_number("WORLD_SIZE", environment, least=1)
+
+
+def _require_launch(environment: Mapping[str, str]) -> None:
+    """Refuse variables with which the processes of a job would never meet; a wrong RANK would wait for hours."""
+    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    if lacking:
+        raise InputError(f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. {_LAUNCH}")
+    _launch_number("MASTER_PORT", environment, least=1)
+    rank, count = _launch_number("RANK", environment, least=0), started_processes(environment)
+    if rank >= count:
+        raise InputError(f"RANK is {rank}, but must be below {count}, the number of processes (WORLD_SIZE). {_LAUNCH}")
+
+
+def _launch_number(name: str, environment: Mapping[str, str], *, least: int) -> int:
+    text = environment[name]
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(f"{name} is {text!r}, not a number from {least}. {_LAUNCH}")
+    return int(text)
 
 
 def first_process() -> bool:

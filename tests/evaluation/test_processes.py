@@ -112,6 +112,30 @@ def test_shares_are_whole_and_a_broken_environment_is_reported() -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', not a number from 1.*torchrun"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', not a number from 1"),
+        ({"RANK": "x"}, "RANK is 'x', not a number from 0"),
+        ({"RANK": "2"}, r"RANK is 2, but must be below 2.*\(WORLD_SIZE\)"),
+        ({"RANK": "-1"}, "RANK is '-1'"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
+    ],
+)
+def test_variables_with_which_processes_would_never_meet_are_one_line(
+    changed: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"} | changed
+    with pytest.raises(InputError, match=why), joined_processes(environment):
+        pass
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=why), processes.one_line_if_not_joined():  # Of training.
+        pass
+
+
 def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_path: Path) -> None:
     """Validation runs on the main process while the others wait elsewhere: nothing may be exchanged."""
     code = (
