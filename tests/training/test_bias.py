@@ -126,6 +126,13 @@ def test_a_scale_to_start_at_leaves_that_of_the_bias(
             first_step(replace(config, optim=replace(config.optim, start_scale=chosen)))
 
 
+def test_a_run_that_has_a_scale_to_start_at_goes_on(siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Earlier versions ignored it with a warning; a resumed run cannot omit the flag."""
+    config = tiny_config("clip", model=siglip, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    train(config)
+    assert train(replace(config, optim=replace(config.optim, start_scale=2.0)), resume=True).finished
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_contrast_of_one_pair_is_warned_of(
     size: int, siglip: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -108,7 +108,7 @@ def choose_precision(precision: str, *, device: torch.device) -> Literal["no", "
 
 def build_trainer(
     config: TrainConfig, accelerator: Accelerator, encoder: Encoder, processes: Processes, *, rules: int, steps: int,
-    replay_rules: int = 1,
+    replay_rules: int = 1, resumes: bool = False,
 ) -> Trainer:  # fmt: skip
     """Build the student, teacher, losses and optimiser of a run.
 
@@ -120,6 +120,7 @@ def build_trainer(
         rules: number of rules whose negatives can occur.
         steps: length of the run in steps.
         replay_rules: same as `rules`, for the replayed pairs.
+        resumes: the run was begun, maybe by an earlier version, which refused less.
 
     Raises:
         InputError: settings cannot be combined on this device.
@@ -134,7 +135,7 @@ def build_trainer(
         # At a far smaller scale, the bias makes all pairs look false: only pulls are left, and the embeddings collapse.
         # Only a recipe's own value, which was not chosen for such a model, is ignored.
         named = config.recipe in RECIPES.names()
-        if not named or config.optim.start_scale != recipe_config(config.recipe).optim.start_scale:
+        if not resumes and (not named or config.optim.start_scale != recipe_config(config.recipe).optim.start_scale):
             raise InputError(
                 f"--optim.start-scale {config.optim.start_scale:g}: {encoder.name} has a logit_bias that fits its own "
                 f"scale of {encoder.scale.item():.4g}, at which training starts. Omit the flag."

@@ -177,7 +177,14 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     sizes = {} if newest else processes.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
     trainer = build_trainer(
-        config, accelerator, encoder, processes, steps=steps, rules=rules, replay_rules=max(others, default=1)
+        config,
+        accelerator,
+        encoder,
+        processes,
+        steps=steps,
+        rules=rules,
+        replay_rules=max(others, default=1),
+        resumes=resume,
     )
     watch, counts = FiniteWatch(), data_counts(pairs.dataset)
     state = RunState(
