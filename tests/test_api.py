@@ -37,7 +37,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.recipes.negclip import negclip
-from degla.records import PairItem
+from degla.records import ItemImage, PairItem
 from tests.negatives.flaky_server import Received, Response, completion, serving
 from tests.tiny import CAPTIONS, CONFIG, write_classes, write_model
 
@@ -325,8 +325,10 @@ def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
 @pytest.mark.parametrize(
     ("images", "texts", "gold", "message"),
     [
-        ("a.png", ["a"], ((1,),), r"images is a single text\. Put it into a list\."),
-        (["a.png"], "a", ((1,),), r"texts is a single text\. Put it into a list\."),
+        ("a.png", ["a"], ((1,),), r"images is a single str\. Put it into a list\."),
+        (Path("a.png"), ["a"], ((1,),), r"images is a single \w*Path\. Put it into a list\."),
+        (ItemImage(path="a.png"), ["a"], ((1,),), r"images is a single ItemImage\. Put it into a list\."),
+        (["a.png"], "a", ((1,),), r"texts is a single str\. Put it into a list\."),
         (["a.png"], ["a", "b"], ((1,),), r"gold must be 1 row of 2 entries \(got .*\)"),
         (["a.png"], ["a", "b"], ((0, 0),), r"every row of gold that has a negative needs a positive \(got .*\)"),
         ([3], ["a", "b"], ((1, 0),), r"field 'images\.0': Input should be a valid dictionary \(got 3\)"),

@@ -175,7 +175,7 @@ class LineFile:
             raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # not an input error
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, *, remedy: str = "Choose another --out.") -> None:
     """Check that a file can be written, before the work starts whose result it will hold. Creates nothing.
 
     Raises:
@@ -190,7 +190,7 @@ def require_writable(path: Path) -> None:
         reason = f"no permission to write to {folder}"
     else:
         return
-    raise InputError(f"{path}: cannot be written: {reason}. Choose another --out.")
+    raise InputError(f"{path}: cannot be written: {reason}. {remedy}")
 
 
 def refuse_to_overwrite_inputs(out: Path, *inputs: Path | None) -> None:

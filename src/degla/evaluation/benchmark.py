@@ -151,14 +151,14 @@ def pair_question(
         fields: additional fields of `PairItem`.
 
     Raises:
-        InputError: a field of the item is wrong, or `images` or `texts` is one text instead of a list.
+        InputError: a field of the item is wrong, or `images` or `texts` is a single one instead of a list.
     """
     benchmark, part, key = place
     name = f"{benchmark}/{part}/{key}"
     where = f"item {name!r}"
     for axis, values in (("images", images), ("texts", texts)):
-        if isinstance(values, str):
-            raise InputError(f"{where}: {axis} is a single text. Put it into a list.")
+        if isinstance(values, str | Path | ItemImage):
+            raise InputError(f"{where}: {axis} is a single {type(values).__name__}. Put it into a list.")
     row = {
         "id": name,
         "benchmark": benchmark,

@@ -34,6 +34,7 @@ from degla.evaluation.benchmark import (
     Retrieval,
     described,
 )
+from degla.files import require_writable
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 
@@ -100,6 +101,7 @@ def _prepare(root: Path) -> None:
         raise InputError(
             f"{root}: lies in {outer}, which holds drawn data of its own. Give that folder, or one outside it."
         )
+    require_writable(root / MARKER, remedy="Choose another root folder.")
     draw_benchmark(root)
 
 
