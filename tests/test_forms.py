@@ -131,6 +131,19 @@ def test_a_recorded_configuration_comes_back_with_and_without_its_number() -> No
     assert from_plain(record, where="file") == from_plain(to_plain(config), where="file") == config
 
 
+@pytest.mark.parametrize("number", [True, 1.0, [1] * 10_000, "1\n" * 1000, -1, float("nan"), {"a": 1}])
+def test_any_other_value_is_one_short_line(number: object) -> None:
+    """Also those that Python takes for equal to 1: a manifest with one would hand it on."""
+    with pytest.raises(InputError, match=r"\Afile: field 'schema_version' is [^\n]{,80}, but .* Again\.\Z") as refused:
+        require_form({"schema_version": number}, where="file", remedy="Again.")
+    assert not isinstance(refused.value, NewerFormError)
+
+
+def test_a_newer_form_is_one_short_line_whatever_its_writer() -> None:
+    with pytest.raises(NewerFormError, match=r"\Afile: [^\n]{,500}: update degla\.\Z"):
+        require_form({"schema_version": 10**4000, "degla": "7\n" * 1000}, where="file")
+
+
 def test_what_is_no_number_is_not_compared() -> None:
     require_form({}, where="file")
     with pytest.raises(

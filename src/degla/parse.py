@@ -115,13 +115,15 @@ def require_form(
         InputError: the number is another one, or none.
     """
     number = values.get(field, 1)
-    if number == reads:
+    whole = type(number) is int  # True and 1.0 equal 1, and would be written again.
+    if whole and number == reads:
         return
-    problem = f"{where}: field {field!r} is {values.get(field)!r}, but this version of degla reads {reads}."
-    if isinstance(number, int) and number > reads:
+    shown = cut_short(repr(values.get(field)), 80)
+    problem = f"{where}: field {field!r} is {shown}, but this version of degla reads {reads}."
+    if whole and number > reads:
         versions = values.get("versions")
         writer = (versions if isinstance(versions, dict) else values).get("degla")
-        by = f" (degla {writer})" if isinstance(writer, str) else ""
+        by = f" (degla {in_one_line(writer)})" if isinstance(writer, str) else ""
         raise NewerFormError(f"{problem} A newer version wrote it{by}: update degla.")
     raise InputError(f"{problem} {remedy}".rstrip())
 
