@@ -339,6 +339,17 @@ def test_a_run_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_images
     assert weights == {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} and weights
 
 
+def test_a_result_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    arms = {"recipe": "clip"}, {"recipe": "negclip"}
+    of_images(*arms)
+    result = tmp_path / "out" / "results" / "clip-0.json"
+    newer = json.dumps(json.loads(result.read_text()) | {"schema_version": 2})
+    result.write_text(newer)
+    ((title, error),) = of_images(*arms).record.failures
+    assert title == "clip, seed 0" and "clip-0.json: field 'schema_version' is 2" in error
+    assert result.read_text() == newer, "not measured again, as a damaged one"
+
+
 def test_a_damaged_record_repeats_its_run_only(
     tmp_path: Path, of_images: Callable[..., Study], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -289,6 +289,8 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                     if job.items is not None and old_result.leakage != job.leakage:
                         save_result(old_result.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
+            except NewerFormError:
+                raise  # Otherwise the result would be replaced.
             except DeglaError:
                 pass  # Damaged: measure again.
         if model is None:
