@@ -266,6 +266,7 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
             {"averages": [Average("swap", ("*",), metric="tpo1")]},
             r"average 'swap': metric is 'tpo1', which no part has\. Correct the name\.",
         ),
+        ({"averages": [Average("swap", ())]}, r"average 'swap': of is empty\. Name its parts\."),
     ],
 )
 def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:
@@ -354,6 +355,10 @@ def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None
     mine = Benchmark(name="mine", title="Mine", parts=(Noted("all", "swap"),), items=lambda root: iter([item]))
     result = degla.evaluate("random", [mine], tmp_path)
     assert declared_by(result.benchmarks[0]).parts == (BenchmarkPart("all", "swap"),)
+    declared = result.benchmarks[0].declared or {}
+    wrong = declared | {"averages": [{"name": "mean", "of": ["al"]}]}
+    with pytest.raises(InputError, match=r"^results of .*: average 'mean': of has 'al', .* Then evaluate again\.$"):
+        declared_by(result.benchmarks[0].model_copy(update={"declared": wrong}))
 
 
 def test_items_of_a_benchmark_object_may_be_a_data_set_of_torch(tmp_path: Path) -> None:

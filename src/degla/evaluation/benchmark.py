@@ -429,6 +429,8 @@ class Benchmark:
             if average.metric and average.metric not in metrics:
                 raise InputError(f"{what}: metric is {average.metric!r}, which no part has. Correct the name.")
             earlier = {each.name for each in self.averages[:number]}
+            if not average.of:
+                raise InputError(f"{what}: of is empty. Name its parts.")
             for one in average.of:
                 if one not in earlier and not any(_can_fit(one, part.name) for part in self.parts):
                     raise InputError(
