@@ -258,6 +258,9 @@ def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixtu
         (["train", "degla", "--resume"], "--resume comes first, without a recipe: degla train --resume RUN\n"),
         (["train", "--resume=no/run"], "no/run: no such run folder."),
         (["train", "--resume="], "--resume needs the run's folder"),
+        (["train", "--resume", "--data.workers", "2"], "--resume needs the run's folder"),
+        (["evaluate", "blind", "--benchmarks", "world", "--root", f"{os.devnull}/x", "--out", "x.json"],
+         f"{os.devnull}/x/world.json: cannot be written: {os.devnull} is not a folder. Choose another root folder."),
     ],
 )  # fmt: skip
 def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: Capture) -> None:
@@ -638,6 +641,18 @@ def test_a_home_folder_behind_an_equals_sign_is_replaced(
         assert main([*command, *out]) == 2 and not (tmp_path / "~nouser").exists()
         assert capsys.readouterr().err.startswith("degla: ~nouser/n.jsonl: there is no home folder ~nouser. For a ")
     assert main([*command, "--out", "./~nouser/n.jsonl"]) == 0 and (tmp_path / "~nouser" / "n.jsonl").is_file()
+    capsys.readouterr()
+    assert main(["look", "no.png", "--captions", "~half/full glass"]) == 2
+    assert "image no.png is missing" in capsys.readouterr().err, "a caption is no path"
+
+
+def test_a_column_may_have_an_empty_name(tmp_path: Path, capsys: Capture) -> None:
+    """pandas writes its index as such a column."""
+    (tmp_path / "captions.csv").write_text(",image,text\n7,0.jpg,a dog chases a cat\n")
+    out = tmp_path / "n.jsonl"
+    words = ["negatives", str(tmp_path / "captions.csv"), "--rules", "negation", "--id-column", "", "--out", str(out)]
+    assert main(words) == 0, capsys.readouterr().err
+    assert json.loads(out.read_text().splitlines()[0])["caption_id"] == "7"
 
 
 def test_a_deleted_working_folder_is_reported(

@@ -67,6 +67,16 @@ def test_what_the_command_prints_is_what_it_reads(tmp_path: Path, capsys: Captur
     assert f"captions: {Path.cwd() / 'a.json'}\n" in printed and "train_image_tower: false\n" in printed
 
 
+@pytest.mark.parametrize("name", ["~", "~nouser"])
+def test_a_folder_named_like_a_home_folder_is_printed_as_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "clip", "--data.captions", f"./{name}/c.csv", "--print-config"])
+    assert f"captions: {tmp_path}/{name}/c.csv\n" in capsys.readouterr().out
+
+
 def test_what_the_command_prints_has_no_password(capsys: Capture) -> None:
     words = ["--data.captions", "https://me:secret@host/a.json", "--data.images", "https://host/a", "--print-config"]
     with pytest.raises(SystemExit):

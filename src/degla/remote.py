@@ -35,7 +35,7 @@ _TICK: Final = 10**8
 _KIND: Final = "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+"
 _ADDRESS: Final = re.compile(f"{_KIND}(?P<rest>.+)", re.DOTALL)
 _NAMELESS: Final = re.compile(_KIND)
-_HOME: Final = re.compile(r"(~[A-Za-z_][\w.-]*)/")
+_HOME: Final = re.compile(r"(~[A-Za-z_][\w.-]*)/\S*")
 _OTHER: Final = re.compile(r"[A-Za-z][\w+.-]+://\S+")
 _AS_A_PATH: Final = re.compile(rf"(?<![\w./-]){_KIND}(?=\w)")
 _STATE_FIELDS: Final = (
@@ -80,7 +80,7 @@ def at_home(text: str) -> str:
 def check_address(text: str) -> None:
     """Raise InputError for what would become a local path: an address without a name, "s3://", or of another kind; a
     home folder that does not exist."""
-    if match := _HOME.match(text):
+    if match := _HOME.fullmatch(text):  # "~half/full glass" is a caption.
         raise InputError(f"{text}: there is no home folder {match[1]}. For a folder of that name, write ./{text}.")
     if match := _NAMELESS.fullmatch(text):
         raise InputError(f"{text}: names no file. Write {match['kind']}://BUCKET/NAME.")

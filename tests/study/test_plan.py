@@ -117,6 +117,17 @@ def test_names_as_long_as_needed(tmp_path: Path) -> None:
     assert labels[1] == "degla text_grounded.weight 0, image_grounded.weight 1"
 
 
+def test_a_home_folder_as_root_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world's benchmark was drawn into a folder "~" beside the plan."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "plan.toml").write_text(
+        'benchmarks = {names = ["world"], root = "~/data"}\nset = {"data.captions" = "c.jsonl", "data.images" = "."}\n'
+        'arms = [{recipe = "clip"}]\n'
+    )
+    benchmarks = read_plan(tmp_path / "plan.toml").benchmarks
+    assert benchmarks is not None and benchmarks.root == tmp_path / "home" / "data"
+
+
 def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
     folder = tmp_path / "plans"
     folder.mkdir()

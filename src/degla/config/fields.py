@@ -405,7 +405,9 @@ def to_yaml(config: TrainConfig) -> str:
     """Write all fields of a configuration as YAML, with absolute paths, so that the file can be moved anywhere."""
     import yaml
 
-    placed = place(flat(to_plain(config)), Path.cwd())
+    # "~nouser" is here the folder that was written "./~nouser", not a home folder.
+    here = {name: f"./{text}" if str(text)[:1] == "~" else text for name, text in flat(to_plain(config)).items()}
+    placed = place(here, Path.cwd())
     whole = change(config, {name: placed[name] for name in ("model", *path_fields())}, where="")
     return str(yaml.safe_dump(to_record(whole), sort_keys=False, allow_unicode=True, width=120))
 

@@ -13,7 +13,7 @@ from degla.config.fields import place, read_values
 from degla.errors import InputError
 from degla.parse import parse_yaml
 from degla.records import Record, validate
-from degla.remote import address_of
+from degla.remote import address_of, at_home
 from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
 
 _MOST_SEEDS = 10_000
@@ -169,7 +169,9 @@ class ArmsPlan(Record):
 
     def placed(self, folder: Path) -> dict[str, Any]:
         """Return the fields that have paths, resolved against the plan's folder."""
-        benchmarks = self.benchmarks and self.benchmarks.model_copy(update={"root": folder / self.benchmarks.root})
+        benchmarks = self.benchmarks
+        if benchmarks is not None:
+            benchmarks = benchmarks.model_copy(update={"root": folder / at_home(str(benchmarks.root))})
         return {"set": place(self.set, folder), "arms": placed_tables(self.arms, folder), "benchmarks": benchmarks}
 
 

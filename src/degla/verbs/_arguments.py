@@ -143,7 +143,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        if "" in arg_strings:  # The path "" (--out="$UNSET") would be the working folder.
+        # The path "" (--out="$UNSET") would be the working folder. pandas writes its index under the name "".
+        if "" in arg_strings and not action.dest.endswith("_column"):
             name = " or ".join(action.option_strings) or action.metavar or action.dest
             raise InputError(f"{name} needs a value, got an empty one.")
         return super()._get_values(action, arg_strings)

@@ -39,7 +39,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if resume := resumes(words):
         words = [*words[0].split("=", 1), *words[1:]]
     named = words[0] if words and not words[0].startswith("-") else None
-    if resume and (file or not words[1:2] or not words[1]):
+    if resume and (file or not words[1:] or words[1][:1] in ("", "-")):
         raise InputError(
             "a resumed run has its own configuration. Omit --config."
             if file
