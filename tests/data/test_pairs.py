@@ -170,9 +170,13 @@ def test_held_out_captions_are_those_of_whole_images(tmp_path: Path, capsys: pyt
 
 
 def test_split_says_which_images_are_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "degla")
     Path("photos").mkdir()
     Path("other").mkdir()
     for n in range(1, 10):
@@ -185,6 +189,7 @@ def test_split_says_which_images_are_not_there(
     assert wrong.startswith("degla: 10 of 10 images cannot be used.\nother/0.png: the image of caption '0' is missing.")
     assert main([*command, "photos"]) == 0
     assert capsys.readouterr().err.startswith("1 of 10 images cannot be used.\nphotos/0.png: the image of caption '0' ")
+    assert "negatives" not in caplog.text, "the report of joining is of training"
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["files", "parquet"])

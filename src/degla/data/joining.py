@@ -111,12 +111,15 @@ class JoinReport(Record):
             )
 
 
-def join(captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None) -> PairTable:
-    """As `join_and_report`, but keep the table in memory and log the report."""
+def join(
+    captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None, *, silent: bool = False
+) -> PairTable:
+    """As `join_and_report`, but keep the table in memory and log the report, unless silent."""
     with tempfile.TemporaryDirectory() as folder:
         report = join_and_report(captions, negatives, folder=Path(folder))
         rows = PairTable((Path(folder) / TABLE_NAME).read_bytes())
-    report.tell()
+    if not silent:
+        report.tell()
     return rows
 
 

@@ -191,10 +191,12 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
     if again := sum(new.image != old.image for new, old in zip(merged, rows, strict=True)):
         tell(f"{counted(again, 'row shows', 'rows show')} the picture of an earlier row and are captions of one image.")
-    if images is not None and (report := check_images(join(merged, None), images, depth="exists")).bad:
-        if len(report.bad) == report.checked:
+    if images is not None:
+        report = check_images(join(merged, None, silent=True), images, depth="exists")
+        if report.bad and len(report.bad) == report.checked:
             raise InputError(report.summary())
-        tell(report.summary())
+        if report.bad:
+            tell(report.summary())
     count = arguments.held_out
     train, held_out = hold_out(merged, most=count or _MOST_HELD_OUT, one_in=1 if count else 5, seed=arguments.seed)
     if not (train and held_out):
