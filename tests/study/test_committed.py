@@ -273,6 +273,14 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
                 "retrieval kept": "photographs_minilm",
             },
         ),
+        (
+            "composition, pre-trained text tower, 1,000 steps",
+            {
+                "trained pairs": "photographs_minilm_long_pairs",
+                "new photographs": "photographs_minilm_long",
+                "retrieval kept": "photographs_minilm_long",
+            },
+        ),
     ],
 )
 def test_what_is_learnt_follows_from_its_studies(head: str, names: dict[str, str]) -> None:

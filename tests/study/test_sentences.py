@@ -285,3 +285,14 @@ def test_what_the_page_says_of_other_words_in_three_worlds() -> None:
         pairs.append(f"{joint['clip']} and {joint['negclip']}")
     assert f"`clip` is above `negclip` in all three ({', '.join(pairs)})" in page
     assert f"in world 2 `degla` ({joint['degla']}) above `degla_plus` ({joint['degla_plus']})" in page
+
+
+def test_one_gain_of_39_trainings_on_photographs_is_above_zero() -> None:
+    names = []
+    for path in sorted((ROOT / "docs" / "studies").glob("photographs*/study.json")):
+        plan = load_study(path).plan
+        if len(plan.seeds) >= 5 and str(plan.benchmarks.root).endswith("/balance"):
+            names.append(path.parent.name)
+    assert sum(len(order(name, "gained")) for name in names) == 39
+    above = {(name, label) for name in names for label in beyond(name, "gained", 1)}
+    assert above == {("photographs_minilm_long", "negclip")}
