@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -256,17 +255,6 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
         ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
-        (
-            {"averages": [Average("swap", ("all", "al"))]},
-            r"average 'swap': of has 'al', which fits no part and is no average before it\. Correct the name\.",
-        ),
-        ({"averages": [Average("swap", ("mean",)), Average("mean", ("*",))]}, r"'swap': of has 'mean', which fits .*"),
-        ({"averages": [Average("swap", ("swap",))]}, r"average 'swap': of has 'swap', which fits no part .*"),
-        (
-            {"averages": [Average("swap", ("*",), metric="tpo1")]},
-            r"average 'swap': metric is 'tpo1', which no part has\. Correct the name\.",
-        ),
-        ({"averages": [Average("swap", ())]}, r"average 'swap': of is empty\. Name its parts\."),
     ],
 )
 def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:
@@ -277,31 +265,6 @@ def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any],
         BenchmarkPart("all", "swap", metrics=Metric())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"\Aaverage 'swap': of must be a tuple of str, .* It is 'all'\.\Z"):
         Average("swap", "all")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("declared", "fitting", "others"),
-    [
-        ("swap.word", ("swap.word", "swap.*", "*", "*.word", "s*p.w?rd", "swap.[vw]ord"), ("swpa.*", "swap.words", "")),
-        (
-            "swap.*",
-            ("swap.word", "swap.*", "sw*", "swap.word*", "*.word", "*", "?wap.x", "[st]*"),
-            ("swpa.*", "swpa.a"),
-        ),
-        ("*/swap", ("a/swap", "*swap", "a/*", "*p", "a*/s?ap", "*[pq]"), ("*swpa", "swap", "a*b")),
-        ("*", ("swap", "swpa.*", "color[1]", "?"), ()),
-        ("color[12]", ("color[12]", "color1", "color*", "co[lm]*"), ("colour*", "color3")),
-    ],
-)
-def test_an_average_is_of_what_a_part_may_be_called(
-    declared: str, fitting: tuple[str, ...], others: tuple[str, ...]
-) -> None:
-    """Data may lack a part, whose averages are then left out without a word; a name that no data can have is wrong."""
-    for one in (*fitting, *others):
-        averages = (Average("first", (declared,)), Average("mean", ("first", one)))
-        fields = {"parts": (BenchmarkPart(declared, "swap"),), "items": list, "averages": averages}
-        with pytest.raises(InputError, match="which fits no part") if one in others else nullcontext():
-            Benchmark(name="mine", title="Mine", **fields)
 
 
 @pytest.mark.parametrize(
@@ -355,10 +318,6 @@ def test_a_benchmark_object_may_have_parts_of_a_subclass(tmp_path: Path) -> None
     mine = Benchmark(name="mine", title="Mine", parts=(Noted("all", "swap"),), items=lambda root: iter([item]))
     result = degla.evaluate("random", [mine], tmp_path)
     assert declared_by(result.benchmarks[0]).parts == (BenchmarkPart("all", "swap"),)
-    declared = result.benchmarks[0].declared or {}
-    wrong = declared | {"averages": [{"name": "mean", "of": ["al"]}]}
-    with pytest.raises(InputError, match=r"^results of .*: average 'mean': of has 'al', .* Then evaluate again\.$"):
-        declared_by(result.benchmarks[0].model_copy(update={"declared": wrong}))
 
 
 def test_items_of_a_benchmark_object_may_be_a_data_set_of_torch(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ def test_one_model_and_only_true_captions(drawn: tuple[Path, str, str], capsys: 
         ("whole.png", ["--captions", __file__], f"caption 1, {__file__}, is a file. Give the texts themselves"),
         ("whole.png", ["--captions", "a dog", "--false", __file__], "false caption 1, "),
         ("whole.png", ["--captions", "a dog", "--models", "wrold"], "wrold"),
-        ("whole.png", ["--captions", "a dog", "--false", ""], "false caption 1 is empty"),
+        ("whole.png", ["--captions", "a dog", "--false", " "], "false caption 1 is empty"),
+        ("whole.png", ["--captions", "a dog", "--false", ""], "--false needs a value, got an empty one."),
         (
             "whole.png",
             ["--captions", "a dog", "--false", "a cat", "a dog"],

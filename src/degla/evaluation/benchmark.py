@@ -325,25 +325,6 @@ class Average:
         ]
 
 
-_WILD = re.compile(r"[*?[\]]")
-
-
-def _can_fit(one: str, declared: str) -> bool:
-    """Whether an entry of `Average.of` can fit a part that is declared by this name or pattern.
-
-    Two patterns fit a common name if their beginnings agree as far as both go, and their ends: the rest can be joined
-    between. "?" and "[...]" count as "*" here, so that nothing that fits is refused.
-    """
-    if one == declared or fnmatchcase(one, declared) or fnmatchcase(declared, one):
-        return True
-    pieces, others = _WILD.split(one), _WILD.split(declared)
-    return (
-        min(len(pieces), len(others)) > 1
-        and (pieces[0].startswith(others[0]) or others[0].startswith(pieces[0]))
-        and (pieces[-1].endswith(others[-1]) or others[-1].endswith(pieces[-1]))
-    )
-
-
 def described(name: str) -> dict[str, Any]:
     """Read the sections of the docstring of a benchmark's file, for `Benchmark(**described(name), ...)`.
 
@@ -423,20 +404,6 @@ class Benchmark:
                     f"{where}: headline fills column {column!r} with {cut_short(repr(source), 80)}, which is the name "
                     "of neither an average nor a part."
                 )
-        metrics = {metric.name for part in self.parts for metric in part.metrics}
-        for number, average in enumerate(self.averages):
-            what = f"{where}: average {average.name!r}"
-            if average.metric and average.metric not in metrics:
-                raise InputError(f"{what}: metric is {average.metric!r}, which no part has. Correct the name.")
-            earlier = {each.name for each in self.averages[:number]}
-            if not average.of:
-                raise InputError(f"{what}: of is empty. Name its parts.")
-            for one in average.of:
-                if one not in earlier and not any(_can_fit(one, part.name) for part in self.parts):
-                    raise InputError(
-                        f"{what}: of has {cut_short(repr(one), 80)}, which fits no part and is no average before it. "
-                        "Correct the name."
-                    )
 
     def part(self, name: str) -> BenchmarkPart:
         """Return the first part whose name or pattern matches `name`.

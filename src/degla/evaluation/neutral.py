@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from statistics import fmean
 
-from degla.errors import InputError
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, TieRule
 from degla.evaluation.cache import Cache
@@ -158,10 +157,7 @@ def declared_by(result: BenchmarkResult) -> Benchmark:
     """
     if result.declared is not None:
         declared = validate(Declared, result.declared, where=f"results of {result.title}: declared")
-        try:
-            return Benchmark(name=result.name, title=result.title, items=lambda root: (), **dict(declared))
-        except InputError as error:  # An earlier version left such averages out.
-            raise InputError(f"results of {result.title}: {error} Then evaluate again.") from None
+        return Benchmark(name=result.name, title=result.title, items=lambda root: (), **dict(declared))
     benchmark: Benchmark = BENCHMARKS.member(result.name, "BENCHMARK")
     return benchmark
 
