@@ -6,9 +6,9 @@ choosing settings; OUT/test about the second half, and about photographs of COCO
 OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For
 two captions per photograph, both ask about true against false captions of every rule, true but changed-looking texts
 against false ones, half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance
-asks about the second half with these, and OUT/train_half.jsonl has the training captions that they cover;
-OUT/trained_pairs asks about 500 photographs of those and the captions that a training reads, OUT/trained_photographs
-about other captions of these 500.
+asks about the second half with these, OUT/balance_first_half about all captions of the first half, and
+OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500 photographs of those
+and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
 """
 
 from __future__ import annotations
@@ -85,31 +85,38 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def lay_out_balance(out: Path, trained: Path, asked: Path) -> None:
-    """Write balance/ and train_half.jsonl, after the rest.
+def lay_out_balance(out: Path, trained: Path, asked: Path, first_half: Sequence[CaptionRecord]) -> None:
+    """Write balance/, balance_first_half/ and train_half.jsonl, after the rest.
 
     Args:
         out: folder that the rest was written to.
         trained: balanced negatives of all training captions or the first ones.
         asked: balanced negatives of the dev captions.
+        first_half: all captions of the first half of the dev photographs.
     """
     covered = {row.caption_id for row in read_negatives(trained)}
     write_jsonl(out / "train_half.jsonl", [row for row in read_captions(out / "train.jsonl") if row.id in covered])
-    test, root = out / "test", out / "balance"
-    for name in ("own", "retrieval"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    for name in ("own/captions.jsonl", "retrieval/dev.jsonl"):
-        shutil.copy(test / name, root / name)
-    # A part in a separate family, which has its own interval.
-    rows = [
-        {**row, "part": f"changed/{row['part']}"} for _, row in read_json_lines(test / "own" / "hard_positives.jsonl")
-    ]
-    _write(root / "own" / "hard_positives.jsonl", rows)
-    for name in ("own/images", "coco", "sugarcrepe"):
-        _link(root / name, test / name)
-    own = {row.id for row in read_captions(root / "own" / "captions.jsonl")}
-    kept = [row for row in read_negatives(asked) if row.accepted and row.caption_id in own]
-    write_jsonl(root / "own" / "negatives.jsonl", kept)
+    made = [row for row in read_negatives(asked) if row.accepted]
+    second_half = list(read_captions(out / "test" / "own" / "captions.jsonl"))
+    for source, root, captions in (
+        (out / "test", out / "balance", second_half),
+        (out / "validation", out / "balance_first_half", first_half),
+    ):
+        for name in ("own", "retrieval"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        write_jsonl(root / "own" / "captions.jsonl", captions)
+        shutil.copy(source / "retrieval" / "dev.jsonl", root / "retrieval" / "dev.jsonl")
+        # A part in a separate family, which has its own interval.
+        rows = [
+            {**row, "part": f"changed/{row['part']}"}
+            for _, row in read_json_lines(source / "own" / "hard_positives.jsonl")
+        ]
+        _write(root / "own" / "hard_positives.jsonl", rows)
+        _link(root / "own" / "images", source / "own" / "images")
+        own = {row.id for row in captions}
+        write_jsonl(root / "own" / "negatives.jsonl", [row for row in made if row.caption_id in own])
+    for name in ("coco", "sugarcrepe"):
+        _link(out / "balance" / name, out / "test" / name)
 
 
 def lay_out_trained(out: Path, captions: Sequence[CaptionRecord], images: Path, negatives: Path) -> None:
@@ -173,7 +180,7 @@ def main() -> None:
     write_jsonl(given.out / "all.jsonl", train)
     _link(given.out / "images", flickr / "images")
     if given.balanced:
-        lay_out_balance(given.out, *given.balanced)
+        lay_out_balance(given.out, *given.balanced, first_half=parts[0])
         lay_out_trained(given.out, train, flickr / "images", given.balanced[0])
 
 

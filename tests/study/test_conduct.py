@@ -1132,8 +1132,11 @@ def test_only_methods_with_steps_state_steps(tmp_path: Path) -> None:
     chains = [Job(label, "base", config, {}, (Measure(label, 1.0, tmp_path / label),), questions).alone
               for label, config in ((BASE, None), ("clip", trained))]  # fmt: skip
     watch = Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None)
-    assert [watch._describe(number, []) for number in range(2)] == [BASE, "clip, seed 0: 0 of 20"]
+    assert [watch._describe(number, []) for number in range(2)] == [
+        f"{BASE}: being measured", "clip, seed 0: 0 of 20"
+    ]  # fmt: skip
     assert watch._describe(1, [{"step": 5, "loss": 0.25}]) == "clip, seed 0: 5 of 20, loss 0.250"
+    assert watch._describe(1, [{"step": 20, "loss": 0.25}]) == "clip, seed 0: being measured"
 
 
 @pytest.fixture

@@ -419,11 +419,11 @@ class Watch:
 
     def _describe(self, number: int, rows: Sequence[dict[str, Any]]) -> str:
         chain = self._chains[number]
+        steps, done = _steps_of(chain), sum(row["step"] for row in rows)
+        if done >= steps > 0 or not _trains(chain):
+            return f"{chain.title}: being measured"  # For minutes, maybe.
         loss = f", loss {rows[-1]['loss']:.3f}" if rows and "loss" in rows[-1] else ""
-        steps = _steps_of(chain)
-        if not rows and not steps:
-            return chain.title  # A base is measured and takes no steps.
-        return f"{chain.title}: {sum(row['step'] for row in rows)}{f' of {steps}' if steps else ''}{loss}"
+        return f"{chain.title}: {done}{f' of {steps}' if steps else ''}{loss}"
 
     def _count(self, number: int, steps: int) -> None:
         self._advance(steps - self._steps[number])
