@@ -20,7 +20,7 @@ import pytest
 from degla import locks
 from degla.errors import InputError
 from degla.files import has_ended, whole_folder
-from degla.locks import Lock, lock, locked_if_free
+from degla.locks import Lock, in_turn, lock, locked_if_free
 
 if sys.platform != "win32":
     import fcntl
@@ -190,3 +190,29 @@ def test_a_folder_made_for_a_lock_goes_with_it_unless_something_is_written(tmp_p
     with lock(tmp_path / "own"):
         pass
     assert (tmp_path / "own").is_dir(), "it was there before"
+
+
+def test_a_long_wait_for_a_turn_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "degla")
+    monkeypatch.setattr(locks, "_ANNOUNCED", 0.05)
+    with in_turn(tmp_path / "entry"), in_turn(tmp_path / "other"):
+        pass
+    assert not caplog.records
+    second_has_it = threading.Event()
+
+    def second() -> None:
+        with in_turn(tmp_path / "entry"):
+            second_has_it.set()
+
+    waits = threading.Thread(target=second)
+    with in_turn(tmp_path / "entry"):
+        waits.start()
+        tries = 1000
+        while not caplog.records and tries:
+            tries -= 1
+            assert not second_has_it.wait(0.01)
+    waits.join()
+    assert second_has_it.is_set()
+    assert caplog.messages == [f"waiting for another process, which holds the lock {tmp_path / 'entry.lock'}"]

@@ -9,6 +9,7 @@ the message then says which file to delete.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from multiprocessing import reduction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from degla.errors import InputError
 from degla.files import cannot_write, claim, has_ended, hold
@@ -29,6 +30,9 @@ from degla.passwords import without_passwords
 NAME = ".lock"
 _PATIENCE = 10.0
 """Seconds to wait for a lock whose process was killed, because its child processes end a moment later."""
+_ANNOUNCED: Final = 10.0
+"""Seconds after which a process that waits for its turn says so."""
+log = logging.getLogger(__name__)
 
 
 class Lock:
@@ -120,6 +124,25 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
     finally:
         if own_lock is not None:
             own_lock.release()
+
+
+@contextmanager
+def in_turn(entry: Path) -> Iterator[None]:
+    """Hold the lock of an entry of the cache, ``ENTRY.lock``, for the block; wait while another process holds it.
+
+    Raises:
+        OSError: the lock cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    turn = FileLock(f"{entry}.lock")
+    try:
+        held = turn.acquire(timeout=_ANNOUNCED)
+    except Timeout:
+        log.info("waiting for another process, which holds the lock %s", turn.lock_file)
+        held = turn.acquire()
+    with held:
+        yield
 
 
 def _try(path: Path, made: tuple[Path, ...] = ()) -> Lock | None:

@@ -29,6 +29,7 @@ from degla.files import (
     whole_folder,
     write_json,
 )
+from degla.locks import in_turn
 from degla.parse import PARQUET_ENDINGS, check_regular, in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
@@ -128,15 +129,13 @@ def prepare(
         InputError: the folder cannot be written; also whatever `make` raises.
         DeglaError: the disk is full.
     """
-    from filelock import FileLock
-
     content = json.dumps([_LAYOUT, installed_version("degla"), key], sort_keys=True, default=str)
     folder = cache_folder("prepared") / hashlib.sha256(content.encode()).hexdigest()[:32]
     about = folder / _ABOUT
     try:
         if anew or not about.is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(folder.name + ".lock")):
+            with in_turn(folder):
                 if anew or not about.is_file():
                     _delete_unused(folder.parent)
                     with whole_folder(folder) as partial:

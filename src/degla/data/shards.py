@@ -25,6 +25,7 @@ from degla.data.plan import SHARDS_AT_A_TIME
 from degla.data.table import PairTable, RowIndex, numbered
 from degla.errors import DeglaError, InputError
 from degla.files import PARTIAL, cache_folder, cannot_write, whole_file
+from degla.locks import in_turn
 from degla.parse import in_one_line
 from degla.remote import RemoteFile, address_of, pieces, state_of, unchanged
 
@@ -222,12 +223,10 @@ def _note_use(copy: Path) -> None:
 
 
 def _fetch(shard: _Shard, copy: Path, ended: threading.Event) -> None:
-    from filelock import FileLock
-
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         # At most 256 locks, which stay. Two shards that share one are only copied one after the other.
-        with FileLock(copy.with_name(f"{copy.name[:2]}.lock")):
+        with in_turn(copy.with_name(copy.name[:2])):
             if not copy.exists():
                 _delete_oldest(copy.parent, left=KEPT - 1)
                 with whole_file(copy, binary=True, remedy=_REMEDY) as stream:

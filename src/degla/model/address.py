@@ -12,6 +12,7 @@ from typing import Final
 
 from degla.errors import InputError
 from degla.files import remove_folder, sha256_of, whole_folder
+from degla.locks import in_turn
 from degla.mirror import Mirror, place_in_cache
 from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
@@ -35,8 +36,6 @@ def folder_here(name: str) -> Path:
         InputError: there is no model at the address, or access is denied.
         DeglaError: it cannot be read, or the disk is full.
     """
-    from filelock import FileLock
-
     address = (address_of(name) or "").rstrip("/")
     if not address:
         return Path(name.removeprefix("local-dir:"))
@@ -57,7 +56,7 @@ def folder_here(name: str) -> Path:
     states = repr([(file, state_of(source)) for file, source in sorted(sources.items())])
     folder = place_in_cache("models", address, state=f"\n{states}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+    with in_turn(folder):
         if not folder.is_dir():
             log.info("fetching %s to %s", address, folder)
             with whole_folder(folder) as partial:
@@ -86,13 +85,11 @@ def bring_here(out: Path) -> Path:
         InputError: access to the address is denied, or it holds another run than the folder.
         DeglaError: it cannot be read, or the disk is full.
     """
-    from filelock import FileLock
-
     run, address = folder_of_run(out), address_of(out)
     if address is None:
         return run
     run.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.with_name(run.name + ".lock")):
+    with in_turn(run):
         steps = _complete(_files(address))
         newest = latest_checkpoint(run)
         if not steps or (newest is not None and step_of(newest) >= max(steps)):

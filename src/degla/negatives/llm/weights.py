@@ -23,6 +23,7 @@ import torch
 
 from degla.errors import InputError
 from degla.files import cache_folder, sha256_of, whole_folder
+from degla.locks import in_turn
 from degla.parse import in_one_line, read_json_object
 from degla.progress import quiet_transformers
 from degla.remote import at_home
@@ -164,13 +165,11 @@ def _from_hub(model: str) -> ModelWeights:
 
 def _unpack(file: Path, cache: Path) -> ModelWeights:
     """Return the folder converted from a GGUF file, which is converted now if the folder is missing."""
-    from filelock import FileLock
-
     digest = sha256_of(file)
     folder = cache / digest
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{digest}.lock"):
+        with in_turn(folder):
             if not _is_whole(folder):
                 reader = _read_gguf(file)
                 log.info("%s: converting once into %s", file.name, folder)
