@@ -55,6 +55,9 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             f"Recipes: {', '.join(RECIPES.names())}."
         )
     if named:
+        if named not in RECIPES.names() and Path(named).exists():
+            option = "--resume" if Path(named).is_dir() else CONFIG
+            raise InputError(f"{named}: is not a recipe. Did you mean degla {verb} {option} {shlex.quote(named)} ...?")
         RECIPES.require(named)
 
     from degla.config.fields import check_unchanged, differences, flags, read_config, to_yaml, unread_fields
