@@ -138,6 +138,7 @@ More captions: trained pairs <studies/photographs_more_pairs/study>
 Text tower of language: new photographs <studies/photographs_minilm/study>
 Text tower of language: trained pairs <studies/photographs_minilm_pairs/study>
 Text tower of language, 1,000 steps: new photographs <studies/photographs_minilm_long/study>
+Text tower of language, 1,000 steps: first half of dev <studies/photographs_minilm_long_first_half/study>
 Text tower of language, 1,000 steps: trained pairs <studies/photographs_minilm_long_pairs/study>
 Learning rates of the text tower of language <studies/photographs_minilm_rates/study>
 ```

@@ -278,6 +278,7 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
             {
                 "trained pairs": "photographs_minilm_long_pairs",
                 "new photographs": "photographs_minilm_long",
+                "first half of dev": "photographs_minilm_long_first_half",
                 "retrieval kept": "photographs_minilm_long",
             },
         ),

@@ -296,3 +296,6 @@ def test_one_gain_of_39_trainings_on_photographs_is_above_zero() -> None:
     assert sum(len(order(name, "gained")) for name in names) == 39
     above = {(name, label) for name in names for label in beyond(name, "gained", 1)}
     assert above == {("photographs_minilm_long", "negclip")}
+    page = plain((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
+    asked = [of(f"photographs_minilm_long{end}").data["counts"]["composition"] for end in ("", "_first_half")]
+    assert "the {:,} questions of the other studies, 0.2 ± 1.2 on the {:,} about".format(*asked) in page
