@@ -209,7 +209,7 @@ def test_a_damaged_file_is_reported_and_not_believed(
         after = run(encoder, small_root, folder)
     assert after.items == whole.items
     assert embedding_counts(encoder) == (6, 18)
-    assert str(file) in caplog.text and "cannot be used" in caplog.text
+    assert str(file) in caplog.text and "cannot be used" in caplog.text and "; delete the file if" in caplog.text
     assert caplog.text.count("cannot be used") == 1
     assert file.read_bytes() == before
 
@@ -261,6 +261,19 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
         row = cache.get(KEY)
         assert row is not None and row.tolist() == [1, 1, 1]
     assert "cannot be used" in caplog.text and "choose another cache folder" in caplog.text
+
+
+def test_a_full_disk_is_no_reason_to_delete_the_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), DiskCache(tmp_path) as cache:
+        cache[KEY] = np.ones(3, dtype=np.float32)
+        cache.flush()
+        connection = cache._file(KEY)._open()
+        connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
+        cache[KEY + "1"] = np.ones(10**6, dtype=np.float32)
+        cache.flush()
+    assert "is full" in caplog.text and "; free some space on its disk if" in caplog.text
+    with DiskCache(tmp_path) as cache:
+        assert cache.get(KEY) is not None
 
 
 WRITER = """

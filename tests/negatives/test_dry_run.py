@@ -195,7 +195,13 @@ def test_what_an_earlier_run_finished_is_not_estimated_again(
     table.write_text("".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in captions(10)))
     command = ["negatives", str(table), "--out", str(out), "--rules", *RULES]
     assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--dry-run"]) == 0
+    assert "10 captions, all of them finished; estimated" in capsys.readouterr().out
     rows = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(rows)[:-5])  # The rows of the last rule are cut off.
+    assert main([*command, "--dry-run"]) == 0
+    assert "10 captions (9 are finished; " in capsys.readouterr().out
     some = [row for row in rows if json.loads(row)["caption_id"] <= "4"]
     out.write_text("".join(some)[:-5])
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}

@@ -290,10 +290,8 @@ class _File:
             self.close()
             log.warning(
                 "%s: the embedding cache cannot be used: %s. Continuing without it; %s if this happens again.",
-                self.path,
-                error,
-                "delete the file" if isinstance(error, sqlite3.Error) else "choose another cache folder (DEGLA_CACHE)",
-            )
+                self.path, error, _remedy(error),
+            )  # fmt: skip
             return None
 
     def _checked(self, key: str, data: object, checksum: object) -> EmbeddingRows | None:
@@ -305,6 +303,15 @@ class _File:
                 "%s: some rows of the embedding cache are damaged; they are embedded and written again.", self.path
             )
         return None
+
+
+def _remedy(error: sqlite3.Error | OSError) -> str:
+    """Return what to do; only a file whose content is wrong is worth deleting."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return "free some space on its disk"
+    if isinstance(error, sqlite3.OperationalError | OSError):  # Locked, read-only, a disk that fails.
+        return "choose another cache folder (DEGLA_CACHE)"
+    return "delete the file"
 
 
 def _version(connection: sqlite3.Connection) -> int:

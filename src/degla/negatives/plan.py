@@ -125,6 +125,8 @@ class NegativesPlan:
     def render(self) -> Group:
         """Return a table for a terminal with one line per rule, then tokens, cost and time."""
         rest = f" ({self.finished:,} are finished; the estimates are for the others)" if self.finished else ""
+        if self.finished == self.captions:
+            rest = ", all of them finished"
         if self.replies:
             rest += f", {counted(self.replies, 'reply is', 'replies are')} there and not requested again"
         lines = [
