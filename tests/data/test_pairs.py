@@ -58,7 +58,7 @@ def test_join_keeps_the_captions_order_and_counts_what_it_drops(tmp_path: Path) 
         "equal to their caption": 1,
         "not accepted by the checks": 1,
         "of captions that are not in the captions file": 1,
-        "said twice": 1,
+        "equal to an earlier negative": 1,
         "without text (nothing to change)": 2,
     }
     assert "3 pairs of 2 images with 3 negatives" in report.summary()

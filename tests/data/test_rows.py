@@ -125,7 +125,7 @@ def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -
             elif words in map(normalized_words, caption.positives):
                 dropped["equal to a further true text of their caption"] += 1
             elif words in by_caption[caption.id]:
-                dropped["said twice"] += 1
+                dropped["equal to an earlier negative"] += 1
             else:
                 by_caption[caption.id][words] = negative
     rows = [[(each.text, each.rule, each.score) for each in by_caption[caption.id].values()] for caption in captions]

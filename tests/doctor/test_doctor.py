@@ -520,6 +520,9 @@ def test_a_dry_run_writes_nothing(
     assert "7 steps of 4 pairs" in output and "time" in output and not out.exists()
     assert main([*words, "--dry-run"]) == 2
     assert "give --out FOLDER" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*words, "--out", str(tmp_path / "file" / "run"), "--dry-run"]) == 2
+    assert "is not a folder. Choose another --out." in capsys.readouterr().err
     (out / "step-3").mkdir(parents=True)
     monkeypatch.setattr("degla.training.loop.checkpoints", lambda run: [run / "step-3"])
     assert main([*words, "--out", str(out), "--dry-run"]) == 2

@@ -249,7 +249,7 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
             if not both:
                 both.append(f"{text!r} of caption {captions.column('id')[row - start].as_py()!r}")
         elif words in earlier:
-            dropped["said twice"] += 1
+            dropped["equal to an earlier negative"] += 1
         else:
             earlier.add(words)
             usable.append(number)
