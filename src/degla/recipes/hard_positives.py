@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses import Contrastive, ImageGrounded, TextContrast, losses_by_name
-from degla.recipes.clip import clip
+from degla.model.adapters import AdapterConfig
+from degla.recipes.tsvlc import tsvlc
 
 
 def hard_positives() -> TrainConfig:
@@ -26,16 +26,5 @@ def hard_positives() -> TrainConfig:
     photographs it gained about as much composition as `structure_clip` and lost more recognition and retrieval; in the
     embedded world its joint score did not differ significantly from that of `negclip`.
     """
-    base = clip()
-    return replace(
-        base,
-        recipe="hard_positives",
-        data=replace(base.data, negatives_per_caption=1, positives_per_caption=1),
-        objective=losses_by_name(
-            contrastive=Contrastive(negative_scope="batch"),
-            image_grounded=ImageGrounded(weight=1.0),
-            text_contrast=TextContrast(weight=1.0, anchor="both"),
-        ),
-        optim=replace(base.optim, lr=5e-6),
-        train=replace(base.train, batch_size=128),
-    )
+    base = tsvlc()
+    return replace(base, recipe="hard_positives", adapter=AdapterConfig(), train=replace(base.train, train_scale=True))
