@@ -103,7 +103,7 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
+def joined_processes() -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started for the duration of the block; a single process if it started none.
 
     They communicate over `gloo`: rows are small, whatever device computed them.
@@ -112,12 +112,11 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
         InputError: torchrun's environment variables are incomplete or wrong.
         DeglaError: the processes cannot reach each other.
     """
-    if started_processes(environment) == 1:
+    if started_processes() == 1:
         yield ProcessGroup()
         return
     import torch.distributed as dist
 
-    _require_launch(environment)
     with one_line_if_not_joined():
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
@@ -138,7 +137,7 @@ def one_line_if_not_joined() -> Iterator[None]:
     if started_processes() == 1:
         yield
         return
-    _require_launch(os.environ)
+    _require_launch()
     try:
         # stdout is for results: Gloo of PyTorch 2.8 and 2.9 prints its connections there.
         with _wait_announced(), _redirected(1, 2):
@@ -185,30 +184,30 @@ def _wait_announced() -> Iterator[None]:
         timer.join()  # No thread is left when processes are forked.
 
 
-def started_processes(environment: Mapping[str, str] = os.environ) -> int:
+def started_processes() -> int:
     """Return the number of processes started together, including this one; 1 without torchrun.
 
     Raises:
         InputError: WORLD_SIZE is not a number of processes.
     """
-    if "WORLD_SIZE" not in environment:
+    if "WORLD_SIZE" not in os.environ:
         return 1
-    return _launch_number("WORLD_SIZE", environment, least=1)
+    return _launch_number("WORLD_SIZE", least=1)
 
 
-def _require_launch(environment: Mapping[str, str]) -> None:
+def _require_launch() -> None:
     """Refuse variables with which the processes of a job would never meet; a wrong RANK would wait for hours."""
-    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if lacking:
-        raise InputError(f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. {_LAUNCH}")
-    _launch_number("MASTER_PORT", environment, least=1)
-    rank, count = _launch_number("RANK", environment, least=0), started_processes(environment)
+        raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} but {', '.join(lacking)} is not set. {_LAUNCH}")
+    _launch_number("MASTER_PORT", least=1)
+    rank, count = _launch_number("RANK", least=0), started_processes()
     if rank >= count:
         raise InputError(f"RANK is {rank}, but must be below {count}, the number of processes (WORLD_SIZE). {_LAUNCH}")
 
 
-def _launch_number(name: str, environment: Mapping[str, str], *, least: int) -> int:
-    text = environment[name]
+def _launch_number(name: str, *, least: int) -> int:
+    text = os.environ[name]
     if not text.isdecimal() or int(text) < least:
         raise InputError(f"{name} is {text!r}, not a number from {least}. {_LAUNCH}")
     return int(text)
