@@ -255,6 +255,9 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
         ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
+        ({"headline": {"compositon": "all"}}, r"headline fills column 'compositon', which .*: composition, .*val\."),
+        ({"headline": ["all"]}, r"headline must be like \{'composition': 'macro'\}, .*; it is \['all'\]\."),
+        ({"headline": None}, r"headline must be like .*; it is None\."),
     ],
 )
 def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:
@@ -275,7 +278,6 @@ def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any],
         ({"parts": [BenchmarkPart("all", "swap", metrics=())]}, r"field 'parts\.0\.metrics': List .* at least 1 .*"),
         ({"parts": [BenchmarkPart("all", "swap", metrics=(Metric(chance=3),))]}, r"field '.*\.0\.chance': .*"),
         ({"parts": [BenchmarkPart("all", "swap", tie="x")]}, r"field 'parts\.0\.tie': .*"),  # type: ignore[arg-type]
-        ({"headline": ["all"]}, r"field 'headline': .*"),
     ],
 )
 def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
