@@ -20,6 +20,7 @@ from degla.export.run import export
 from degla.model.checkpoint import save_encoder
 from degla.model.hub import ALLOWED
 from degla.model.load import load_encoder
+from degla.parse import NewerFormError
 from degla.training.loop import train
 from tests.export.hub_server import FakeHub, fake_hub
 from tests.export.made import write_clip
@@ -277,6 +278,16 @@ def test_half_a_download_is_one_line(
     server.cut.add("org/tiny")
     with pytest.raises(InputError, match=r"^hf-hub:org/tiny: could not be fetched from the hub: .*Run the command ag"):
         load_encoder("hf-hub:org/tiny")
+
+
+def test_a_newer_form_is_refused_before_weights_are_fetched(
+    server: FakeHub, all_tokens_model: Path, tmp_path: Path
+) -> None:
+    folder = _of_open_clip(server, all_tokens_model, tmp_path / "model")
+    (folder / "open_clip_config.json").write_text('{"degla_schema_version": 2, "model_cfg": {"towers": []}}')
+    with pytest.raises(NewerFormError, match=r"open_clip_config\.json: field 'degla_schema_version' is 2, .* degla\.$"):
+        load_encoder("hf-hub:org/tiny")
+    assert not any("safetensors" in path for _, path in server.asked)
 
 
 def test_pickled_weights_on_the_hub_are_not_fetched(server: FakeHub, tmp_path: Path) -> None:

@@ -25,7 +25,14 @@ from degla.model.hub import NeedsCodeError, downloads_allowed, offline, refusing
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import chosen_checkpoint, settle, why_no_best
-from degla.model.tokenizer import CONFIG_NAME, FORM_FIELD, open_tokenizer, tokenizer_files, tokenizer_form
+from degla.model.tokenizer import (
+    AGAIN,
+    CONFIG_NAME,
+    open_tokenizer,
+    read_model_config,
+    tokenizer_files,
+    tokenizer_form,
+)
 from degla.model.transformers_files import (
     PREFIX,
     fetched_weights,
@@ -45,7 +52,7 @@ from degla.model.weights_file import (
     what_trainers_left,
     zip_names,
 )
-from degla.parse import read_json, read_json_object, require_form
+from degla.parse import read_json, read_json_object
 from degla.progress import only_errors
 from degla.remote import address_of, display_path
 from degla.shelf import did_you_mean
@@ -53,7 +60,6 @@ from degla.shelf import did_you_mean
 log = logging.getLogger(__name__)
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
-_AGAIN: Final = "Fetch or copy the folder again."
 _FETCHED = Path(os.path.expanduser("~/.cache/clip"))  # noqa: PTH111 as open_clip does: no error without a home
 """Where open_clip keeps weights that it downloads from their own URL."""
 
@@ -149,7 +155,7 @@ def _checkpoint_folder(folder: Path) -> Path:
     checkpoint = chosen_checkpoint(folder)
     if checkpoint is None:
         if (folder / "config.json").is_file():
-            read_json(folder / "config.json", remedy=_AGAIN, constants=True)  # Not JSON: that is why.
+            read_json(folder / "config.json", remedy=AGAIN, constants=True)  # Not JSON: that is why.
         raise InputError(
             f"{folder}: not a model ({CONFIG_NAME} is missing), not a run with a complete checkpoint (step-N) and "
             f"not a transformers folder (config.json with 'model_type').{what_trainers_left(folder)}"
@@ -166,15 +172,13 @@ def folder_has_bias(folder: Path) -> bool:
     checkpoint = _checkpoint_folder(folder)
     if is_transformers_folder(checkpoint):
         return LAYOUTS.get(model_type(checkpoint)) == "siglip"
-    model_config = read_json_object(checkpoint / CONFIG_NAME, remedy=_AGAIN).get("model_cfg")
+    model_config = read_model_config(checkpoint / CONFIG_NAME).get("model_cfg")
     return isinstance(model_config, dict) and model_config.get("init_logit_bias") is not None
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
-        config = read_json_object(folder / CONFIG_NAME, remedy=_AGAIN)
-        require_form(config, where=folder / CONFIG_NAME, remedy=_AGAIN, field=FORM_FIELD)
-        model_config = tokenizer_form(config)
+        model_config = tokenizer_form(read_model_config(folder / CONFIG_NAME))
         quick_gelu = bool(model_config.get("quick_gelu", False))
         references = _hub_references(model_config)
         files = tokenizer_files(folder, model_config)
@@ -371,8 +375,6 @@ def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
     """Return the model after checking its weights file, as for a folder, if it was fetched from the hub."""
     weights = fetched_weights(source) if source.startswith(PREFIX) else None
     if weights is not None:
-        config = weights.with_name(CONFIG_NAME)
-        require_form(read_json_object(config, remedy=_AGAIN), where=config, remedy=_AGAIN, field=FORM_FIELD)
         _check_recorded_activation(weights, quick_gelu=encoder.description.quick_gelu)
         require_floats(weights, encoder.clip)
     return encoder

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from degla.errors import InputError
 from degla.files import sha256_of
 from degla.model.hub import downloads_allowed
-from degla.parse import read_gzip
+from degla.parse import read_gzip, read_json_object, require_form
 
 if TYPE_CHECKING:
     from degla.model.encoder import Encoder
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CONFIG_NAME = "open_clip_config.json"
 FORM_FIELD = "degla_schema_version"
 """The number of the form of a model's folder, in that file: by a name of its own, since the file is open_clip's."""
+AGAIN: Final = "Fetch or copy the folder again."
+"""Remedy for a wrong file of a model's folder."""
 
 _BPE = "bpe_path"
 TOKENIZER_FILES = (
@@ -45,6 +47,17 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _LAST_CHARACTER = re.compile(r"\S\s*\Z")
 _LAST_LETTER = re.compile(r"\w\W*\Z|\S\s*\Z")
 """With what follows it, for tokenizers that drop punctuation; of a text without letters the last character."""
+
+
+def read_model_config(file: Path) -> dict[str, Any]:
+    """Read open_clip_config.json of a folder or of the hub, before anything else of the model is fetched or read.
+
+    Raises:
+        InputError: it cannot be read, or has another form than this version reads.
+    """
+    config = read_json_object(file, remedy=AGAIN)
+    require_form(config, where=file, remedy=AGAIN, field=FORM_FIELD)
+    return config
 
 
 def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.model.hub import offline
-from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES
+from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES, read_model_config
 from degla.model.transformers_map import LAYOUTS
 from degla.model.weights_file import (
     FLOATS,
@@ -245,7 +245,8 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
         None if the model is in open_clip's format, or if it is not cached and the hub cannot be reached.
 
     Raises:
-        InputError: there is no such model, access is denied, or the download is incomplete.
+        InputError: there is no such model, access is denied, the download is incomplete, or a model in open_clip's
+            format has another form than this version reads.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -253,6 +254,8 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
     repository = name.removeprefix(PREFIX)
     if not online:
         own, pickled, *safe = (try_to_load_from_cache(repository, name) for name in (CONFIG_NAME, PICKLED, *SAFE))
+        if isinstance(own, str):
+            read_model_config(Path(own))
         if isinstance(own, str) and isinstance(pickled, str) and not any(isinstance(file, str) for file in safe):
             raise _no_safe_weights(repository)
         if isinstance(own, str) or not isinstance(try_to_load_from_cache(repository, CONFIG), str):
@@ -288,9 +291,10 @@ def _fetched_for_open_clip(repository: str) -> bool:
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        hf_hub_download(repository, CONFIG_NAME)
+        config = hf_hub_download(repository, CONFIG_NAME)
     except EntryNotFoundError:
         return False
+    read_model_config(Path(config))
     for name in SAFE:
         with contextlib.suppress(EntryNotFoundError):
             hf_hub_download(repository, name)
