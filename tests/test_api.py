@@ -124,27 +124,37 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
         "no images were given": lambda: degla.encode_images(model, []),
         "'a cat' is a single str. Give a list": lambda: degla.encode_captions(model, "a cat"),
         "item 2 is of type float; it must be str": lambda: degla.encode_captions(model, ["a", float("nan")]),  # type: ignore[list-item]
-        "write_negatives: captions: expected a path, got a list": lambda: degla.write_negatives(["a"], "n.jsonl"),  # type: ignore[arg-type]
-        "write_negatives: per_rule: expected an integer, got a str": lambda: degla.write_negatives(
+        "write_negatives: captions: expected a path, got list": lambda: degla.write_negatives(["a"], "n.jsonl"),  # type: ignore[arg-type]
+        "write_negatives: per_rule: expected an integer, got str": lambda: degla.write_negatives(
             "a", "n.jsonl", per_rule="2"
         ),  # type: ignore[arg-type]
-        "read_captions: expected a path, got a NoneType": lambda: degla.read_captions(None),  # type: ignore[arg-type]
+        "read_captions: expected a path, got NoneType": lambda: degla.read_captions(None),  # type: ignore[arg-type]
         "read_captions: split: 'all' is a single str. Give a list": lambda: degla.read_captions("a.json", split="all"),
-        "read_captions: format and names of columns: expected a text, got a NoneType": lambda: degla.read_captions(
+        "read_captions: format and names of columns: expected a text, got NoneType": lambda: degla.read_captions(
             "a.csv",
             format=None,  # type: ignore[arg-type]
         ),
-        "write_negatives: format and names of columns: expected a text, got a int": lambda: degla.write_negatives(
+        "write_negatives: format and names of columns: expected a text, got int": lambda: degla.write_negatives(
             "a.csv",
             "n.jsonl",
             id_column=0,  # type: ignore[arg-type]
         ),
-        "evaluate: label: expected a text, got a int": lambda: degla.evaluate("blind", ["own"], tmp_path, label=0),  # type: ignore[arg-type]
-        "report: baseline: expected a text, got a int": lambda: degla.report(["a.json"], "a.html", baseline=1),  # type: ignore[arg-type]
+        "evaluate: label: expected a text, got int": lambda: degla.evaluate("blind", ["own"], tmp_path, label=0),  # type: ignore[arg-type]
+        "report: baseline: expected a text, got int": lambda: degla.report(["a.json"], "a.html", baseline=1),  # type: ignore[arg-type]
         "unknown file format 'xml'": lambda: degla.read_captions(Path(__file__), format="xml"),
         "evaluate: root: expected a path": lambda: degla.evaluate(model, ["world"], None),  # type: ignore[arg-type]
-        "report: out: expected a path, got a int": lambda: degla.report(["a.json"], 3),  # type: ignore[arg-type]
-        r'train: fields must be like {"optim\.lr": 1e-5}, not a list': lambda: degla.train("clip", ["a"]),  # type: ignore[arg-type]
+        "report: out: expected a path, got int": lambda: degla.report(["a.json"], 3),  # type: ignore[arg-type]
+        r"train: fields must be like {\"optim\.lr\": 1e-5}, not \['a'\]": lambda: degla.train("clip", ["a"]),  # type: ignore[arg-type]
+        r'train: fields must be like {"optim\.lr": 1e-5}, not {1: 2}': lambda: degla.train("clip", {1: 2}),  # type: ignore[dict-item]
+        r"train: fields must be like .*, not \(\)": lambda: degla.train("clip", ()),  # type: ignore[arg-type]
+        "generate_negatives: per_rule: expected an integer, got bool": lambda: degla.generate_negatives(
+            ["a"], per_rule=True
+        ),
+        r"encode_captions: b'a cat' is a single bytes\. Give a list": lambda: degla.encode_captions(model, b"a cat"),  # type: ignore[arg-type]
+        r"device 'True' cannot be used: .* must be torch\.device, not bool\. Use cpu": lambda: degla.load_model(
+            "world",
+            device=True,  # type: ignore[arg-type]
+        ),
         r"'a\.png' is a single str. Give a list": lambda: degla.encode_images(model, "a.png"),
         "is a single Image. Give a list": lambda: degla.encode_images(model, Image.new("RGB", (8, 8))),  # type: ignore[arg-type]
         "item 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
@@ -177,7 +187,7 @@ def test_wrong_input_is_reported_in_one_line(tiny_model: Path, tmp_path: Path) -
             tmp_path / "captions.csv", tmp_path / "n.txt"
         ),
         "report: 'a.json' is a single str": lambda: degla.report("a.json", tmp_path / "report.html"),
-        "batch_size: expected an integer, got a float": lambda: degla.encode_captions(model, ["a"], batch_size=1.5),  # type: ignore[arg-type]
+        "batch_size: expected an integer, got float": lambda: degla.encode_captions(model, ["a"], batch_size=1.5),  # type: ignore[arg-type]
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
@@ -469,7 +479,8 @@ def test_answers_of_a_function_are_stored_with_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("llm", "message"),
     [
-        ("embedded", r"llm: expected a function from chats to answers, got a str\."),
+        (ScriptedModel, r"^llm: ScriptedModel is a class\. Give an object of it: llm=ScriptedModel\(\.\.\.\)\.$"),
+        ("embedded", r"llm: expected a function from chats to answers, got str\."),
         (
             lambda chats: "text",
             r"llm: python:<lambda> must return a list of 1 text, one per chat; it returned 'text'\.",
@@ -482,6 +493,20 @@ def test_answers_of_a_function_are_stored_with_a_file(tmp_path: Path) -> None:
 def test_a_function_that_gives_no_texts_is_named(llm: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         degla.generate_negatives(["a black dog chases a white cat"], rules=["swap_nouns"], llm=llm)
+
+
+def test_an_answer_that_no_file_could_hold_is_malformed(tmp_path: Path) -> None:
+    """As of JSON that was cut off within an escape; it ended the call with a UnicodeEncodeError."""
+
+    def mine(chats: list[list[dict[str, str]]]) -> list[str]:
+        return ["a white dog chases a black cat \ud83d"] * len(chats)
+
+    text = "a black dog chases a white cat"
+    (tmp_path / "captions.csv").write_text(f"id,image,text\n0,0.jpg,{text}\n")
+    rules = ["replace_nouns", "replace_adjectives"]
+    assert degla.generate_negatives([text], rules=rules, llm=mine) == [[]]
+    counts = degla.write_negatives(tmp_path / "captions.csv", tmp_path / "out.jsonl", rules=rules, llm=mine).plain()
+    assert not counts["accepted"] and counts["refused"] == {f"{rule}: model_malformed": 2 for rule in rules}
 
 
 def test_negatives_of_any_language_model(tmp_path: Path) -> None:
@@ -634,7 +659,7 @@ def test_a_cache_is_read_and_filled_for_models_by_name_only(
     for model in (OwnModel(load_encoder(str(tiny_model))), load_encoder(str(tiny_model))):
         with pytest.raises(InputError, match=r"^evaluate: cache: .* is a \w+ object, .*name or path, or omit cache\.$"):
             degla.evaluate(model, ["zeroshot"], root, cache=cache)
-    for wrong, message in ((3, "evaluate: cache: expected a path, got a int"), ("s3://bucket/x", "only a local path")):
+    for wrong, message in ((3, "evaluate: cache: expected a path, got int"), ("s3://bucket/x", "only a local path")):
         with pytest.raises(InputError, match=message):
             degla.evaluate(tiny_model, ["zeroshot"], root, cache=wrong)  # type: ignore[arg-type]
     assert not cache.exists() and not Path("s3:").exists()

@@ -312,9 +312,10 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
     start = recipe_config(config) if isinstance(config, str) else config
     if not isinstance(start, TrainConfig):
         raise InputError(f"train: {config!r} is not a configuration. Give a recipe name or what its function returns.")
-    if not isinstance(fields or {}, Mapping):
-        raise InputError(f'train: fields must be like {{"optim.lr": 1e-5}}, not a {type(fields).__name__}.')
-    final = change(start, fields or {}, where="train")
+    fields = {} if fields is None else fields
+    if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+        raise InputError(f'train: fields must be like {{"optim.lr": 1e-5}}, not {cut_short(repr(fields), 80)}.')
+    final = change(start, fields, where="train")
     if resume and final.out is not None:
         check_unchanged(read_config(final.out), final)
     for sentence in unread_fields((flag for flag, _, value in differences(start, final) if value), final):
@@ -371,7 +372,7 @@ def evaluate(
     if training_seed is not None:
         training_seed = _whole(training_seed, "evaluate: training_seed")
     if label is not None:
-        _text(label, "evaluate: label")
+        _require(label, "evaluate: label", "a text", str)
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
@@ -430,7 +431,7 @@ def report(
     if not given:
         raise InputError("report: no results were given.")
     if baseline is not None:
-        _text(baseline, "report: baseline")
+        _require(baseline, "report: baseline", "a text", str)
     with TemporaryDirectory(prefix="degla-report-") as folder:
         files = [
             _saved(each, Path(folder, f"in-memory-{number}.json")) if isinstance(each, TracedResult) else Path(each)
@@ -454,8 +455,7 @@ def _saved(result: TracedResult, path: Path) -> Path:
 
 def _named(model: str | Path) -> str:
     """Return a model's name; it may be given as a path, such as the checkpoint that `train` returns."""
-    if not isinstance(model, str | Path):
-        raise InputError(f"load_model: expected the name or path of a model, got {type(model).__name__}.")
+    _require(model, "load_model", "the name or path of a model", str, Path)
     return display_path(model) if isinstance(model, Path) else model
 
 
@@ -467,39 +467,38 @@ def _reader(
     from degla.data.sources import read_captions
 
     for name in (format, *names):
-        _text(name, f"{function}: format and names of columns")
+        _require(name, f"{function}: format and names of columns", "a text", str)
     columns = Columns(*names, split=tuple(_listed(split, f"{function}: split", str)))
     return partial(read_captions, path, format=format, columns=columns)
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
-    _whole(size, "batch_size")
-    if size < 1:
+    if _whole(size, "batch_size") < 1:
         raise InputError(f"batch_size is {size}; it must be 1 or more.")
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _path(value: object, what: str) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{what}: expected a path, got a {type(value).__name__}.")
-    return Path(value)
+    return Path(_require(value, what, "a path", str, os.PathLike))
 
 
 def _whole(value: object, what: str) -> int:
-    if not isinstance(value, Integral):
-        raise InputError(f"{what}: expected an integer, got a {type(value).__name__}.")
-    return int(value)
+    return int(_require(value, what, "an integer", Integral))
 
 
-def _text(value: object, what: str) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{what}: expected a text, got a {type(value).__name__}.")
+def _require(value: Any, what: str, expected: str, *kinds: type) -> Any:
+    """Return a value after checking its type; True is no integer."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{what}: expected {expected}, got {type(value).__name__}.")
+    return value
 
 
 def _language_model(llm: AnswerChats | LanguageModel | None) -> LanguageModel | None:
     from degla.negatives.llm import LanguageModel
     from degla.negatives.llm.function import FunctionModel
 
+    if isinstance(llm, type):
+        raise InputError(f"llm: {llm.__name__} is a class. Give an object of it: llm={llm.__name__}(...).")
     return llm if llm is None or isinstance(llm, LanguageModel) else FunctionModel(llm)
 
 
@@ -514,7 +513,7 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
     Raises:
         InputError: a single string or value was given instead of a list, or a value has another type.
     """
-    if isinstance(values, (str, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
+    if isinstance(values, (str, bytes, *kinds)) or not (hasattr(values, "__iter__") or hasattr(values, "__getitem__")):
         raise InputError(f"{what}: {cut_short(repr(values), 80)} is a single {type(values).__name__}. Give a list.")
     items = list(values)
     for number, value in enumerate(items, 1):

@@ -96,7 +96,7 @@ def load_encoder(name: str | Path, *, device: str | torch.device = "cpu", seed: 
     """
     try:
         torch.zeros(1, device=device).item()  # Computes: PyTorch may know a device that it has no programs for.
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
         message = re.split(r"\.\s|\n", str(error))[0].rstrip(".")  # More than the first sentence may fill pages.
         raise InputError(
             f"device {str(device)!r} cannot be used: {message}. Use cpu, or cuda if there is a GPU."

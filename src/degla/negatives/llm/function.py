@@ -30,7 +30,7 @@ class FunctionModel(ScriptedModel):
 
     def __init__(self, answer: AnswerChats) -> None:
         if not callable(answer):
-            raise InputError(f"llm: expected a function from chats to answers, got a {type(answer).__name__}.")
+            raise InputError(f"llm: expected a function from chats to answers, got {type(answer).__name__}.")
         name = f"python:{getattr(answer, '__name__', type(answer).__name__)}"
         super().__init__(forms=("write", "choose"), capacity=_CHATS, name=name)
         self._function = answer
@@ -48,6 +48,11 @@ class FunctionModel(ScriptedModel):
             )
         replies = []
         for request, text in zip(ready, texts, strict=True):
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # As of JSON that was cut off within an escape; no file could hold it.
+                replies.append(Reply(request.key, "malformed", detail="it has half of a surrogate pair"))
+                continue
             answer = Completion(choices=[Choice(message=ReplyMessage(content=text))])
             result = self._dialect.read(request, answer, mode="plain")
             replies.append(Reply(request.key, result.outcome, text=result.text, detail=result.detail))
