@@ -278,6 +278,8 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
     [
         ({"caption": None}, r"ImageGrounded: missing caption \[B, D\]\."),
         ({"scale": None}, r"missing scale\."),
+        ({"scale": "100"}, r"scale is a str; it must be a tensor of one number, or the number\."),
+        ({"scale": {}}, r"scale is a dict; it must be a tensor of one number, or the number\."),
         ({"captions": torch.zeros(4, 5)}, "unknown tensor 'captions'. Known: image, caption"),
         ({"caption": torch.zeros(3, 5)}, r"caption has shape \[3, 5\], but B is 4 in image \[4, 5\]"),
         ({"valid": torch.ones(4, 2, dtype=torch.bool)}, r"valid has shape \[4, 2\], but K is 3 in negative"),

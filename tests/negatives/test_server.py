@@ -611,6 +611,11 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
     assert {word for word in numbers if word in str(caught.value)} == numbers & {name}, "only the wrong one is named"
 
 
+def test_a_single_url_is_no_list() -> None:
+    with pytest.raises(InputError, match=r"^base_urls is a single URL\. Put it into a list\.$"):
+        ServerModel("http://localhost:1/v1", "m")
+
+
 def test_who_stops_waiting_gets_the_finished_replies_and_nothing_more_is_sent(
     connect: Callable[..., ServerModel],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -215,13 +216,15 @@ def _require(inputs: Mapping[str, Any], wanted: Wanted) -> None:
 
 
 def _check_types(inputs: Mapping[str, Any], name: str) -> None:
-    """Check that masks are bool and embeddings floating point; a scalar of the model need not be a tensor."""
+    """Check that masks are bool and embeddings floating point; a scalar of the model may be any number."""
     for entry, value in inputs.items():
         kind, tensor = INPUTS[entry].kind, isinstance(value, Tensor)
         if entry.endswith("valid"):
             wanted, right = "bool", tensor and value.dtype == torch.bool
-        elif kind in ("value", "model"):
-            wanted, right = "numbers", tensor or kind == "model"
+        elif kind == "model":
+            wanted, right = "one number, or the number", isinstance(value, Real) or hasattr(value, "__array__")
+        elif kind == "value":
+            wanted, right = "numbers", tensor
         else:
             wanted, right = "floating point numbers", tensor and value.is_floating_point()
         if not right:

@@ -7,6 +7,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from functools import cache
+from numbers import Integral
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
@@ -17,6 +18,7 @@ from degla.inputs import Input, LossTensors, add_inputs, check_reads, inputs_of,
 from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.partition import outside_autocast
 from degla.losses.core.processes import Processes
+from degla.parse import cut_short
 from degla.ranges import Checked, Factor, Positive, RangeError, allowed, allows
 from degla.shelf import LOSSES, class_name
 
@@ -211,12 +213,15 @@ class Objective:
         rules: number of rules whose negatives can occur, for losses with a memory per rule.
 
     Raises:
-        InputError: every loss has weight 0, or something else was given instead of losses by name.
+        InputError: every loss has weight 0, or something else was given instead of losses by name or of `rules`.
     """
 
     def __init__(self, losses: Mapping[str, AnyLoss], *, rules: int = 1) -> None:
         if not hasattr(losses, "items"):
             raise InputError("Objective: give the losses by name, for example {'contrastive': Contrastive()}.")
+        count: Any = rules  # For type checkers no int is an Integral.
+        if not isinstance(count, Integral):
+            raise InputError(f"Objective: rules is {cut_short(repr(count), 80)}; it must be the number of rules.")
         for name, loss in losses.items():
             if isinstance(loss, type):
                 raise InputError(f"Objective: {name!r} is the class {loss.__name__}; pass {loss.__name__}().")

@@ -66,6 +66,8 @@ class ServerModel:
     def __post_init__(self) -> None:
         if not self.base_urls or not self.model.strip():
             raise InputError("A server needs both --base-url and --model.")
+        if isinstance(self.base_urls, str):
+            raise InputError("base_urls is a single URL. Put it into a list.")
         for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} ({getattr(self, name)}) must be {least} or more.")
