@@ -649,6 +649,16 @@ def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_p
         degla.evaluate(mine, ["zeroshot"], tmp_path)
 
 
+@pytest.mark.parametrize("attribute", ["name", "activation", "precision"])
+def test_a_wrong_description_of_a_model_of_ones_own_is_named_at_once(
+    attribute: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    setattr(mine, attribute, None)
+    with pytest.raises(InputError, match=rf"^evaluate: OwnModel\.{attribute}: expected a text, got NoneType\.$"):
+        degla.evaluate(mine, ["zeroshot"], tmp_path)
+
+
 def test_a_cache_is_read_and_filled_for_models_by_name_only(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

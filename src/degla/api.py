@@ -524,7 +524,7 @@ def _listed(values: Any, what: str, *kinds: type) -> list[Any]:
 
 
 def refuse_other(model: object, function: str) -> None:
-    """Raise InputError if a model's name, or another library's model, was given instead of one from `load_model`."""
+    """Raise InputError for a model's name, another library's model, or one whose description is not of texts."""
     if isinstance(model, str | Path):
         raise InputError(f"{function}: {str(model)!r} is the name of a model. Load it with degla.load_model first.")
     from degla.evaluation.models import EmbeddingModel
@@ -537,3 +537,5 @@ def refuse_other(model: object, function: str) -> None:
             f"{function}: {type(model).__name__} is not a degla model: it has no {', '.join(missing)}. Load one with "
             "degla.load_model, or add these, as degla.evaluation.models.EmbeddingModel describes them."
         )
+    for name in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
+        _require(getattr(model, name), f"{function}: {type(model).__name__}.{name}", "a text", str)
