@@ -35,6 +35,7 @@ from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.llm.server import ServerModel
 from degla.recipes.negclip import negclip
 from degla.records import ItemImage, PairItem
 from tests.negatives.flaky_server import Received, Response, completion, serving
@@ -523,6 +524,12 @@ def test_negatives_of_any_language_model(tmp_path: Path) -> None:
     degla.write_negatives(tmp_path / "captions.csv", tmp_path / "out.jsonl", rules=["replace_nouns"], llm=model)
     assert (row.text, row.source, row.form) == (false, "scripted", "write")
     assert list(read_negatives(tmp_path / "out.jsonl")) == [row] and closed == ["scripted"] * 2
+
+
+def test_requests_without_an_answer_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    gone = ServerModel(["http://127.0.0.1:9/v1"], model="gone", retries=0, backoff=0.01)
+    assert degla.generate_negatives(["a black dog chases a white cat"], rules=["swap_nouns"], llm=gone) == [[]]
+    assert caplog.messages[-1] == "generate_negatives: the language model gave no answer to 1 request"
 
 
 def test_integers_may_be_of_numpy(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ negatives can be generated without torch.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from degla.errors import InputError
+from degla.pages.words import counted
 from degla.parse import cut_short
 from degla.remote import display_path, forget, refuse_address
 from degla.shelf import BALANCED_RULES
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from degla.negatives.run.summary import Summary
     from degla.records import AcceptedNegative, CaptionRecord
     from degla.training.loop import TrainResult
+
+log = logging.getLogger(__name__)
 
 
 def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
@@ -155,6 +159,7 @@ def generate_negatives(
 
     Returns:
         For each caption, the negatives that passed all checks, with `text`, the `rule` that made it and its `source`.
+        A warning counts requests that a language model gave no answer to.
 
     Raises:
         InputError: a rule is unknown, a caption is empty or too long, the tagger is not installed, or `llm` does not
@@ -190,10 +195,14 @@ def generate_negatives(
         if model is not None:  # Ctrl-C ends the call here, as nothing is saved: no signal is caught.
             pipeline = Pipeline(model, maker, lambda _: None, lambda _: None, Interruption())
             finished = pipeline.run(map(tag, stream.batches()))
+        unanswered = 0
         for rows, _ in finished:
+            unanswered += sum(row.reason == "model_unreachable" for row in rows)
             for row in rows:
                 if row.accepted:
                     negatives[int(row.caption_id)].append(cast(AcceptedNegative, row))
+    if unanswered:
+        log.warning("generate_negatives: the language model gave no answer to %s", counted(unanswered, "request"))
     return negatives
 
 
