@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,21 @@ def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
         if best < max(0.5, 12 * bare):
             return
     raise AssertionError(f"{best} seconds, where Python alone takes {bare}")
+
+
+@pytest.mark.parametrize(("processes", "line"), [({}, "degla: stopped by SIGTERM.\n"), ({"WORLD_SIZE": "2"}, "")])
+def test_sigterm_before_there_is_work_to_save_is_a_line(processes: dict[str, str], line: str) -> None:
+    """A command stopped while it read its inputs ended without a word. torchrun ends processes after an error."""
+    script = "import os, signal; from degla import cli; cli._run = lambda _: signal.raise_signal(15); cli.main(['ls'])"
+    environment = {**os.environ, **processes}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", line)
+
+
+def test_the_handler_of_sigterm_ends_with_the_command() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    main(["ls"])
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_verb_that_only_has_actions_lists_them(capsys: Capture) -> None:

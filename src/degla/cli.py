@@ -8,11 +8,14 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from degla.errors import DeglaError, InputError, error_of_compiler, error_of_memory, error_of_system
@@ -72,7 +75,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     # All processes of a job would warn of the same.
     logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.ERROR)
-    return exit_status_of(lambda: _run(words))
+    # torchrun ends the processes of a job whose first error one of them has reported.
+    with nullcontext() if "WORLD_SIZE" in os.environ else _announced_sigterm():
+        return exit_status_of(lambda: _run(words))
+
+
+@contextmanager
+def _announced_sigterm() -> Iterator[None]:
+    """Inside the ``with`` block, SIGTERM still ends the process, but first writes a line: not every shell or batch
+    system does. Where work is saved first, `degla.stopping.Interruption` takes its place."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        with suppress(OSError):
+            os.write(2, b"\n" * os.isatty(2) + b"degla: stopped by SIGTERM.\n")  # Below a bar that may be there.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> int:
