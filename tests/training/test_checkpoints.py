@@ -303,6 +303,17 @@ def test_a_checkpoint_of_a_newer_version_is_refused_and_left_alone(copied: Train
     assert (run / "step-4.partial" / "optimizer.pt").is_file(), "of a newer version's process that was killed"
 
 
+def test_a_newer_checkpoint_before_a_damaged_one_does_not_hide_the_damage(copied: TrainConfig) -> None:
+    run = _out(copied)
+    path = run / "step-2" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
+    _flip(run / "step-4" / "optimizer.pt")
+    with pytest.raises(
+        InputError, match=r"step-4/optimizer\.pt: damaged: .* A newer version of degla wrote \S*/step-2,"
+    ):
+        train(copied, resume=True)
+
+
 def test_the_message_names_a_renamed_checkpoint_by_its_own_name(copied: TrainConfig) -> None:
     (_out(copied) / "step-4").rename(_out(copied) / "step-9")
     with pytest.raises(

@@ -232,8 +232,13 @@ def _remedy(folder: Path) -> str:
     """What to do about a damaged checkpoint: names the newest intact one before it."""
     named = STEP.fullmatch(folder.name)
     for step, path in reversed(named_by_step(folder.parent) if named else []):
-        if named and step < int(named[1]) and is_whole(path):
-            return f"Use {path}, which is intact; to resume the run from there, move {folder.name} out of its folder."
+        try:
+            if named and step < int(named[1]) and is_whole(path):
+                return (
+                    f"Use {path}, which is intact; to resume the run from there, move {folder.name} out of its folder."
+                )
+        except NewerFormError:  # It would hide what is wrong with this one.
+            return f"A newer version of degla wrote {path}, before it: update degla to use that one."
     return (
         f"There is no intact checkpoint before it: restore the file from a backup, or delete {folder} and train again."
     )
