@@ -8,6 +8,10 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+RUNS: Final = "DEGLA_RUNS_AT_ONCE"
+"""Environment variable in the processes of a study: how many of its runs share the cores."""
 
 
 def usable_cores(system: Path = Path("/")) -> int:

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from degla import stopping
+from degla.data import loader
 from degla.errors import InputError
 from degla.locks import lock
 from degla.stopping import WORKERS, leave_signals
@@ -45,6 +46,9 @@ def work(job: tuple[Any, ...]) -> tuple[str, int]:
         threading.Event().wait()
     if what == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "cache/rows")
+    if what == "cores":
+        loader.usable_cores = lambda: 12  # type: ignore[assignment]  # in this process alone
+        return what, loader.choose_workers("auto", on_gpu=True)
     if what == "memory":
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
     if what == "children":
@@ -86,6 +90,13 @@ def test_a_job_may_start_processes_of_its_own() -> None:
     """With `data.workers`, every run of a study failed: "daemonic processes are not allowed to have children"."""
     (end,), _ = run_jobs(work, [("children", 0)], processes=1, ended=pass_by)
     assert end is not None and end.value == ("children", 0), end
+
+
+@pytest.mark.parametrize(("processes", "jobs", "workers"), [(1, 2, 8), (4, 2, 5)])
+def test_runs_at_a_time_divide_the_cores_for_decoding(processes: int, jobs: int, workers: int) -> None:
+    """Each took all of the machine's."""
+    ends, _ = run_jobs(work, [("cores", 0)] * jobs, processes=processes, ended=pass_by)
+    assert [end and end.value for end in ends] == [("cores", workers)] * jobs
 
 
 def test_a_full_disk_and_memory_that_runs_out_are_said_in_a_sentence() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from degla.allowance import usable_cores
+from degla.allowance import RUNS, usable_cores
 from degla.data.batches import Batch, Collate, Pair
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
@@ -32,9 +32,9 @@ _MOST_WORKERS: Final = 8
 def choose_workers(workers: int | Literal["auto"], *, on_gpu: bool = True, streams: int = 1) -> int:
     """Return the number of decoding workers per training process.
 
-    "auto" divides the cores of this machine among its training processes. With a GPU, all cores of a share but one
-    decode, at least one and at most eight. A step on the CPU uses all cores and spends only a hundredth of its time on
-    images: one worker decodes if the share is four cores or more.
+    "auto" divides the cores of this machine among its training processes, a study's too. With a GPU, all cores of a
+    share but one decode, at least one and at most eight. A step on the CPU uses all cores and spends only a hundredth
+    of its time on images: one worker decodes if the share is four cores or more.
 
     Args:
         workers: the number, or "auto".
@@ -43,7 +43,7 @@ def choose_workers(workers: int | Literal["auto"], *, on_gpu: bool = True, strea
     """
     if workers != "auto":
         return workers
-    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = usable_cores() // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(RUNS, "1")))
     if not on_gpu:
         return int(share >= 4)
     return max(1, min(share - 1, _MOST_WORKERS) // streams)

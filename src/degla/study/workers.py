@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from degla.allowance import RUNS, usable_cores
 from degla.errors import DeglaError, error_of_memory, error_of_system
 from degla.locks import Lock
 from degla.ray import RETRIES, open_ray
@@ -90,8 +91,6 @@ def default_processes() -> int:
     """Return the number of processors that this process may use, or 1 if there is a GPU."""
     import torch
 
-    from degla.allowance import usable_cores
-
     return 1 if torch.cuda.is_available() else usable_cores()
 
 
@@ -121,7 +120,8 @@ def run_jobs(
     """
     ends: list[Ended[Made] | None] = [None] * len(jobs)
     pending = deque(range(len(jobs)))
-    place: Workers[Any] = LocalWorkers(work, folder_lock) if workers is None else workers
+    together = min(processes, len(jobs))
+    place: Workers[Any] = LocalWorkers(work, folder_lock, together) if workers is None else workers
     all_of_them: list[JobWorker] = []
     with Interruption(notice=_STOPPING) as stop:
         try:
@@ -149,14 +149,14 @@ def run_jobs(
 
 
 class LocalWorkers:
-    """Processes on this machine, with one thread each."""
+    """Processes on this machine, with one thread each; `together` of them share its cores."""
 
-    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None) -> None:
-        self._work, self._folder_lock = work, folder_lock
+    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None, together: int = 1) -> None:
+        self._arguments = work, folder_lock, together
 
     def start(self) -> LocalWorker:
         """See `Workers`."""
-        return LocalWorker(self._work, self._folder_lock)
+        return LocalWorker(*self._arguments)
 
     def wait(self, workers: Sequence[LocalWorker]) -> None:
         """See `Workers`."""
@@ -182,9 +182,9 @@ class LocalWorkers:
 class LocalWorker:
     """One process; see `JobWorker`."""
 
-    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None) -> None:
+    def __init__(self, work: Callable[[Any], Any], folder_lock: Lock | None, together: int) -> None:
         self.connection, other = WORKERS.Pipe()
-        self.process = WORKERS.Process(target=_serve, args=(work, other, folder_lock), daemon=True)
+        self.process = WORKERS.Process(target=_serve, args=(work, other, folder_lock, together), daemon=True)
         self.process.start()
         other.close()
         self.number: int | None = None
@@ -233,8 +233,9 @@ def try_job(work: Callable[[Given], Made], job: Given) -> Ended[Made]:
         return Ended(error=f"{type(error).__name__}: {error}", details=traceback.format_exc())
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection, folder_lock: Lock | None) -> None:
+def _serve(work: Callable[[Any], Any], connection: Connection, folder_lock: Lock | None, together: int) -> None:
     leave_signals()
+    os.environ[RUNS] = str(together)
     current_process().daemon = False  # Training may start processes that load images, which a daemon may not.
     while True:
         try:
