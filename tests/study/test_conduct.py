@@ -37,6 +37,7 @@ from degla.locks import lock
 from degla.model.checkpoint import average_weights
 from degla.model.load import load_encoder
 from degla.negatives.run.output import manifest_path
+from degla.parse import NewerFormError
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.study import materials, tuning
 from degla.study.conduct import Watch, _jobs, _last_metrics, _models, conduct, open_log
@@ -45,6 +46,7 @@ from degla.study.jobs import ChainResult, Cost, Job, JobResult, Measure, StudyQu
 from degla.study.materials import CurrentQuestions, _neighbours, digest_of, digest_of_base, prepare, questions_of
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.plan_file import BenchmarkData
+from degla.study.record import load_study
 from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import tune
@@ -348,6 +350,21 @@ def test_a_result_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_ima
     ((title, error),) = of_images(*arms).record.failures
     assert title == "clip, seed 0" and "clip-0.json: field 'schema_version' is 2" in error
     assert result.read_text() == newer, "not measured again, as a damaged one"
+
+
+def test_a_study_of_a_newer_version_is_refused_and_stays(tmp_path: Path, of_images: Callable[..., Study]) -> None:
+    of_images({"recipe": "clip"})
+    file = tmp_path / "out" / "study.json"
+    newer = json.dumps(json.loads(file.read_text()) | {"format": 3})
+    file.write_text(newer)
+    pages = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("study.*") if path.suffix != ".log"}
+    message = r"study\.json: field 'format' is 3, .* reads 2\. .*: update degla\.\Z"
+    with pytest.raises(NewerFormError, match=message):
+        of_images({"recipe": "clip"})
+    assert {path: path.stat().st_mtime_ns for path in pages} == pages and file.read_text() == newer
+    file.write_text("{")
+    of_images({"recipe": "clip"})
+    assert load_study(file).models, "a damaged one is replaced"
 
 
 def test_a_damaged_record_repeats_its_run_only(
@@ -1198,6 +1215,18 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
         end(number, at=600, seconds=600, then=[4, 5, 6, 7])
     end(4, at=605, seconds=600, then=[5, 6, 7, 8])
     assert end(5, at=1200, seconds=600, then=[6, 7, 8]).endswith("about 2 s left")
+
+
+def test_a_run_whose_process_alone_was_stopped_is_not_called_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    chain = Job("clip", "base", TrainConfig(), {}, (Measure("clip", 1.0, tmp_path / "clip"),), questions).alone
+    with Watch([chain], log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
+        watch.ended(0, Ended((JobResult((), notes=("stopped at step 41",)),)))
+    (row,) = (row for row in caplog.records if row.name == "test")
+    assert row.levelno == logging.ERROR
+    assert row.getMessage() == "1 of 1: clip, seed 0: not finished (stopped at step 41)"
 
 
 def test_steps_of_a_stopped_job_are_no_speed(

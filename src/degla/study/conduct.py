@@ -34,6 +34,7 @@ from degla.study.materials import CurrentQuestions, Materials, digest_of, prepar
 from degla.study.page import PAGES, write_all
 from degla.study.plan import Plan
 from degla.study.plan_file import Arm
+from degla.study.record import refuse_newer
 from degla.study.rehearsal.plan import forget_rehearsal, is_rehearsal, rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study, drop_chosen, write_chosen
@@ -74,13 +75,14 @@ def conduct(
 
     Raises:
         InputError: the plan does not fit its data or names a score that the benchmarks do not have, another process
-            has locked the folder, or it is that of a training run, a demo or tasks in sequence.
+            has locked the folder, or it is that of a training run, a demo, tasks in sequence or a newer version.
         DeglaError: the base could not be measured, or no run finished.
         StoppedError: a signal stopped the study.
     """
     rehearsal = None
     runs = expand(plan, where=where)
     with open_study(out) as (folder_lock, handler):
+        refuse_newer(out / "study.json")
         if rehearsed:
             plan, rehearsal = rehearse(plan, out=out, where=where)
             runs = expand(plan, where=where)
@@ -445,12 +447,15 @@ class Watch:
         if fresh and end.value and _trains(chain):
             self._seconds.append(end.seconds)
         how = f"done in {end.seconds:.0f} s" if fresh else "already done"
+        stopped = any(not each.paths for each in end.value or ())  # A signal to its process alone.
+        if stopped:
+            how = "not finished"
         if end.error:
             how = f"failed: {end.error.rstrip('.')}"
         notes = "; ".join(note for each in end.value or () for note in each.notes)
         line = f"{len(self._chains) - len(self._left)} of {len(self._chains)}: {chain.title}: {how}"
         line += (f" ({notes})" if notes else "") + self._time_left(number)
-        self._log.log(logging.ERROR if end.error else logging.INFO, "%s", line)
+        self._log.log(logging.ERROR if end.error or stopped else logging.INFO, "%s", line)
         self._when_ended(number, end)
 
     def _time_left(self, number: int) -> str:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from degla.errors import InputError
 from degla.evaluation.results import AskedRecord
-from degla.parse import read_json_object, require_form
+from degla.parse import NewerFormError, read_json_object, require_form
 from degla.records import Record, validate
 from degla.results import Interval
 from degla.statistics.seeds import QuestionVariance
@@ -196,3 +197,17 @@ def load_study(path: str | Path) -> StudyRecord:
     remedy = "Run the study again; finished runs are kept."
     require_form(values, where=path, remedy=remedy, field="format", reads=FORMAT)
     return validate(StudyRecord, values, where=str(path))
+
+
+def refuse_newer(path: Path) -> None:
+    """Refuse to replace the `study.json` of a newer version.
+
+    Raises:
+        NewerFormError: a newer version wrote it.
+    """
+    try:
+        load_study(path)
+    except NewerFormError:
+        raise
+    except InputError:
+        pass  # None yet, of an earlier form or damaged: the study writes it anew.
