@@ -266,7 +266,6 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
         ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
-        ({"headline": {"compositon": "all"}}, r"headline fills column 'compositon', which .*: composition, .*val\."),
         ({"headline": ["all"]}, r"headline must be like \{'composition': 'macro'\}, .*; it is \['all'\]\."),
         ({"headline": None}, r"headline must be like .*; it is None\."),
     ],

@@ -13,12 +13,12 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.benchmark import TEXT_SOLVABLE, Retrieval
+from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.own import BENCHMARK
 from degla.evaluation.image_files import read_image_file
 from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
-from degla.evaluation.text_floors import SHORTER
+from degla.evaluation.text_floors import SHORTER, TEXT_SOLVABLE
 from degla.records import PairItem
 from tests.evaluation.shelf_contract import assert_contract, paint, score, tiny_encoder
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmark import TEXT_SOLVABLE, Average, Benchmark, BenchmarkPart, Entry, Metric, pair_question
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, pair_question
 from degla.evaluation.caveats import floor_notes
 from degla.evaluation.forms import square_question
 from degla.evaluation.neutral import find_floors, without
@@ -20,7 +20,7 @@ from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores, render_result
-from degla.evaluation.text_floors import COMPARED, SHORTER, WORDS, _contradict, _worth, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, SHORTER, TEXT_SOLVABLE, WORDS, _contradict, _worth, floor_verdicts
 from degla.evaluation.verdicts import order_blind
 from degla.records import ItemImage, PairItem
 from degla.results import Result

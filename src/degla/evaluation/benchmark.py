@@ -21,9 +21,6 @@ from degla.shelf import BENCHMARKS
 COLUMNS: Final = ("composition", "other words", "swap", "order", "recognition", "retrieval")
 """Columns of a report's first table; plans and flags use these names for scores too."""
 
-TEXT_SOLVABLE: Final = "solvable from text alone"
-"""One more column, for the mean of the parts that a floor answers; it is added where a benchmark has such parts."""
-
 FURTHER_FLOORS: Final = ("longer text", "options compared")
 """Floors that a benchmark can add to those of every benchmark; see `text_floors`."""
 
@@ -407,11 +404,6 @@ class Benchmark:
                 f"{cut_short(repr(self.headline), 80)}."
             )
         for column, source in self.headline.items():
-            if column not in (*COLUMNS, TEXT_SOLVABLE):
-                raise InputError(
-                    f"{where}: headline fills column {cut_short(repr(column), 80)}, which the first table does not "
-                    f"have. Its columns: {', '.join(COLUMNS)}."
-                )
             if source not in names and not any(fnmatchcase(str(source), part.name) for part in self.parts):
                 raise InputError(
                     f"{where}: headline fills column {column!r} with {cut_short(repr(source), 80)}, which is the name "

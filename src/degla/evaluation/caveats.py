@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from degla.evaluation.benchmark import TEXT_SOLVABLE
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
+from degla.evaluation.text_floors import TEXT_SOLVABLE
 from degla.pages.words import counted
 from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of

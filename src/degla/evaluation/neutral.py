@@ -14,10 +14,10 @@ from fnmatch import fnmatchcase
 from statistics import fmean
 
 from degla.evaluation.aggregate import Scores, aggregate
-from degla.evaluation.benchmark import TEXT_SOLVABLE, Average, Benchmark, BenchmarkPart, Entry, TieRule
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, TieRule
 from degla.evaluation.cache import Cache
 from degla.evaluation.choice import require_score
-from degla.evaluation.text_floors import COMPARED, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, TEXT_SOLVABLE, floor_verdicts
 from degla.evaluation.verdicts import Judged, order_blind
 from degla.records import PairItem, Record, validate
 from degla.results import BenchmarkResult, Score

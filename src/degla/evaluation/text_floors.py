@@ -38,6 +38,8 @@ MEANINGS: Final = {
     COMPARED: "the option that is left after comparing the options' words",
 }
 """What each floor answers, as shown on pages; none sees the image."""
+TEXT_SOLVABLE = "solvable from text alone"
+"""Column of the report's first table for the mean of the parts that a floor answers."""
 _KEY = "textfloors:words leads"
 """Prefix of the keys of cached verdicts; change it when the way to make them changes."""
 Leads = NDArray[np.float64]
