@@ -134,14 +134,13 @@ What is learnt: new photographs <studies/photographs_fit/study>
 What is learnt: trained pairs <studies/photographs_fit_pairs/study>
 What is learnt: other captions <studies/photographs_fit_photographs/study>
 More captions: new photographs <studies/photographs_more/study>
+More captions: first half of dev <studies/photographs_more_first_half/study>
 More captions: trained pairs <studies/photographs_more_pairs/study>
 Text tower of language: new photographs <studies/photographs_minilm/study>
 Text tower of language: trained pairs <studies/photographs_minilm_pairs/study>
 Text tower of language, 1,000 steps: new photographs <studies/photographs_minilm_long/study>
 Text tower of language, 1,000 steps: first half of dev <studies/photographs_minilm_long_first_half/study>
 Text tower of language, 1,000 steps: trained pairs <studies/photographs_minilm_long_pairs/study>
-Text tower of language, 30,000 captions: new photographs <studies/photographs_minilm_captions/study>
-Text tower of language, 30,000 captions: first half of dev <studies/photographs_minilm_captions_first_half/study>
 Learning rates of the text tower of language <studies/photographs_minilm_rates/study>
 ```
 ```{toctree}

@@ -262,6 +262,7 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
             {
                 "trained pairs": "photographs_more_pairs",
                 "new photographs": "photographs_more",
+                "first half of dev": "photographs_more_first_half",
                 "retrieval kept": "photographs_more",
             },
         ),
