@@ -661,6 +661,7 @@ def test_a_wrong_description_of_a_model_of_ones_own_is_named_at_once(
 ) -> None:
     mine = OwnModel(load_encoder(str(tiny_model)))
     setattr(mine, attribute, None)
+    assert degla.encode_captions(mine, CAPTIONS).shape[0] == len(CAPTIONS), "nothing records it"
     with pytest.raises(InputError, match=rf"^evaluate: OwnModel\.{attribute}: expected a text, got NoneType\.$"):
         degla.evaluate(mine, ["zeroshot"], tmp_path)
 

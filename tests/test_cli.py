@@ -83,6 +83,35 @@ def test_sigterm_before_there_is_work_to_save_is_a_line(processes: dict[str, str
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", line)
 
 
+def test_a_child_that_is_forked_by_a_command_ends_by_sigterm_without_a_line() -> None:
+    """A pool of processes ends its own with SIGTERM, and the command goes on."""
+    script = (
+        "import multiprocessing, time; from degla import cli\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "begun = fork.Event()\n"
+        "def wait():\n"
+        "    begun.set(); time.sleep(60)\n"
+        "def run(_):\n"
+        "    child = fork.Process(target=wait)\n"
+        "    child.start(); begun.wait(); child.terminate(); child.join(); print(child.exitcode)\n"
+        "cli._run = run; cli.main(['ls'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == (f"{-signal.SIGTERM}\n", "")
+
+
+def test_sigterm_ends_process_1_of_a_container() -> None:
+    """The kernel ignores a signal without a handler for it: it wrote that it was stopped, and went on."""
+    script = (
+        "import os, signal; from degla import cli\n"
+        "signal.raise_signal = lambda _: None\n"
+        "cli._run = lambda _: os.kill(os.getpid(), 15)\n"
+        "cli.main(['ls'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, "degla: stopped by SIGTERM.\n")
+
+
 def test_the_handler_of_sigterm_ends_with_the_command() -> None:
     before = signal.getsignal(signal.SIGTERM)
     main(["ls"])
@@ -272,9 +301,9 @@ def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixtu
         (["train", "runs/d", "--resume", "--data.workers=2"], ": degla train --resume runs/d --data.workers=2\n"),
         (["train", "--data.workers", "2", "--resume=a b"], ": degla train --resume 'a b' --data.workers 2\n"),
         (["train", "degla", "--resume"], "--resume comes first, without a recipe: degla train --resume RUN\n"),
-        (["train", str(Path(__file__).parent)],
-         f"tests: is not a recipe. Did you mean degla train --resume {Path(__file__).parent} ...?"),
-        (["train", __file__], f"test_cli.py: is not a recipe. Did you mean degla train --config {__file__} ...?"),
+        (["train", str(Path(__file__).parent)], f"unknown recipe '{Path(__file__).parent}'. Known: "),
+        (["train", __file__], f"unknown recipe '{__file__}'. Known: "),
+        (["train", "degla" * 60], "unknown recipe 'degladegla"),
         (["train", "--resume=no/run"], "no/run: no such run folder."),
         (["train", "--resume="], "--resume needs the run's folder"),
         (["train", "--resume", "--data.workers", "2"], "--resume needs the run's folder"),

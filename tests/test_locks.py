@@ -14,10 +14,12 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from degla import locks
+from degla.data import shards
 from degla.errors import InputError
 from degla.files import has_ended, whole_folder
 from degla.locks import Lock, in_turn, lock, locked_if_free
@@ -216,3 +218,26 @@ def test_a_long_wait_for_a_turn_is_announced(
     waits.join()
     assert second_has_it.is_set()
     assert caplog.messages == [f"waiting for another process, which holds the lock {tmp_path / 'entry.lock'}"]
+
+
+def test_threads_and_workers_that_wait_for_a_shard_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each wrote a line for each shard that took long to fetch, though all of them belonged to one command."""
+    caplog.set_level("INFO", "degla")
+    monkeypatch.setattr(locks, "_ANNOUNCED", 0.0)
+    copy = tmp_path / "6b" / "6b1f.tar"
+    copy.parent.mkdir()
+
+    class Shard:
+        def write(self, stream: IO[bytes], ended: threading.Event) -> None:
+            stream.write(b"pictures")
+
+    waits = threading.Thread(target=shards._copy, args=(Shard(), copy))
+    with in_turn(copy.with_name("6b")):
+        waits.start()
+        waits.join(0.3)
+        assert waits.is_alive()
+    waits.join()
+    assert copy.read_bytes() == b"pictures"
+    assert not caplog.records

@@ -377,6 +377,8 @@ def evaluate(
     forget()
     if not isinstance(model, str | Path):
         refuse_other(model, "evaluate")
+        for name in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
+            _require(getattr(model, name), f"evaluate: {type(model).__name__}.{name}", "a text", str)
     benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
     if training_seed is not None:
         training_seed = _whole(training_seed, "evaluate: training_seed")
@@ -546,5 +548,3 @@ def refuse_other(model: object, function: str) -> None:
             f"{function}: {type(model).__name__} is not a degla model: it has no {', '.join(missing)}. Load one with "
             "degla.load_model, or add these, as degla.evaluation.models.EmbeddingModel describes them."
         )
-    for name in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
-        _require(getattr(model, name), f"{function}: {type(model).__name__}.{name}", "a text", str)

@@ -89,11 +89,15 @@ def _announced_sigterm() -> Iterator[None]:
         yield
         return
 
+    command = os.getpid()
+
     def end(number: int, frame: FrameType | None) -> None:
-        with suppress(OSError):
-            os.write(2, b"\n" * os.isatty(2) + b"degla: stopped by SIGTERM.\n")  # Below a bar that may be there.
+        if os.getpid() == command:  # Not a child that was forked inside: a pool ends its own like this.
+            with suppress(OSError):
+                os.write(2, b"\n" * os.isatty(2) + b"degla: stopped by SIGTERM.\n")  # Below a bar that may be there.
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+        os._exit(128 + number)  # Process 1 of a container: the kernel ignores the signal for it.
 
     signal.signal(signal.SIGTERM, end)
     try:

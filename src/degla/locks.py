@@ -127,8 +127,12 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def in_turn(entry: Path) -> Iterator[None]:
+def in_turn(entry: Path, *, announced: bool = True) -> Iterator[None]:
     """Hold the lock of an entry of the cache, ``ENTRY.lock``, for the block; wait while another process holds it.
+
+    Args:
+        entry: file or folder of the cache; need not exist.
+        announced: log a long wait.
 
     Raises:
         OSError: the lock cannot be made.
@@ -137,7 +141,7 @@ def in_turn(entry: Path) -> Iterator[None]:
 
     turn = FileLock(f"{entry}.lock")
     try:
-        held = turn.acquire(timeout=_ANNOUNCED)
+        held = turn.acquire(timeout=_ANNOUNCED if announced else None)
     except Timeout:
         log.info("waiting for another process, which holds the lock %s", turn.lock_file)
         held = turn.acquire()

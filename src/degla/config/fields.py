@@ -344,7 +344,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint)
 
 
-_READERS = {".yaml": read_yaml, ".yml": read_yaml, ".toml": read_toml, ".json": read_json}
+READERS = {".yaml": read_yaml, ".yml": read_yaml, ".toml": read_toml, ".json": read_json}
 OF_RUNS = "config.json"
 """Configuration file that a run writes; its paths are as they were given to the run."""
 
@@ -355,7 +355,7 @@ def read_values(path: Path) -> Any:
     Raises:
         InputError: the file cannot be read, or has another extension.
     """
-    reader = _READERS.get(path.suffix)
+    reader = READERS.get(path.suffix)
     if reader is None:
         raise InputError(f"{path}: its name must end in .yaml, .yml, .toml or .json.")
     return reader(path)

@@ -226,7 +226,8 @@ def _fetch(shard: _Shard, copy: Path, ended: threading.Event) -> None:
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         # At most 256 locks, which stay. Two shards that share one are only copied one after the other.
-        with in_turn(copy.with_name(copy.name[:2])):
+        # Threads and workers of one command often wait for each other here.
+        with in_turn(copy.with_name(copy.name[:2]), announced=False):
             if not copy.exists():
                 _delete_oldest(copy.parent, left=KEPT - 1)
                 with whole_file(copy, binary=True, remedy=_REMEDY) as stream:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -55,8 +56,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             f"Recipes: {', '.join(RECIPES.names())}."
         )
     if named:
-        if named not in RECIPES.names() and Path(named).exists():
-            option = "--resume" if Path(named).is_dir() else CONFIG
+        if named not in RECIPES.names() and (option := _meant_option(named)):
             raise InputError(f"{named}: is not a recipe. Did you mean degla {verb} {option} {shlex.quote(named)} ...?")
         RECIPES.require(named)
 
@@ -88,6 +88,18 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             tell("Passwords of addresses are left out. Add them where this configuration is used.")
         raise SystemExit(0)
     return config
+
+
+def _meant_option(word: str) -> str | None:
+    """Return the option that a run's folder or a configuration file belongs to."""
+    from degla.config.fields import OF_RUNS, READERS
+
+    with suppress(OSError):  # A name that is too long, or below a folder that cannot be read.
+        if Path(word, OF_RUNS).is_file():
+            return "--resume"
+        if Path(word).suffix in READERS and Path(word).is_file():
+            return CONFIG
+    return None
 
 
 def resumes(words: list[str]) -> bool:

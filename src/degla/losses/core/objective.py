@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from functools import cache
-from numbers import Integral
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
@@ -219,9 +219,12 @@ class Objective:
     def __init__(self, losses: Mapping[str, AnyLoss], *, rules: int = 1) -> None:
         if not hasattr(losses, "items"):
             raise InputError("Objective: give the losses by name, for example {'contrastive': Contrastive()}.")
-        count: Any = rules  # For type checkers no int is an Integral.
-        if not isinstance(count, Integral):
-            raise InputError(f"Objective: rules is {cut_short(repr(count), 80)}; it must be the number of rules.")
+        try:
+            count = operator.index(rules)
+        except TypeError:
+            count = 0
+        if count < 1:
+            raise InputError(f"Objective: rules is {cut_short(repr(rules), 80)}; it must be the number of rules.")
         for name, loss in losses.items():
             if isinstance(loss, type):
                 raise InputError(f"Objective: {name!r} is the class {loss.__name__}; pass {loss.__name__}().")
@@ -231,7 +234,7 @@ class Objective:
         if not self.active:
             raise InputError("all losses of the objective have weight 0; set at least one weight above 0.")
         self.memory: dict[str, Memory] = {
-            name: loss.start(rules) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
+            name: loss.start(int(count)) for name, loss in self.active.items() if isinstance(loss, StatefulLoss)
         }
         for name, tensor in tensors_of(self.memory).items():
             if not isinstance(tensor, Tensor):  # The parameters in it would not be trained.
