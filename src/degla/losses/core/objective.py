@@ -222,8 +222,8 @@ class Objective:
         try:
             count = operator.index(rules)
         except TypeError:
-            count = 0
-        if count < 1:
+            count = -1
+        if count < 0:
             raise InputError(f"Objective: rules is {cut_short(repr(rules), 80)}; it must be the number of rules.")
         for name, loss in losses.items():
             if isinstance(loss, type):
