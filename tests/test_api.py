@@ -264,6 +264,11 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"parts": ["all"]}, r"benchmark 'mine': parts must be a tuple of BenchmarkPart, .* It is \['all'\]\."),
         ({"averages": Average("swap", ("all",))}, r"benchmark 'mine': averages must be a tuple of Average, .*"),
         ({"annotations": "rows.jsonl"}, r"benchmark 'mine': annotations must be a tuple of str, .*"),
+        (
+            {"annotations": ("/data/rows.jsonl",)},
+            r"annotations has '/data/rows.jsonl'; give names relative to the root.*",
+        ),
+        ({"annotations": ("",)}, r"annotations has ''; give names relative to the root folder\."),
         ({"items": []}, r"benchmark 'mine': items must be a function of the root folder .*; it is of type list\."),
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
         ({"headline": ["all"]}, r"headline must be like \{'composition': 'macro'\}, .*; it is \['all'\]\."),
@@ -305,6 +310,7 @@ def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
         (Path("a.png"), ["a"], ((1,),), r"images is a single \w*Path\. Put it into a list\."),
         (ItemImage(path="a.png"), ["a"], ((1,),), r"images is a single ItemImage\. Put it into a list\."),
         (["a.png"], "a", ((1,),), r"texts is a single str\. Put it into a list\."),
+        (["a.png"], None, ((1,),), r"texts is a single NoneType\. Put it into a list\."),
         (["a.png"], ["a", "b"], ((1,),), r"gold must be 1 row of 2 entries \(got .*\)"),
         (["a.png"], ["a", "b"], ((0, 0),), r"every row of gold that has a negative needs a positive \(got .*\)"),
         ([3], ["a", "b"], ((1, 0),), r"field 'images\.0': Input should be a valid dictionary \(got 3\)"),
@@ -313,6 +319,23 @@ def test_what_a_benchmark_object_cannot_be_scored_with_is_one_line(
 def test_a_wrong_question_of_ones_own_is_one_line(images: Any, texts: Any, gold: Any, message: str) -> None:
     with pytest.raises(InputError, match=rf"\Aitem 'mine/all/1': {message}\Z"):
         pair_question(("mine", "all", 1), images, texts, gold)
+
+
+@pytest.mark.parametrize("place", ["mine/all/1", ("mine", "all")])
+def test_a_wrong_place_of_a_question_is_one_line(place: Any) -> None:
+    with pytest.raises(InputError, match=r"\Aitem .*mine.*: its place must be \(benchmark, part, key\)\.\Z"):
+        image_question(place, "a.png", ["a"], ["b"])
+    with pytest.raises(InputError, match=r"\Amine/all/1: true and false are lists of texts; .*\Z"):
+        image_question(("mine", "all", 1), "a.png", ["a"], None)  # type: ignore[arg-type]
+
+
+def test_a_benchmark_whose_groups_are_all_left_out_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    item = image_question(("mine", "all", 0), "red.png", ["A red square."], ["A blue square."])
+    part = BenchmarkPart("all", "swap", metrics=(Metric(group="relation", minimum=2),))
+    mine = Benchmark(name="mine", title="Mine", parts=(part,), items=lambda root: iter([item]))
+    with pytest.raises(InputError, match=r"\AMine: no part has a score: .* leave out every group .*\Z"):
+        degla.evaluate("random", [mine], tmp_path)
 
 
 def test_images_of_a_question_may_be_paths() -> None:
@@ -637,6 +660,17 @@ def test_a_model_of_ones_own_is_embedded_and_evaluated(tiny_model: Path, tmp_pat
         ("tokenize", lambda texts: {"input_ids": texts}, "tokenize returned a dict; .* for example its 'input_ids'"),
         ("encode_images", lambda images: (images, None), r"returned a tuple; .* one tensor, \[batch, dimension\]"),
         ("encode_images", lambda images: torch.ones(len(images), 3), "returned images of 3 dimensions and texts of "),
+        (
+            "transform",
+            lambda image: {"pixel_values": image},
+            r"transform returned a dict; .* its 'pixel_values' without",
+        ),
+        (
+            "transform",
+            lambda image: torch.ones(1, 3, 8, 8),
+            r"transform returned shape \(1, 3, 8, 8\); .* the one image",
+        ),
+        ("tokenize", lambda texts: torch.ones(7), r"tokenize returned shape \(7,\); .* tensor \[\d+, context_length\]"),
     ],
 )
 def test_a_wrong_output_of_a_model_of_ones_own_is_named(
@@ -648,6 +682,37 @@ def test_a_wrong_output_of_a_model_of_ones_own_is_named(
         degla.evaluate(mine, ["zeroshot"], write_classes(tmp_path / "data", images=1))
 
 
+@pytest.mark.parametrize(
+    ("attribute", "wrong", "message"),
+    [
+        ("transform", lambda image: {"pixel_values": image}, "transform returned a dict"),
+        ("transform", lambda image: torch.ones(1, 3, 8, 8), r"transform returned shape \(1, 3, 8, 8\)"),
+        (
+            "encode_images",
+            lambda images: torch.ones(len(images)),
+            r"returned shape \(1,\) for 1 input; expected one row",
+        ),
+        ("tokenize", lambda texts: {"input_ids": texts}, "tokenize returned a dict; "),
+        ("encode_captions", lambda tokens: torch.ones(2, 3), r"returned shape \(2, 3\) for 1 input; expected one row"),
+    ],
+)
+def test_a_wrong_output_of_a_model_of_ones_own_is_named_as_it_embeds(
+    attribute: str, wrong: Callable[[Any], Any], message: str, tiny_model: Path
+) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    setattr(mine, attribute, wrong)
+    with pytest.raises(DeglaError, match=rf"\Amodel 'mine'.*{message}.*\Z"):
+        degla.encode_images(mine, [Image.new("RGB", (8, 8))])
+        degla.encode_captions(mine, ["a"])
+
+
+def test_tokens_of_a_model_of_ones_own_may_be_lists(tiny_model: Path) -> None:
+    inner = load_encoder(str(tiny_model))
+    mine = OwnModel(inner)
+    mine.tokenize = lambda texts: inner.tokenize(texts).tolist()
+    torch.testing.assert_close(degla.encode_captions(mine, CAPTIONS), degla.encode_captions(inner, CAPTIONS))
+
+
 def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_path: Path) -> None:
     mine = OwnModel(load_encoder(str(tiny_model)))
     del mine.tokenize, mine.context_length
@@ -655,15 +720,16 @@ def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_p
         degla.evaluate(mine, ["zeroshot"], tmp_path)
 
 
-@pytest.mark.parametrize("attribute", ["name", "activation", "precision"])
+@pytest.mark.parametrize("attribute", ["name", "activation", "precision", "fingerprint"])
 def test_a_wrong_description_of_a_model_of_ones_own_is_named_at_once(
     attribute: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     mine = OwnModel(load_encoder(str(tiny_model)))
     setattr(mine, attribute, None)
     assert degla.encode_captions(mine, CAPTIONS).shape[0] == len(CAPTIONS), "nothing records it"
+    mine.encode_images = mine.encode_captions = lambda *_: pytest.fail("it is embedded")  # type: ignore[method-assign]
     with pytest.raises(InputError, match=rf"^evaluate: OwnModel\.{attribute}: expected a text, got NoneType\.$"):
-        degla.evaluate(mine, ["zeroshot"], tmp_path)
+        degla.evaluate(mine, ["zeroshot"], write_classes(tmp_path / "data", images=1))
 
 
 def test_a_cache_is_read_and_filled_for_models_by_name_only(

@@ -23,6 +23,7 @@ from degla.remote import display_path, forget, refuse_address
 from degla.shelf import BALANCED_RULES
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float
     from PIL.Image import Image
     from torch import Tensor
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
+def load_model(name: str | Path, *, device: str | torch.device = "cpu") -> EmbeddingModel:
     """Load a model in float32 and evaluation mode.
 
     Args:
         name: a run or checkpoint folder, ARCHITECTURE:TAG or ARCHITECTURE:FILE of open_clip, hf-hub:ORGANISATION/NAME,
             a transformers folder, a folder of ONNX graphs, "world" or "photo", the small models that ship with this
             package, or a floor: "random", "random:SEED", "blind", "blind:embedded" or "blind:FILE".
-        device: device of the parameters.
+        device: device of the parameters; floors and ONNX graphs compute on the CPU.
 
     Returns:
         A model that embeds images and texts. Except for floors, ONNX graphs and models that open_clip does not
@@ -79,12 +80,13 @@ def encode_images(
     Raises:
         InputError: an image is missing, damaged or not an image, which is named; `images` is empty or not a list of
             images; or `model` is a name or another library's model.
+        DeglaError: a model of your own returns something else than `EmbeddingModel` describes.
     """
     import torch
     from PIL.Image import Image
 
     from degla.data.decoding import Subject, decode, decode_opened, read_file
-    from degla.evaluation.embed import forward_only, unit_tensor
+    from degla.evaluation.embed import forward_only, pixels_of, unit_tensor
 
     def opened(number: int, image: str | Path | Image) -> Image:
         if isinstance(image, Image):
@@ -98,8 +100,8 @@ def encode_images(
     rows = []
     with forward_only(model):
         for batch in _batches(numbered_images, batch_size):
-            pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
-            rows.append(unit_tensor(model, model.encode_images(pixels.to(model.device))))
+            pixels = pixels_of(model, [model.transform(opened(*numbered)) for numbered in batch])
+            rows.append(unit_tensor(model, model.encode_images(pixels.to(model.device)), len(batch)))
     if not rows:
         raise InputError("encode_images: no images were given.")
     return torch.cat(rows)
@@ -119,16 +121,18 @@ def encode_captions(
 
     Raises:
         InputError: `texts` is empty or not a list of strings; or `model` is a name or another library's model.
+        DeglaError: a model of your own returns something else than `EmbeddingModel` describes.
     """
     import torch
 
-    from degla.evaluation.embed import forward_only, unit_tensor
+    from degla.evaluation.embed import forward_only, tokens_of, unit_tensor
 
     refuse_other(model, "encode_captions")
     rows = []
     with forward_only(model):
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
-            rows.append(unit_tensor(model, model.encode_captions(model.tokenize(batch).to(model.device))))
+            tokens = tokens_of(model, batch).to(model.device)
+            rows.append(unit_tensor(model, model.encode_captions(tokens), len(batch)))
     if not rows:
         raise InputError("encode_captions: no texts were given.")
     return torch.cat(rows)
@@ -348,8 +352,8 @@ def evaluate(
     """Evaluate a model on benchmarks, as `degla evaluate`.
 
     Args:
-        model: from `load_model`, or a name or path that it accepts; or a model of your own, any object with the
-            attributes of `degla.evaluation.models.EmbeddingModel`.
+        model: from `load_model`, or a name or path that it accepts, which is loaded on the CPU; or a model of your own,
+            any object with the attributes of `degla.evaluation.models.EmbeddingModel`.
         benchmarks: benchmark names (`degla ls benchmarks`), or your own `degla.evaluation.benchmark.Benchmark` objects.
         root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain.
         out: JSON file to write, for `report`; its name must end in .json.
@@ -366,7 +370,9 @@ def evaluate(
         Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.
 
     Raises:
-        InputError: a benchmark is unknown, files are missing or wrong, or the cache cannot be used.
+        InputError: a benchmark is unknown, files are missing or wrong, `out` has results of another model or of further
+            benchmarks, or the cache cannot be used.
+        DeglaError: the model's embeddings are not finite, or the disk is full.
     """
     from degla.evaluation.benchmark import Benchmark
     from degla.evaluation.cache import open_cache
@@ -426,7 +432,8 @@ def report(
         out: HTML file to write.
         baseline: label of the baseline for gains and losses; the first by default.
         root: folder of the benchmarks' files, to show texts and images of the items that changed most.
-        paper: also write the plot (SVG), the first tables (LaTeX) and all scores (CSV) beside the page.
+        paper: also write the first tables (LaTeX), all scores (CSV) and, of results with columns "composition" and
+            "recognition" or "retrieval", the plots (SVG) beside the page.
 
     Returns:
         The page's tables as plain values; "written" names the files.

@@ -14,6 +14,7 @@ from degla.errors import InputError
 from degla.evaluation.in_print import MtebScore, read_mteb_results
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from degla.evaluation.models import EmbeddingModel
@@ -23,7 +24,7 @@ __all__ = ["MtebScore", "mteb_model", "read_mteb_results"]
 INSTALL = "Install it: pip install 'degla[mteb]'."
 
 
-def mteb_model(model: str | Path | EmbeddingModel, *, device: str = "cpu") -> Any:
+def mteb_model(model: str | Path | EmbeddingModel, *, device: str | torch.device = "cpu") -> Any:
     """Wrap a model as an mteb encoder: images and texts to unit embeddings, compared by cosine.
 
     An image and a text given together are embedded as their normalised sum, as mteb does for other dual encoders.

@@ -500,6 +500,12 @@ def test_weight_averaging(tmp_path: Path) -> None:
     torch.testing.assert_close(half, 0.75 * base.clip.visual.conv1.weight + 0.25 * tuned.clip.visual.conv1.weight)
     with pytest.raises(InputError, match="between 0 and 1"):
         average_weights(base, tuned, share=1.5)
+    with pytest.raises(
+        InputError, match=r"^average_weights: expected an Encoder, got str\. Load one with degla\.model"
+    ):
+        average_weights(base, "world", share=0.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^save_encoder: expected an Encoder, got str\. Load one with degla\.model"):
+        save_encoder("world", tmp_path / "world")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="different architectures"):
         average_weights(base, load_encoder(str(write_model(tmp_path / "c", embed_dim=8))), share=0.5)
 

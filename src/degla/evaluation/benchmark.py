@@ -138,7 +138,7 @@ def pair_question(
     place: ItemPlace,
     images: Sequence[ImageOrPath],
     texts: Sequence[str],
-    gold: tuple[tuple[int, ...], ...],
+    gold: Sequence[Sequence[int]],
     **fields: Any,
 ) -> PairItem:
     """Make an item of K images and L texts with gold `[K, L]`.
@@ -151,13 +151,15 @@ def pair_question(
         fields: additional fields of `PairItem`.
 
     Raises:
-        InputError: a field of the item is wrong, or `images` or `texts` is a single one instead of a list.
+        InputError: `place` or a field of the item is wrong, or `images` or `texts` is a single one instead of a list.
     """
+    if not isinstance(place, tuple | list) or len(place) != 3:
+        raise InputError(f"item {cut_short(repr(place), 80)}: its place must be (benchmark, part, key).")
     benchmark, part, key = place
     name = f"{benchmark}/{part}/{key}"
     where = f"item {name!r}"
     for axis, values in (("images", images), ("texts", texts)):
-        if isinstance(values, str | Path | ItemImage):
+        if isinstance(values, str | Path | ItemImage) or not hasattr(values, "__iter__"):
             raise InputError(f"{where}: {axis} is a single {type(values).__name__}. Put it into a list.")
     row = {
         "id": name,
@@ -188,11 +190,12 @@ def image_question(
         fields: additional fields of `PairItem`.
 
     Raises:
-        InputError: a field of the item is wrong; or `true` or `false` is one text instead of a list, whose letters
-            would become the texts.
+        InputError: `place` or a field of the item is wrong; or `true` or `false` is no list, such as one text, whose
+            letters would become the texts.
     """
-    if isinstance(true, str) or isinstance(false, str):
-        raise InputError(f"{'/'.join(map(str, place))}: true and false are lists of texts; put a single text into one.")
+    if any(isinstance(texts, str) or not hasattr(texts, "__len__") for texts in (true, false)):
+        where = cut_short(repr(place), 80) if isinstance(place, str) else "/".join(map(str, place))
+        raise InputError(f"{where}: true and false are lists of texts; put a single text into one.")
     return pair_question(place, [image], [*true, *false], ((1,) * len(true) + (0,) * len(false),), **fields)
 
 
@@ -356,7 +359,8 @@ class Benchmark:
         items: function of the root folder; see the shelf's docstring.
         annotations: patterns, relative to the root, of the files whose sha256 goes into the result.
         averages: named combinations of parts, in order.
-        headline: column of the report's first table, from `COLUMNS`, to the name of the average or part that fills it.
+        headline: column of the report's first table, from `COLUMNS` or of your own, to the name of the average or part
+            that fills it.
         floors: floors of `text_floors` in addition to those of every benchmark.
         prepare: for a benchmark that this package can create: writes what is missing under the root.
     """
@@ -383,6 +387,9 @@ class Benchmark:
                 raise InputError(f"{where}: {name} must be a text; it is {cut_short(repr(value), 80)}.")
         for name, kind in (("parts", BenchmarkPart), ("averages", Average), ("annotations", str), ("floors", str)):
             _require_several(f"{where}: {name}", getattr(self, name), kind)
+        for pattern in self.annotations:  # They are looked up after everything is scored.
+            if not pattern or Path(pattern).is_absolute():
+                raise InputError(f"{where}: annotations has {pattern!r}; give names relative to the root folder.")
         if unknown := set(self.floors) - set(FURTHER_FLOORS):
             raise InputError(
                 f"{where}: floors has {min(unknown)!r}; it may have {' and '.join(map(repr, FURTHER_FLOORS))}."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -143,7 +143,7 @@ class Embedder:
                                 pool.submit(self._open, image_of[number], digests[image_of[number].path], files)
                                 for number in mine[later]
                             ]
-                    pixels = torch.stack([future.result() for future in ahead.pop(place)])
+                    pixels = pixels_of(self.encoder, [future.result() for future in ahead.pop(place)])
                     return self.encoder.encode_images(send(pixels, self.encoder.device))
 
                 size = self.images_per_batch or self._size(8, small=32, other=128)
@@ -196,7 +196,9 @@ class Embedder:
         under_way: list[Callable[[], Tensor]] = []
 
         def work(place: int) -> EmbeddingRows:
-            begun = [_fetched(rows_of(self.encoder, embed(mine, place)))] if place < len(mine) else []
+            begun = []
+            if place < len(mine):
+                begun = [_fetched(rows_of(self.encoder, embed(mine, place), len(mine[place])))]
             embeddings = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
             under_way.extend(begun)
             return embeddings
@@ -213,19 +215,14 @@ class Embedder:
 
     def _open(self, image: ItemImage, digest: str, files: ImageFiles) -> Tensor:
         picture = decode_item(files.read(image.path, digest), self.root, image, reading=self.reading)
-        pixels: Tensor = self.encoder.transform(picture)
+        pixels: Tensor = self.encoder.transform(picture)  # Checked by `pixels_of`.
         return pixels
 
     def _texts(self, texts: list[str]) -> tuple[dict[str, int], EmbeddingRows]:
         tokens: list[NDArray[np.int64]] = []
         for start in range(0, len(texts), 4096):
-            block = self.encoder.tokenize(texts[start : start + 4096])
-            if isinstance(block, Mapping):  # As the tokenizers of transformers do.
-                raise DeglaError(
-                    f"model {self.encoder.name!r}: tokenize returned a {type(block).__name__}; it must return the "
-                    "tokens alone, a tensor [texts, context_length], for example its 'input_ids'."
-                )
-            tokens.extend(np.asarray(torch.as_tensor(block).cpu(), dtype=np.int64))
+            block = tokens_of(self.encoder, texts[start : start + 4096])
+            tokens.extend(np.asarray(block.cpu(), dtype=np.int64))
         distinct: dict[bytes, int] = {}
         text_row = {
             text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
@@ -278,11 +275,6 @@ class Embedder:
 
     def _unit(self, rows: Tensor, batch: Sequence[int], name_of: Callable[[int], str]) -> EmbeddingRows:
         values = unit_rows(rows.numpy())
-        if values.ndim != 2 or len(values) != len(batch):
-            raise DeglaError(
-                f"model {self.encoder.name!r} returned shape {tuple(values.shape)} for {len(batch)} inputs; "
-                f"expected one row each, [{len(batch)}, dimension]."
-            )
         wrong = ~np.isfinite(values).all(axis=1)
         if wrong.any():
             raise DeglaError(
@@ -303,19 +295,54 @@ def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
         )  # fmt: skip
 
 
-def rows_of(encoder: EmbeddingModel, rows: Any) -> Tensor:
-    """Return what a model gave for a batch, if it is a tensor; another library's model may give several outputs."""
+def pixels_of(encoder: EmbeddingModel, pixels: Sequence[Any]) -> Tensor:
+    """Stack what a model's transform made of each image; another library's gives a mapping, or batches of one."""
+    for each in pixels:
+        if not isinstance(each, Tensor) or (each.ndim == 4 and len(each) == 1):
+            raise DeglaError(
+                f"model {encoder.name!r}: transform returned {_kind(each)}; it must return a tensor for the one image, "
+                "[3, height, width], for example its 'pixel_values' without the first dimension."
+            )
+    return torch.stack(list(pixels))
+
+
+def tokens_of(encoder: EmbeddingModel, texts: list[str]) -> Tensor:
+    """Return a model's tokens of texts, `[N, context]`; the tokenizers of transformers give a mapping."""
+    given = encoder.tokenize(texts)
+    try:
+        tokens: Tensor | None = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        tokens = None
+    if tokens is None or tokens.ndim != 2 or len(tokens) != len(texts):
+        raise DeglaError(
+            f"model {encoder.name!r}: tokenize returned {_kind(given)}; it must return the tokens alone, a tensor "
+            f"[{len(texts)}, context_length], for example its 'input_ids'."
+        )
+    return tokens
+
+
+def _kind(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def rows_of(encoder: EmbeddingModel, rows: Any, count: int) -> Tensor:
+    """Return what a model gave for a batch of `count`, if it is one tensor of rows; others may give several outputs."""
     if not isinstance(rows, Tensor):
         raise DeglaError(
             f"model {encoder.name!r} returned a {type(rows).__name__}; encode_images and encode_captions must return "
             "one tensor, [batch, dimension]."
         )
+    if rows.ndim != 2 or len(rows) != count:
+        raise DeglaError(
+            f"model {encoder.name!r} returned shape {tuple(rows.shape)} for {counted(count, 'input')}; expected one "
+            f"row each, [{count}, dimension]."
+        )
     return rows
 
 
-def unit_tensor(encoder: EmbeddingModel, rows: Any) -> Tensor:
+def unit_tensor(encoder: EmbeddingModel, rows: Any, count: int) -> Tensor:
     """Return a model's rows for a batch at length one, in float32 on the CPU."""
-    return torch.nn.functional.normalize(rows_of(encoder, rows).float().cpu(), dim=-1)
+    return torch.nn.functional.normalize(rows_of(encoder, rows, count).float().cpu(), dim=-1)
 
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:

@@ -20,6 +20,7 @@ from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -362,7 +363,7 @@ def means_floor(name: str) -> bool:
     return name.partition(":")[0] in KINDS and not Path(name).exists()
 
 
-def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
+def load_model(name: str, *, device: str | torch.device = "cpu") -> EmbeddingModel:
     """Load a model for evaluation.
 
     Args:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
@@ -198,7 +199,10 @@ class Evaluation:
         # A floor is recomputed faster than it is read.
         cache = None if isinstance(encoder, Floor) else self.cache
         entries = list(chain.from_iterable(questions.entries for questions in self.all_questions))
-        fingerprint = encoder.fingerprint
+        fingerprint: Any = encoder.fingerprint
+        if not isinstance(fingerprint, str):
+            given = type(fingerprint).__name__
+            raise InputError(f"evaluate: {type(encoder).__name__}.fingerprint: expected a text, got {given}.")
         embedder = Embedder(
             encoder,
             root=self.root,
@@ -264,6 +268,10 @@ class Evaluation:
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
+        if not scores.parts:
+            raise InputError(
+                f"{benchmark.title}: no part has a score: their metrics leave out every group (`minimum`, `exclude`)."
+            )
         parts = tuple(
             PartResult(
                 name=name,

@@ -53,7 +53,11 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
     """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` can load, with its tokenizer.
 
     The folder may exist; files of the same names are overwritten, others stay.
+
+    Raises:
+        InputError: `encoder` is no `Encoder`, such as the name of a model.
     """
+    _require_encoder(encoder, "save_encoder")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {**save_tokenizer(encoder, folder), FORM_FIELD: 1}
@@ -61,6 +65,13 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
     quick_gelu = "true" if encoder.description.quick_gelu else "false"
     _save(merged_state(encoder.clip), folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
     set_usual_mode(folder / WEIGHTS_NAME)
+
+
+def _require_encoder(model: object, function: str) -> None:
+    if not isinstance(model, Encoder):
+        raise InputError(
+            f"{function}: expected an Encoder, got {type(model).__name__}. Load one with degla.model.load.load_encoder."
+        )
 
 
 def _save(weights: Mapping[str, Tensor], path: Path, **note: str) -> None:
@@ -290,8 +301,10 @@ def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
         share: weight of the tuned model, 0 to 1; 0 and 1 give exactly the weights of one model.
 
     Raises:
-        InputError: the share is outside 0 to 1, or the models cannot be averaged.
+        InputError: the share is outside 0 to 1, or the models cannot be averaged or are no `Encoder`.
     """
+    for each in (base, tuned):
+        _require_encoder(each, "average_weights")
     if not 0 <= share <= 1:
         raise InputError(f"the share of the tuned model is {share}; it must be between 0 and 1.")
     check_alike(base, tuned)
