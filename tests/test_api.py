@@ -591,7 +591,7 @@ def test_loading_a_model_leaves_what_is_global_as_it_was(
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     before = torch.get_rng_state()
-    degla.load_model(tiny_model)
+    assert degla.load_model(tiny_model, device=torch.device("cpu")).device.type == "cpu"
     degla.evaluate(tiny_model, ["zeroshot"], write_classes(tmp_path / "data", images=1))
     assert torch.equal(torch.get_rng_state(), before)
     assert logging.getLogger().handlers == [], "a program's own logging.basicConfig would have no effect"

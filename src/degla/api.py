@@ -355,7 +355,8 @@ def evaluate(
         model: from `load_model`, or a name or path that it accepts, which is loaded on the CPU; or a model of your own,
             any object with the attributes of `degla.evaluation.models.EmbeddingModel`.
         benchmarks: benchmark names (`degla ls benchmarks`), or your own `degla.evaluation.benchmark.Benchmark` objects.
-        root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain.
+        root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain. "world"
+            draws its own there.
         out: JSON file to write, for `report`; its name must end in .json.
         label: the model's name in reports; its own by default.
         training_seed: seed of the training that made the model, by which `report` tells apart and averages results

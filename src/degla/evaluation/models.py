@@ -64,7 +64,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def tokenize(self) -> Any:
-        """Callable: list of N texts to integer tokens `[N, context]`, padded with 0."""
+        """Callable: list of N texts to integer tokens `[N, context]`; where `trims` is True, padded with 0."""
 
     @property
     def transform(self) -> Any:
