@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from degla.cli import main
+from degla.config.fields import to_plain
 from degla.config.run import recipe_config
 from degla.doctor import Finding
 from degla.doctor.examine import _checkpoints, _device, _disk, _files, _part_size, _require_compiler, _run, _time
@@ -24,6 +25,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
+from tests.launch import run_together
 from tests.tiny import write_nan_model
 from tests.training.configs import needs_slices, tiny_config
 from tests.training.gradient_worker import first_step
@@ -261,6 +263,38 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
         (tmp_path / "run").mkdir(exist_ok=True)
         _disk(replace(config, out=out), load_encoder(str(tiny_model)), teacher=False, written=1)
     assert places == [tmp_path / "run"] * 2
+
+
+def test_a_batch_that_does_not_divide_among_the_processes_is_an_error(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torchrun ... degla train ... --dry-run` found nothing wrong."""
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", batch_size=8)
+    monkeypatch.setattr("degla.doctor.examine.started_processes", lambda: 3)
+    findings = _findings(config)
+    assert list(findings) == ["configuration"] and findings["configuration"].state == "error"
+    assert findings["configuration"].text == "--train.batch-size 8 is not divisible by 3 processes."
+
+
+_OTHER_CLOCK = """
+import json, os, sys, time
+from types import SimpleNamespace
+from degla.config.fields import from_plain
+from degla.doctor import step
+from degla.doctor.examine import examine
+fast = 1 + 99 * int(os.environ["RANK"])
+step.time = SimpleNamespace(perf_counter=lambda: fast * time.perf_counter())
+findings = list(examine(from_plain(json.loads(sys.argv[1]), where="test"), seconds=1.0))
+assert findings[-1].about == "time", findings[-1]
+"""
+
+
+def test_processes_measure_as_many_steps_whatever_their_clocks(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Each waits for the gradients of all: one that took a step more than the others waited for ever."""
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", batch_size=8)
+    run_together(["-c", _OTHER_CLOCK, json.dumps(to_plain(config))], count=2)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from degla.shelf import RECIPES
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.optim import learning_rate
 from degla.training.pairs import Pairs, open_pairs
-from degla.training.rows import read_pairs, read_rows, require_image_folder
+from degla.training.rows import read_pairs, read_rows, require_divisible, require_image_folder
 from degla.training.sharding import require_shardable
 from degla.training.step import Trainer
 from degla.training.validation import Validation
@@ -62,6 +62,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     """
     try:
         for stream, about in zip(config.streams, ("files", "replay"), strict=False):
+            require_divisible(stream, started_processes())
             yield (files := _files(stream, about=about))
             if files.state == "error":
                 return

@@ -20,6 +20,7 @@ from degla.data.batches import Batch, BatchPart
 from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.errors import DeglaError
+from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.pages.words import counted
 from degla.training.pairs import Pairs
@@ -178,12 +179,12 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     # The batches that workers prefetched must be used up before the wait reflects their speed.
     ahead = kinds * 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
-    while (
-        (spent := time.perf_counter() - started) < seconds
-        or count < 1
-        or count % kinds
-        or (count <= ahead and spent < 3 * seconds)
-    ):
+
+    def goes_on() -> bool:
+        spent = time.perf_counter() - started
+        return spent < seconds or count < 1 or bool(count % kinds) or (count <= ahead and spent < 3 * seconds)
+
+    while Processes.current().from_first(goes_on):  # Of several, each waits in a step for the gradients of all.
         before = time.perf_counter()
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - before

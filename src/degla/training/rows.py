@@ -217,6 +217,12 @@ def require_image_folder(data: DataConfig) -> Path:
     return folder
 
 
+def require_divisible(stream: StreamConfig, count: int) -> None:
+    """Raise InputError if a stream's batch cannot be divided among this number of processes."""
+    if stream.batch_size % count:
+        raise InputError(f"{stream.batch_flag} {stream.batch_size} is not divisible by {count} processes.")
+
+
 def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: bool = False) -> PairSource:
     """Read and check the rows of a stream of pairs and their images.
 
@@ -230,8 +236,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
         InputError: see `read_rows`; an image is missing; or the batch size is not a multiple of the process count.
     """
     data = stream.data
-    if stream.batch_size % processes.count:
-        raise InputError(f"{stream.batch_flag} {stream.batch_size} is not divisible by {processes.count} processes.")
+    require_divisible(stream, processes.count)
     folder = require_image_folder(data)
     extras = extra_data(data, stream.reads)
     if "reconstruction" in stream.reads:
