@@ -19,8 +19,8 @@ from degla.errors import LOST_PEER, DeglaError, InputError, error_of_system
 
 Value = TypeVar("Value")
 LONGEST_WAIT: Final = timedelta(hours=2)
-"""How long processes wait for each other. The first one scores, and embeds images with their patches, while all others
-wait; PyTorch's own limits, 10 minutes for GPUs and 30 for gloo, would end them."""
+"""How long processes wait for each other. The first one scores, and one on each machine embeds images with their
+patches, while all others wait; PyTorch's own limits, 10 minutes for GPUs and 30 for gloo, would end them."""
 _LAUNCH: Final = "Start several processes with torchrun --nproc-per-node N -m degla ..., one without WORLD_SIZE."
 _SECONDS_TO_JOIN: Final = 30.0
 """How long a process waits for the others to join before it says so."""

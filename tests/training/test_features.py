@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,3 +118,21 @@ def test_a_file_of_patches_is_made_once_and_of_each_picture(
     rows = embed_patches(names, folder=tiny_pairs["images"], encoder=other, processes=Processes())
     with torch.no_grad():
         torch.testing.assert_close(other.encode_images(rows(names[0])[None]), other.encode_images(pixels[:1]))
+
+
+def test_a_machine_without_the_disk_of_the_first_makes_its_own_file_of_patches(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read the file of the first machine's disk, which it does not have."""
+    encoder, folder = load_encoder(str(tiny_model)), tiny_pairs["images"]
+    names = sorted(path.name for path in folder.iterdir())
+    first = embed_patches(names, folder=folder, encoder=encoder, processes=Processes())
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "second"))
+
+    class Second(Processes):
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            return [first.file.name.removesuffix(".patches.npy"), work()]
+
+    second = embed_patches(names, folder=folder, encoder=encoder, processes=Second(count=2, rank=1))
+    assert second.file == tmp_path / "second" / "embeddings" / first.file.name
+    assert second.file.read_bytes() == first.file.read_bytes()

@@ -26,7 +26,8 @@ from degla.evaluation.embed import Embedder
 from degla.evaluation.image_files import content_digest, decode_image, read_image_file
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.scoring import EmbeddingRows
-from degla.files import cache_folder, whole_file
+from degla.files import cache_folder, cannot_write, whole_file
+from degla.locks import in_turn
 from degla.pages.words import counted
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("degla.train")
 _BATCH = 32
 """Number of images embedded at a time with their patches."""
+_REMEDY = "Set DEGLA_CACHE to another folder."
 
 
 @dataclass(frozen=True)
@@ -91,27 +93,35 @@ def embed_images(paths: Iterable[str], *, folder: Path, encoder: Encoder, proces
 
 
 def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PatchRows:
-    """Embed images together with their patches, in one file of the cache that all processes map.
+    """Embed images together with their patches, in one file of the cache that all processes of a machine map.
 
-    It takes 4 bytes for each of the (1 + P) D numbers of an image. The first process writes it; later runs of the same
-    image tower on the same images use it again.
+    It takes 4 bytes for each of the (1 + P) D numbers of an image. On each machine one process writes it; later runs of
+    the same image tower on the same images use it again.
 
     Raises:
         InputError: an image cannot be read, or the file cannot be written.
     """
     names = list(dict.fromkeys(paths))
 
-    def make() -> Path:
+    def digest() -> str:
         with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
             contents = list(pool.map(lambda path: content_digest(folder, path), names, chunksize=16))
-            digest = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
-            file = cache_folder("embeddings") / f"{digest}.patches.npy"
-            if not is_cached(file):
-                batches = _batches_of_rows(names, folder=folder, encoder=encoder, pool=pool)
-                _write_rows(file, batches, count=len(names))
-        return file
+        return hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
 
-    file = processes.from_first(make)
+    def make() -> None:
+        if is_cached(file):
+            return
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with in_turn(file), ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
+                if not is_cached(file):
+                    batches = _batches_of_rows(names, folder=folder, encoder=encoder, pool=pool)
+                    _write_rows(file, batches, count=len(names))
+        except OSError as error:
+            raise cannot_write(file, error, remedy=_REMEDY) from None
+
+    file = cache_folder("embeddings") / f"{processes.from_first(digest)}.patches.npy"
+    processes.together(make)
     log.info(
         "%s and their patches are embedded once, with the model's own transform and without random crops.",
         counted(len(names), "image"),
@@ -137,7 +147,7 @@ def _batches_of_rows(
 def _write_rows(file: Path, batches: Iterator[NDArray[np.float32]], *, count: int) -> None:
     first = next(batches)
     form: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (count, *first.shape[1:])}
-    with whole_file(file, binary=True, remedy="Set DEGLA_CACHE to another folder.") as stream:
+    with whole_file(file, binary=True, remedy=_REMEDY) as stream:
         np.lib.format.write_array_header_1_0(stream, form)
         stream.write(first.tobytes())
         for rows in batches:
