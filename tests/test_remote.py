@@ -439,6 +439,15 @@ def test_an_address_without_the_captions_images_is_asked_for_some_only(
         require_images(captions, Path("memory://images"))
 
 
+def test_a_folder_of_results_at_an_address_is_refused(
+    memory: fsspec.AbstractFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ "line 1: not JSON", since a folder was fetched as an empty file."""
+    memory.pipe("/results/a.json", b"{}")
+    assert main(["report", "memory://results"]) == 2
+    assert "memory://results: folders of results are read from this machine." in capsys.readouterr().err
+
+
 def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +462,7 @@ def test_a_run_without_a_checkpoint_here_is_fetched_whatever_its_metrics(
         memory.pipe(f"/runs/one/step-2/{name}", b"new")
     assert [path.name for path in checkpoints(bring_here(out))] == ["step-2"]
     assert (run / "metrics.jsonl").read_bytes() == b"new\n"
+    assert not (run / "validation.jsonl").exists(), "an empty one would be copied to the address"
 
 
 def test_a_run_does_not_begin_at_the_address_of_a_model(
@@ -540,6 +550,14 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     files = [file.removeprefix("memory://runs/best/") for file in remote.list_files("memory://runs/best")]
     assert {file.partition("/")[0] for file in files if "/" in file} == {"step-4", "step-8"}
     assert memory.cat("/runs/best/validation.jsonl").count(b"\n") == 5
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "third"))
+    remote.forget()
+    assert load_model("memory://runs/best/best/").fingerprint == load_model(str(best)).fingerprint
+    memory.pipe("/runs/best/best.json", b'{"checkpoint": null}')
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "fourth"))
+    remote.forget()
+    with pytest.raises(InputError, match=r"memory://runs/best/best: the best checkpoint, step-4, was deleted\."):
+        load_model("memory://runs/best/best")
 
 
 @pytest.mark.parametrize(("keep", "steps"), [(0, "123459"), (1, "459"), (3, "3459")])

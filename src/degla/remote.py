@@ -218,7 +218,8 @@ def list_files(address: str) -> list[str]:
 
 
 def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done: None) -> None:
-    """Download a file in pieces; raises like `pieces`."""
+    """Download a file in pieces; raises like `pieces`, and writes nothing if there is no such file."""
+    size_of(address)
     with file.open("wb") as stream:
         for piece in pieces(address):
             stream.write(piece)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic_core import to_jsonable_python
 
+from degla.data.places import is_folder
 from degla.errors import InputError
 from degla.evaluation.cells import Data, Row, provenance
 from degla.evaluation.changes import ItemChange, largest_changes
@@ -17,7 +18,7 @@ from degla.evaluation.page import page_of
 from degla.evaluation.paper import write_for_paper
 from degla.evaluation.results import OtherResultError, load_result
 from degla.parse import read_json
-from degla.remote import in_addresses
+from degla.remote import address_of, in_addresses
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,11 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
     """Return the given files and the result files in given folders, each once, without those of attack and evidence.
 
     Raises:
-        InputError: a file of a folder cannot be read.
+        InputError: a file of a folder cannot be read; or a folder is at an address.
     """
+    for path in paths:
+        if (address := address_of(path)) is not None and is_folder(path):
+            raise InputError(f"{address}: folders of results are read from this machine. Give its files, or copy them.")
     return list(dict.fromkeys(file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])))
 
 

@@ -16,7 +16,15 @@ from degla.locks import in_turn
 from degla.mirror import Mirror, place_in_cache
 from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
-from degla.model.runs import WEIGHTS_NAME, checkpoints, latest_checkpoint, point_to_best, step_of
+from degla.model.runs import (
+    BEST_NAME,
+    WEIGHTS_NAME,
+    checkpoints,
+    latest_checkpoint,
+    point_to_best,
+    step_of,
+    why_no_best,
+)
 from degla.model.tokenizer import CONFIG_NAME
 from degla.parse import read_json_object
 from degla.remote import address_of, fetch, list_files, read_range, remove, state_of
@@ -29,8 +37,8 @@ _WEIGHTS: Final = (".safetensors", ".bin", ".onnx")
 def folder_here(name: str) -> Path:
     """Return a model's local folder, if it is a folder: that of its copy for an address.
 
-    A run at an address is fetched as by `degla train --resume`; a folder is fetched again when one of its files has
-    changed.
+    A run at an address is fetched as by `degla train --resume`, also for its best checkpoint, ``RUN/best``; a folder is
+    fetched again when one of its files has changed.
 
     Raises:
         InputError: there is no model at the address, or access is denied.
@@ -42,6 +50,12 @@ def folder_here(name: str) -> Path:
     files = {file.removeprefix(f"{address}/"): file for file in list_files(address)}
     if any(STEP.fullmatch(PurePosixPath(file).parts[0]) for file in files):
         return bring_here(Path(name))
+    run, _, last = address.rpartition("/")
+    if last == BEST_NAME and not files and _complete(_files(run)):
+        best = bring_here(Path(run)) / BEST_NAME
+        if not best.is_dir():
+            raise InputError(f"{address}: {why_no_best(best)}")
+        return best
     if not files.keys() & {CONFIG_NAME, "config.json", INFO}:
         raise InputError(
             f"{address}: no model found. The address of a model is that of a run, or of a folder with {CONFIG_NAME}, "
