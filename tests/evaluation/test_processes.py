@@ -211,6 +211,22 @@ def test_machines_with_another_number_of_models_are_refused(
     assert not (tmp_path / "a.json").exists()
 
 
+def test_verdicts_to_compare_with_are_needed_on_the_first_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second machine ended, and the first waited for it."""
+    joined: list[str] = []
+    monkeypatch.setattr(processes, "joined_processes", lambda: joined.append("joined") or contextlib.nullcontext())
+    monkeypatch.setattr("degla.verbs.evaluate.evaluation", lambda *_, **__: contextlib.nullcontext())
+    words = ["evaluate", "random", "--benchmarks", "zeroshot", "--root", str(tmp_path)]
+    words += ["--out", str(tmp_path / "a.json"), "--compare-verdicts", str(tmp_path / "missing.jsonl")]
+    assert main(words) == 2 and not joined and "missing.jsonl: cannot be read" in capsys.readouterr().err
+    monkeypatch.setattr("degla.verbs.evaluate.first_process", lambda: False)
+    with pytest.raises(AttributeError):  # No group and no evaluation were given to it.
+        main(words)
+    assert joined
+
+
 def test_an_error_of_all_processes_is_reported_by_the_first_and_that_of_one_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

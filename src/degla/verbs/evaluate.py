@@ -87,9 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("activation", "precision"):
             if getattr(arguments, name) not in (None, "fp32") and all(map(means_floor, arguments.models)):
                 tell(f"--{name} has no effect: floors have none.")
-    verdicts = list(read_verdicts(arguments.compare_verdicts)) if arguments.compare_verdicts is not None else []
-    if arguments.compare_verdicts is not None and not verdicts:
-        raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")
+    verdicts = []
+    if arguments.compare_verdicts is not None and first_process():  # Other machines may lack the file.
+        verdicts = list(read_verdicts(arguments.compare_verdicts))
+        if not verdicts:
+            raise InputError(f"{arguments.compare_verdicts}: contains no verdicts.")
     if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
         require_folders(arguments.models)
     differ = False

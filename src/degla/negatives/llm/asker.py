@@ -20,7 +20,7 @@ from typing import Final
 from degla.errors import DeglaError
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.dialect import Answer, Mode
-from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
+from degla.negatives.llm.endpoint import PATIENCE_AT_START, REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class Asker:
         useless = ("connection", "bad body")
         unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind in useless]
         answered = any(endpoint.answers for endpoint in endpoints)
-        if not answered and len(unreached) == len(faults) and silent > 20 * self.backoff:
+        if not answered and len(unreached) == len(faults) and silent > PATIENCE_AT_START * self.backoff:
             raise DeglaError(
                 f"No server can be reached: {'; '.join(unreached)}. Check that the server is running, that --base-url "
                 "has the right host, port and path (usually ending in /v1), and that no proxy or firewall blocks the "

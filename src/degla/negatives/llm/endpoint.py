@@ -36,6 +36,8 @@ NO_KEY: Final = "none"
 REST_AFTER: Final = 3
 """Consecutive failures after which a server rests for a while and then gets one request at a time, unless it is only
 too busy."""
+PATIENCE_AT_START: Final = 20
+"""Time without an answer, as a multiple of `backoff`, after which a run that has had none ends."""
 
 _FIRST: Final = 8
 """Initial number of concurrent requests."""
@@ -130,7 +132,10 @@ class Endpoint:
             self.hold(fault.wait, why=str(fault))
         if self.failed_in_row >= REST_AFTER and not fault.congestion:
             self._resting = True
-            self.hold(back_off(self.failed_in_row - REST_AFTER, base=backoff))
+            rest = back_off(self.failed_in_row - REST_AFTER, base=backoff)
+            left = self.failing_since + PATIENCE_AT_START * backoff - time.monotonic()
+            # A run that reaches no server ends then, not a long rest later.
+            self.hold(min(rest, left) if left > 0 and not self.answers else rest)
 
     def hold(self, wait: float, *, why: str = "") -> None:
         """Send nothing for `wait` seconds; a long wait is logged if there is a reason."""
