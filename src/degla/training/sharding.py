@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -57,6 +58,8 @@ class Sharding:
                 self._share_out(model)
 
     def _share_out(self, model: Encoder) -> None:
+        # Embeddings may be views; nothing changes them in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         # The scale is read and clamped outside of calls, and a single number cannot be sharded.
         whole = {value for name, value in model.clip.named_parameters() if name in _WHOLE}
         for name in (name for tower in TOWERS for name in resblocks(model.clip, tower)):
