@@ -176,9 +176,10 @@ class RunMirror(Mirror):
         self.keep = keep
         self._copied: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
+        self._there: frozenset[str] = frozenset()  # Files at the address when the run began or resumed.
         if address is not None:
             files = _files(address)
-            self._names = _complete(files)
+            self._names, self._there = _complete(files), frozenset(files)
             if self._names and not resume:
                 raise InputError(
                     f"{address}: already holds a run. Continue it with --resume {address}, or change --out."
@@ -196,6 +197,13 @@ class RunMirror(Mirror):
         missing = f"To copy what is missing: degla train --resume {self.address}."
         return f"The run itself is complete in {self.folder}. {missing}"
 
+    def _send(self, content: Path | bytes, name: str) -> None:
+        """As `_put`; a file that appeared meanwhile is of another process that began this run, too."""
+        place = f"{self.address}/{name}"
+        if name not in self._there:
+            self._states.setdefault(place, "")
+        self._put(content, place)
+
     def _copy(self) -> None:
         here = {path.name: path for path in checkpoints(self.folder)}
         for name, folder in here.items():
@@ -205,13 +213,13 @@ class RunMirror(Mirror):
                 continue
             if name not in self._copied:
                 for file in sorted(path for path in folder.iterdir() if path.is_file() and path.name != STATE_NAME):
-                    self._put(file, f"{self.address}/{name}/{file.name}")
+                    self._send(file, f"{name}/{file.name}")
                 self._names[step_of(folder)] = [path.name for path in folder.iterdir()]
-            self._put(state, f"{self.address}/{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
+            self._send(state, f"{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
             self._copied[name] = digest
         for name in _BESIDE:
             with suppress(FileNotFoundError):
-                self._put((self.folder / name).read_bytes(), f"{self.address}/{name}")
+                self._send((self.folder / name).read_bytes(), name)
         # By the rule, not by the local files: a resumed run has fetched only the newest one.
         for step in sorted(self._names)[: -self.keep] if self.keep else ():
             if f"step-{step}" in here:
