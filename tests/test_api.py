@@ -706,6 +706,14 @@ def test_a_wrong_output_of_a_model_of_ones_own_is_named_as_it_embeds(
         degla.encode_captions(mine, ["a"])
 
 
+def test_images_of_several_sizes_from_a_model_of_ones_own_are_named(tiny_model: Path) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    mine.transform = lambda image: torch.ones(3, *image.size)
+    message = r"transform returned shape \(3, 8, 8\) for one image and shape \(3, 9, 8\) for another; it must"
+    with pytest.raises(DeglaError, match=message):
+        degla.encode_images(mine, [Image.new("RGB", (width, 8)) for width in (8, 9)])
+
+
 def test_tokens_of_a_model_of_ones_own_may_be_lists(tiny_model: Path) -> None:
     inner = load_encoder(str(tiny_model))
     mine = OwnModel(inner)

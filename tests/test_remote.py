@@ -602,7 +602,7 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
     metrics.parent.mkdir(parents=True)
     metrics.write_text("1")
     with (
-        pytest.raises(DeglaError, match=r"metrics\.jsonl: another process, .* has written to it"),
+        pytest.raises(DeglaError, match=r"metrics\.jsonl: another process, .* has begun or resumed a run there\."),
         RunMirror(out, active=True, resume=False, keep=0) as run,
     ):
         run.copy()
@@ -616,21 +616,24 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
     assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
 
 
-def test_runs_that_two_machines_began_at_one_address_do_not_overwrite_each_other(
+def test_runs_that_two_machines_began_at_one_address_do_not_mix(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one wrote its checkpoint over that of the first, of the same step, and reported success."""
     out, runs = Path("memory://runs/both"), []
-    for machine in "12":
+    for machine, steps in (("1", [2]), ("2", [2, 3])):
         monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / machine))
-        step = folder_of_run(out) / "step-2"
-        step.mkdir(parents=True)
-        for name in ("state.json", "open_clip_model.safetensors"):
-            (step / name).write_text(machine)
+        for step in steps:
+            folder = folder_of_run(out) / f"step-{step}"
+            folder.mkdir(parents=True)
+            for name in ("state.json", "open_clip_model.safetensors"):
+                (folder / name).write_text(machine)
+        (folder.parent / "config.json").write_text(machine)
         runs.append(RunMirror(out, active=True, resume=False, keep=0))
-    with pytest.raises(DeglaError, match=r"both/step-2/.*: another process, .* has written to it"), runs[1], runs[0]:
+    with pytest.raises(DeglaError, match=r"both/config\.json: another process") as refused, runs[1], runs[0]:
         pass
-    assert {memory.cat(f"/runs/both/step-2/{file.name}") for file in step.iterdir()} == {b"1"}
+    assert {memory.cat(file) for file in memory.find("/runs/both")} == {b"1"}
+    assert str(refused.value).endswith(f"complete in {folder.parent}. Copy that folder to another address.")
 
 
 def test_what_an_upload_that_failed_left_is_not_of_another_machine(

@@ -6,9 +6,9 @@ choosing settings; OUT/test about the second half, and about photographs of COCO
 OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For
 two captions per photograph, both ask about true against false captions of every rule, true but changed-looking texts
 against false ones, half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance
-asks about the second half with these, OUT/balance_first_half about all captions of the first half, and
-OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500 photographs of those
-and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
+asks about the second half with these, OUT/balance_first_half and OUT/balance_second_half about all captions of a half,
+and OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500 photographs of
+those and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
 """
 
 from __future__ import annotations
@@ -85,22 +85,23 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def lay_out_balance(out: Path, trained: Path, asked: Path, first_half: Sequence[CaptionRecord]) -> None:
-    """Write balance/, balance_first_half/ and train_half.jsonl, after the rest.
+def lay_out_balance(out: Path, trained: Path, asked: Path, parts: Sequence[Sequence[CaptionRecord]]) -> None:
+    """Write balance/, balance_first_half/, balance_second_half/ and train_half.jsonl, after the rest.
 
     Args:
         out: folder that the rest was written to.
         trained: balanced negatives of all training captions or the first ones.
         asked: balanced negatives of the dev captions.
-        first_half: all captions of the first half of the dev photographs.
+        parts: all captions of each half of the dev photographs.
     """
     covered = {row.caption_id for row in read_negatives(trained)}
     write_jsonl(out / "train_half.jsonl", [row for row in read_captions(out / "train.jsonl") if row.id in covered])
     made = [row for row in read_negatives(asked) if row.accepted]
-    second_half = list(read_captions(out / "test" / "own" / "captions.jsonl"))
+    first_half, second_half = parts
     for source, root, captions in (
-        (out / "test", out / "balance", second_half),
+        (out / "test", out / "balance", list(read_captions(out / "test" / "own" / "captions.jsonl"))),
         (out / "validation", out / "balance_first_half", first_half),
+        (out / "test", out / "balance_second_half", second_half),
     ):
         for name in ("own", "retrieval"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -180,7 +181,7 @@ def main() -> None:
     write_jsonl(given.out / "all.jsonl", train)
     _link(given.out / "images", flickr / "images")
     if given.balanced:
-        lay_out_balance(given.out, *given.balanced, first_half=parts[0])
+        lay_out_balance(given.out, *given.balanced, parts=parts)
         lay_out_trained(given.out, train, flickr / "images", given.balanced[0])
 
 

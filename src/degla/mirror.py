@@ -115,11 +115,14 @@ class Mirror(ABC):
             with suppress(InputError):  # A file that was deleted may be written.
                 there = state_of(address)
             if there != known:
-                raise _of_another(address)
+                raise self._taken(address)
         self._states[address] = None
         put(content, address)
         with suppress(InputError):  # A server may let files be written, but not read.
             self._states[address] = state_of(address)
+
+    def _taken(self, address: str) -> DeglaError:
+        return _of_another(address)
 
     @abstractmethod
     def _copy(self) -> None:

@@ -19,6 +19,7 @@ from degla.errors import InputError
 from degla.files import cache_folder
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
+from degla.training import features
 from degla.training.features import embed_patches
 from degla.training.loop import train
 from tests.tiny import CAPTIONS, write_model
@@ -136,3 +137,9 @@ def test_a_machine_without_the_disk_of_the_first_makes_its_own_file_of_patches(
     second = embed_patches(names, folder=folder, encoder=encoder, processes=Second(count=2, rank=1))
     assert second.file == tmp_path / "second" / "embeddings" / first.file.name
     assert second.file.read_bytes() == first.file.read_bytes()
+    # One process of a machine works: each would have embedded everything before an error that all of them meet.
+    second.file.unlink()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(features, "_batches_of_rows", lambda *_, **__: pytest.fail("it embeds"))
+    embed_patches(names, folder=folder, encoder=encoder, processes=Second(count=2, rank=1))
+    assert not second.file.exists()

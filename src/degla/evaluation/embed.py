@@ -303,6 +303,11 @@ def pixels_of(encoder: EmbeddingModel, pixels: Sequence[Any]) -> Tensor:
                 f"model {encoder.name!r}: transform returned {_kind(each)}; it must return a tensor for the one image, "
                 "[3, height, width], for example its 'pixel_values' without the first dimension."
             )
+        if each.shape != pixels[0].shape:
+            raise DeglaError(
+                f"model {encoder.name!r}: transform returned {_kind(pixels[0])} for one image and {_kind(each)} for "
+                "another; it must return the same shape for all."
+            )
     return torch.stack(list(pixels))
 
 
@@ -316,7 +321,7 @@ def tokens_of(encoder: EmbeddingModel, texts: list[str]) -> Tensor:
     if tokens is None or tokens.ndim != 2 or len(tokens) != len(texts):
         raise DeglaError(
             f"model {encoder.name!r}: tokenize returned {_kind(given)}; it must return the tokens alone, a tensor "
-            f"[{len(texts)}, context_length], for example its 'input_ids'."
+            f"[{len(texts)}, context_length], for example its 'input_ids', all padded to one length."
         )
     return tokens
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.files import remove_folder, sha256_of, whole_folder
 from degla.locks import in_turn
 from degla.mirror import Mirror, place_in_cache
@@ -80,7 +80,8 @@ def folder_here(name: str) -> Path:
 
 
 _METRICS: Final = "metrics.jsonl"
-_BESIDE = ("config.json", _METRICS, "validation.jsonl", "best.json")
+_CONFIG: Final = "config.json"
+_BESIDE = (_CONFIG, _METRICS, "validation.jsonl", "best.json")
 log = logging.getLogger("degla.train")
 
 
@@ -177,6 +178,7 @@ class RunMirror(Mirror):
         self._copied: dict[str, str] = {}  # Names of checkpoints at the address, and the sha256 of their state.
         self._names: dict[int, list[str]] = {}
         self._there: frozenset[str] = frozenset()  # Files at the address when the run began or resumed.
+        self._is_taken = False
         if address is not None:
             files = _files(address)
             self._names, self._there = _complete(files), frozenset(files)
@@ -195,7 +197,13 @@ class RunMirror(Mirror):
 
     def _remedy(self) -> str:
         missing = f"To copy what is missing: degla train --resume {self.address}."
+        if self._is_taken:  # A resume would bring the other run here.
+            missing = "Copy that folder to another address."
         return f"The run itself is complete in {self.folder}. {missing}"
+
+    def _taken(self, address: str) -> DeglaError:
+        self._is_taken = True
+        return DeglaError(f"{address}: another process, perhaps on another machine, has begun or resumed a run there.")
 
     def _send(self, content: Path | bytes, name: str) -> None:
         """As `_put`; a file that appeared meanwhile is of another process that began this run, too."""
@@ -205,6 +213,9 @@ class RunMirror(Mirror):
         self._put(content, place)
 
     def _copy(self) -> None:
+        # First: of two runs that began at one address, the later one is refused before it writes a checkpoint.
+        with suppress(FileNotFoundError):
+            self._send((self.folder / _CONFIG).read_bytes(), _CONFIG)
         here = {path.name: path for path in checkpoints(self.folder)}
         for name, folder in here.items():
             state = (folder / STATE_NAME).read_bytes()
@@ -217,7 +228,7 @@ class RunMirror(Mirror):
                 self._names[step_of(folder)] = [path.name for path in folder.iterdir()]
             self._send(state, f"{name}/{STATE_NAME}")  # Last: without it a checkpoint is not complete.
             self._copied[name] = digest
-        for name in _BESIDE:
+        for name in _BESIDE[1:]:
             with suppress(FileNotFoundError):
                 self._send((self.folder / name).read_bytes(), name)
         # By the rule, not by the local files: a resumed run has fetched only the newest one.

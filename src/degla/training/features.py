@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
         return hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
 
     def make() -> None:
-        if is_cached(file):
+        # One process of each machine works, and an error that it meets ends all of them.
+        if os.environ.get("LOCAL_RANK", "0") != "0" or is_cached(file):
             return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
