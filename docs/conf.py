@@ -127,6 +127,9 @@ Learning rates of the sigmoid loss <studies/photographs_sigmoid_rates/study>
 Ablation of DeGLA's losses <studies/photographs_degla/study>
 Search for a recipe <studies/photographs_search/study>
 Questions that text does not answer <studies/photographs_balanced_questions/study>
+Questions that text does not answer: all captions <studies/photographs_balanced_second_half/study>
+Questions that text does not answer: first half of dev <studies/photographs_balanced_first_half/study>
+Questions that text does not answer: other photographs <studies/photographs_balanced_other_photographs/study>
 Half-truths and negation <studies/photographs_truths/study>
 Balanced negatives <studies/photographs_balance/study>
 Image tower trained <studies/photographs_image/study>

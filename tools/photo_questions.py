@@ -6,8 +6,9 @@ choosing settings; OUT/test about the second half, and about photographs of COCO
 OUT/train.jsonl has two captions per training photograph, more than a short run reads, OUT/all.jsonl all of them. For
 two captions per photograph, both ask about true against false captions of every rule, true but changed-looking texts
 against false ones, half-truths, and retrieval. With balanced negatives of the training and dev captions, OUT/balance
-asks about the second half with these, OUT/balance_first_half and OUT/balance_second_half about all captions of a half,
-and OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500 photographs of
+asks about the second half with these, OUT/balance_first_half and OUT/balance_second_half about all captions of a half;
+OUT/balance_other_photographs asks the latter of another photograph each, to see what a model knows without the right
+one. OUT/train_half.jsonl has the training captions that they cover; OUT/trained_pairs asks about 500 photographs of
 those and the captions that a training reads, OUT/trained_photographs about other captions of these 500.
 """
 
@@ -86,7 +87,7 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def lay_out_balance(out: Path, trained: Path, asked: Path, parts: Sequence[Sequence[CaptionRecord]]) -> None:
-    """Write balance/, balance_first_half/, balance_second_half/ and train_half.jsonl, after the rest.
+    """Write balance*/ and train_half.jsonl, after the rest.
 
     Args:
         out: folder that the rest was written to.
@@ -98,18 +99,25 @@ def lay_out_balance(out: Path, trained: Path, asked: Path, parts: Sequence[Seque
     write_jsonl(out / "train_half.jsonl", [row for row in read_captions(out / "train.jsonl") if row.id in covered])
     made = [row for row in read_negatives(asked) if row.accepted]
     first_half, second_half = parts
-    for source, root, captions in (
-        (out / "test", out / "balance", list(read_captions(out / "test" / "own" / "captions.jsonl"))),
-        (out / "validation", out / "balance_first_half", first_half),
-        (out / "test", out / "balance_second_half", second_half),
+    photographs = sorted({row.image for row in second_half})
+    middle = len(photographs) // 2
+    other = dict(zip(photographs, photographs[middle:] + photographs[:middle], strict=True))
+    for source, root, captions, shown in (
+        (out / "test", out / "balance", list(read_captions(out / "test" / "own" / "captions.jsonl")), {}),
+        (out / "validation", out / "balance_first_half", first_half, {}),
+        (out / "test", out / "balance_second_half", second_half, {}),
+        (out / "test", out / "balance_other_photographs", second_half, other),
     ):
         for name in ("own", "retrieval"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        write_jsonl(root / "own" / "captions.jsonl", captions)
+        images = {row.image: shown.get(row.image, row.image) for row in captions}
+        write_jsonl(
+            root / "own" / "captions.jsonl", [row.model_copy(update={"image": images[row.image]}) for row in captions]
+        )
         shutil.copy(source / "retrieval" / "dev.jsonl", root / "retrieval" / "dev.jsonl")
         # A part in a separate family, which has its own interval.
         rows = [
-            {**row, "part": f"changed/{row['part']}"}
+            {**row, "part": f"changed/{row['part']}", "image": images[row["image"]]}
             for _, row in read_json_lines(source / "own" / "hard_positives.jsonl")
         ]
         _write(root / "own" / "hard_positives.jsonl", rows)
