@@ -258,6 +258,14 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
             },
         ),
         (
+            "composition, all captions",
+            {
+                "second half": "photographs_balanced_second_half",
+                "first half of dev": "photographs_balanced_first_half",
+                "other photographs": "photographs_balanced_other_photographs",
+            },
+        ),
+        (
             "composition, more captions",
             {
                 "trained pairs": "photographs_more_pairs",
