@@ -601,13 +601,37 @@ def test_describe_names_neither_host_nor_key(connect: Callable[..., ServerModel]
         {"retries": -1},
         {"temperature": 3.0},
         {"max_tokens": 0},
+        {"base_urls": iter(["http://localhost:1/v1"])},
+        {"base_urls": [b"http://localhost:1/v1"]},
+        {"model": 3},
+        {"concurrency": "4"},
+        {"concurrency": True},
+        {"timeout": "60"},
+        {"retries": 1.5},
+        {"temperature": "hot"},
+        {"max_tokens": None},
+        {"structured": "yes"},
+        {"seed": "1"},
+        {"extra": ["a"]},
+        {"backoff": None},
     ],
 )
 def test_bad_settings(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(InputError) as caught:
         ServerModel(**{"base_urls": ["http://localhost:1/v1"], "model": "m", **settings})
-    numbers = {"concurrency", "timeout", "retries", "temperature", "max_tokens"}
+    numbers = {
+        "concurrency",
+        "timeout",
+        "retries",
+        "temperature",
+        "max_tokens",
+        "structured",
+        "seed",
+        "extra",
+        "backoff",
+    }
+    assert len(str(caught.value).splitlines()) == 1
     assert {word for word in numbers if word in str(caught.value)} == numbers & {name}, "only the wrong one is named"
 
 

@@ -220,10 +220,10 @@ def refuse_to_overwrite_results(out: Path, *, models: Sequence[str], benchmarks:
         entries = content.get("models", [content])
         measured = {entry["model"]["name"] for entry in entries}
         names = {row["name"] for entry in entries for row in entry["benchmarks"]}
+        summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}"
     except (InputError, KeyError, TypeError, AttributeError):
         raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
     if not (measured <= set(map(without_passwords, models)) and names <= set(benchmarks)):
-        summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}"
         raise InputError(f"{out}: has results of {summary}, which would be lost. Choose another --out, or delete it.")
     log.info("%s: replacing earlier results of the same models and benchmarks", out)
 

@@ -11,8 +11,9 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from queue import Empty, SimpleQueue
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from degla.errors import InputError
@@ -21,6 +22,16 @@ from degla.negatives.llm.asker import KEY_VARIABLES, Asker
 from degla.negatives.llm.dialect import Dialect, RequestSettings
 from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded, http_library, time_to_connect
 from degla.negatives.llm.faults import take_secrets
+
+_TYPES: Final = (
+    ("base_urls", Sequence, "a list of texts"),
+    ("model", str, "a text"),
+    *((name, Integral, "an integer") for name in ("concurrency", "retries", "max_tokens", "seed")),
+    *((name, Real, "a number") for name in ("timeout", "backoff")),
+    ("temperature", Real | None, "a number or None"),
+    ("structured", bool | None, "True, False or None"),
+    ("extra", Mapping, "a mapping"),
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -64,10 +75,16 @@ class ServerModel:
     dialect: ClassVar[type[Dialect]] = Dialect
 
     def __post_init__(self) -> None:
+        for name, kinds, expected in _TYPES:
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and name != "structured"):
+                raise InputError(f"{name}: expected {expected}, got {type(value).__name__}.")
         if not self.base_urls or not self.model.strip():
             raise InputError("A server needs both --base-url and --model.")
         if isinstance(self.base_urls, str):
             raise InputError("base_urls is a single URL. Put it into a list.")
+        if not all(isinstance(url, str) for url in self.base_urls):
+            raise InputError("base_urls: expected a list of texts.")
         for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} ({getattr(self, name)}) must be {least} or more.")
