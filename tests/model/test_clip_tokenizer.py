@@ -77,16 +77,19 @@ def test_tokenizers_with_other_settings_stay(setting: dict[str, str]) -> None:
     assert fast(other) is other
 
 
+@pytest.mark.parametrize("longest", [False, True], ids=["to the context", "to the longest"])
 @pytest.mark.parametrize("drops", [False, True])
-def test_texts_that_are_cut(drops: bool) -> None:
+def test_texts_that_are_cut(drops: bool, longest: bool) -> None:
     """Each letter is one of four tokens; other signs are tokens, too, or dropped."""
 
     def tokenize(texts: list[str]) -> list[list[int]]:
         signs = [re.findall(r"\w" if drops else r"\S", text) for text in texts]
-        return [[*map(ord, row), 0, 0, 0, 0][:4] for row in signs]
+        width = min(4, max(map(len, signs))) if longest else 4
+        return [[*map(ord, row), 0, 0, 0, 0][:width] for row in signs]
 
     texts = ["a b c d", "a b c d.", "a b c d. ", "a b c d e", "a b c d e.", "a b c d ", "a b c.", "!!"]
     assert are_cut(tokenize, texts) == [False, not drops, not drops, True, True, False, False, False]
+    assert are_cut(tokenize, ["a b", "a."]) == [False, False]
 
 
 @pytest.mark.parametrize(

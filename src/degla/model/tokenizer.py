@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -163,7 +164,8 @@ def are_cut(tokenize: Any, texts: Sequence[str]) -> list[bool]:
     word, marked = torch.as_tensor(tokenize(["a", "a!"]))
     end = _LAST_LETTER if torch.equal(word, marked) else _LAST_CHARACTER
     changed = ([end.sub("", text) for text in texts], [f"{text} a" for text in texts])
-    whole, shorter, longer = (torch.as_tensor(tokenize(each)) for each in (list(texts), *changed))
+    # In one call: some tokenizers pad to the longest text of each.
+    whole, shorter, longer = torch.as_tensor(tokenize([*texts, *chain(*changed)])).split(len(texts))
     return [bool(same) for same in ((shorter == whole) & (longer == whole)).all(dim=1)]
 
 
