@@ -273,6 +273,15 @@ def test_a_benchmark_may_be_an_object(tiny_model: Path, tmp_path: Path) -> None:
         ({"headline": {"swap": "no"}}, r"headline fills column 'swap' with 'no', which is the name of neither .*"),
         ({"headline": ["all"]}, r"headline must be like \{'composition': 'macro'\}, .*; it is \['all'\]\."),
         ({"headline": None}, r"headline must be like .*; it is None\."),
+        (
+            {"parts": [BenchmarkPart("all", "swap"), BenchmarkPart("one", "swap"), BenchmarkPart("all", "add")]},
+            r"benchmark 'mine': parts and averages: 'all' is the name of two\. Rename one\.",
+        ),
+        (
+            {"averages": [Average("mean", ("all",)), Average("mean", ("*",))]},
+            r"'mean' is the name of two\. Rename one\.",
+        ),
+        ({"averages": [Average("all", ("*",))]}, r"parts and averages: 'all' is the name of two\. Rename one\."),
     ],
 )
 def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any], message: str) -> None:

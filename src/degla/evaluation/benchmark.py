@@ -277,6 +277,13 @@ def _require_several(where: str, values: Any, kind: type) -> None:
         )
 
 
+def _refuse_doubles(where: str, named: Iterable[BenchmarkPart | Average]) -> None:
+    names = [each.name for each in named]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"{where}: {cut_short(repr(name), 80)} is the name of two. Rename one.")
+
+
 def parts_of(
     counts: Mapping[str, int | None],
     family: str = "",
@@ -387,6 +394,7 @@ class Benchmark:
                 raise InputError(f"{where}: {name} must be a text; it is {cut_short(repr(value), 80)}.")
         for name, kind in (("parts", BenchmarkPart), ("averages", Average), ("annotations", str), ("floors", str)):
             _require_several(f"{where}: {name}", getattr(self, name), kind)
+        _refuse_doubles(f"{where}: parts and averages", (*self.parts, *self.averages))
         for pattern in self.annotations:  # They are looked up after everything is scored.
             if not pattern or Path(pattern).is_absolute():
                 raise InputError(f"{where}: annotations has {pattern!r}; give names relative to the root folder.")
