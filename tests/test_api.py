@@ -799,6 +799,14 @@ def test_a_report_takes_results_as_their_files(
     assert [method["label"] for method in mixed["methods"]] == labels
     with pytest.raises(InputError, match=r"\Ain-memory-2.json: label 'one' .* is already in in-memory-1.json\."):
         degla.report([results[0], results[0]], pages[0])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"\Ano results given, or none in the folder\. .*\Z"):
+        degla.report([tmp_path / "folder"], pages[0])
+    for file in tmp_path.glob("one.*"):
+        file.rename(tmp_path / "folder" / file.name)
+    (tmp_path / "folder" / "attack.json").write_text('{"models": []}')
+    of_folder = degla.report([str(tmp_path / "folder"), results[1]], pages[0])
+    assert [method["files"] for method in of_folder["methods"]] == [["one.json"], ["in-memory-2.json"]]
     bare = TracedResult.model_validate_json(results[0].model_dump_json())
     with pytest.raises(InputError, match=r"^report: 'one' was read without its items\. Give its JSON file instead\.$"):
         degla.report([bare], pages[0])

@@ -429,7 +429,8 @@ def report(
     """Write a page that compares results, and Markdown beside it, as `degla report`.
 
     Args:
-        results: what `evaluate` returned, or JSON files that it wrote; the page calls the former in-memory-1.json, ...
+        results: what `evaluate` returned, JSON files that it wrote, or folders of them; the page calls what was
+            returned in-memory-1.json, ...
         out: HTML file to write.
         baseline: label of the baseline for gains and losses; the first by default.
         root: folder of the benchmarks' files, to show texts and images of the items that changed most.
@@ -442,7 +443,7 @@ def report(
     Raises:
         InputError: a file is not a result, a result lacks its items, or no result has the baseline's label.
     """
-    from degla.evaluation.report import report
+    from degla.evaluation.report import report, result_files
     from degla.evaluation.results import TracedResult, load_result
 
     forget()
@@ -452,11 +453,13 @@ def report(
     if baseline is not None:
         _require(baseline, "report: baseline", "a text", str)
     with TemporaryDirectory(prefix="degla-report-") as folder:
-        files = [
-            _saved(each, Path(folder, f"in-memory-{number}.json")) if isinstance(each, TracedResult) else Path(each)
-            for number, each in enumerate(given, 1)
-        ]
-        first = baseline or load_result(files[0]).model.label
+        files = result_files(
+            [
+                _saved(each, Path(folder, f"in-memory-{number}.json")) if isinstance(each, TracedResult) else Path(each)
+                for number, each in enumerate(given, 1)
+            ]
+        )
+        first = baseline or (load_result(files[0]).model.label if files else None)
         data = None if root is None else _path(root, "report: root")
         names = {file: file.name for file in files if file.parent == Path(folder)}
         return report(files, out=page, baseline=first, root=data, published=True, paper=paper, names=names)
