@@ -28,7 +28,16 @@ import degla
 from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Metric, image_question, pair_question
+from degla.evaluation.benchmark import (
+    Average,
+    Benchmark,
+    BenchmarkPart,
+    Classification,
+    Metric,
+    image_question,
+    pair_question,
+)
+from degla.evaluation.embed import Embedder
 from degla.evaluation.neutral import declared_by
 from degla.evaluation.results import TracedResult
 from degla.model import fast_paths
@@ -338,13 +347,37 @@ def test_a_wrong_place_of_a_question_is_one_line(place: Any) -> None:
         image_question(("mine", "all", 1), "a.png", ["a"], None)  # type: ignore[arg-type]
 
 
-def test_a_benchmark_whose_groups_are_all_left_out_is_named(tmp_path: Path) -> None:
+def test_a_benchmark_whose_groups_are_all_left_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
-    item = image_question(("mine", "all", 0), "red.png", ["A red square."], ["A blue square."])
-    part = BenchmarkPart("all", "swap", metrics=(Metric(group="relation", minimum=2),))
-    mine = Benchmark(name="mine", title="Mine", parts=(part,), items=lambda root: iter([item]))
-    with pytest.raises(InputError, match=r"\AMine: no part has a score: .* leave out every group .*\Z"):
-        degla.evaluate("random", [mine], tmp_path)
+
+    def evaluate(metric: Metric, *questions: PairItem | Classification) -> TracedResult:
+        part = BenchmarkPart("all", "swap", metrics=(metric,))
+        mine = Benchmark(name="mine", title="Mine", parts=(part,), items=lambda root: iter(questions))
+        return degla.evaluate("random", [mine], tmp_path)
+
+    first, *others = (
+        image_question(
+            ("mine", "all", n), "red.png", ["A red square."], ["A blue square."], group={"relation": relation}
+        )
+        for n, relation in enumerate(["on", "on", "under"])
+    )
+    named = Classification(
+        benchmark="mine",
+        part="all",
+        images=(ItemImage(path="red.png"),),
+        labels=(0,),
+        classes=("a", "b"),
+        templates=("{}",),
+    )
+    two = Metric(group="relation", minimum=2)
+    assert evaluate(two, first, *others).items
+    message = r"\AMine: no part has a score: .* leave out every group .*\Z"
+    with pytest.raises(InputError, match=message):
+        evaluate(Metric("top1", "top1", group="class", minimum=2), named)
+    monkeypatch.setattr(Embedder, "embed", lambda *_: pytest.fail("it is embedded"))
+    for metric in (two, replace(two, minimum=1, exclude=frozenset({"on", "under"}))):
+        with pytest.raises(InputError, match=message):
+            evaluate(metric, first, others[-1])
 
 
 def test_images_of_a_question_may_be_paths() -> None:

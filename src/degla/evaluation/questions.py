@@ -56,7 +56,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
 
     Raises:
         InputError: files are missing or wrong, or their number of items differs from the published one; an image is
-            missing without `allow_missing`, or all images are.
+            missing without `allow_missing`, or all images are; or no metric has a group that it does not leave out.
     """
     if benchmark.prepare is not None:
         benchmark.prepare(root)
@@ -92,6 +92,8 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{sum(there_counts.values()):,}",
             counted(sum(passing_counts.values()), "item is", "items are"),
         )
+    if _leaves_all_out(benchmark, there):
+        raise no_score(benchmark)
     filtered = {part: number - passing_counts.get(part, 0) for part, number in counts.items()}
     return BenchmarkQuestions(benchmark, tuple(there), tuple(passing), tuple(sorted(absent)), counts, missing, filtered)
 
@@ -117,6 +119,29 @@ def checked_entries(benchmark: Benchmark, root: Path) -> tuple[dict[str, int], l
     if not passing:
         raise InputError(f"{benchmark.title}: the files under {root} hold no question to ask.")
     return counts, passing
+
+
+def _leaves_all_out(benchmark: Benchmark, entries: Iterable[Entry]) -> bool:
+    """Whether the metrics leave out every group; of pairs only, as other questions get theirs when they are scored."""
+    parts: dict[str, list[Entry]] = {}
+    for entry in entries:
+        parts.setdefault(entry.part, []).append(entry)
+    for name, members in parts.items():
+        pairs = [entry for entry in members if isinstance(entry, PairItem)]
+        for metric in benchmark.part(name).metrics:
+            if not metric.group or len(pairs) < len(members):
+                return False
+            sizes = Counter(pair.group.get(metric.group, "") for pair in pairs)
+            if any(sizes[value] >= metric.minimum for value in sizes.keys() - metric.exclude):
+                return False
+    return True
+
+
+def no_score(benchmark: Benchmark) -> InputError:
+    """Return the error of a benchmark whose metrics leave out every group."""
+    return InputError(
+        f"{benchmark.title}: no part has a score: their metrics leave out every group (`minimum`, `exclude`)."
+    )
 
 
 def _check_names(benchmark: Benchmark, entries: Iterable[Entry]) -> None:

@@ -32,7 +32,7 @@ from degla.evaluation.models import (
 )
 from degla.evaluation.neutral import Declared, find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
-from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest, require_local
+from degla.evaluation.questions import BenchmarkQuestions, ask, no_score, questions_digest, require_local
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.trainings import Trainings, trainings_of
@@ -269,9 +269,7 @@ class Evaluation:
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         if not scores.parts:
-            raise InputError(
-                f"{benchmark.title}: no part has a score: their metrics leave out every group (`minimum`, `exclude`)."
-            )
+            raise no_score(benchmark)
         parts = tuple(
             PartResult(
                 name=name,
