@@ -782,6 +782,23 @@ def test_a_wrong_description_of_a_model_of_ones_own_is_named_at_once(
         degla.evaluate(mine, ["zeroshot"], write_classes(tmp_path / "data", images=1))
 
 
+def test_a_named_model_is_loaded_on_a_device(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, devices = write_classes(tmp_path / "data", images=1), []
+
+    def load(name: str, *, device: str | torch.device) -> Encoder:
+        devices.append(device)
+        return load_encoder(name)
+
+    monkeypatch.setattr("degla.evaluation.run.load_model", load)
+    for device in (None, "cuda:1", torch.device("cuda")):
+        degla.evaluate(tiny_model, ["zeroshot"], root, cache=tmp_path / "cache", device=device)
+    assert devices == ["cpu", "cuda:1", torch.device("cuda")]
+    with pytest.raises(
+        InputError, match=r"^evaluate: device: .* is loaded already\. Move it there, and omit device\.$"
+    ):
+        degla.evaluate(load_encoder(str(tiny_model)), ["zeroshot"], root, device="cpu")
+
+
 def test_a_cache_is_read_and_filled_for_models_by_name_only(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,12 +348,13 @@ def evaluate(
     precision: EvaluationPrecision = "fp32",
     progress: bool = False,
     cache: str | Path | None = None,
+    device: str | torch.device | None = None,
 ) -> TracedResult:
     """Evaluate a model on benchmarks, as `degla evaluate`.
 
     Args:
-        model: from `load_model`, or a name or path that it accepts, which is loaded on the CPU; or a model of your own,
-            any object with the attributes of `degla.evaluation.models.EmbeddingModel`.
+        model: from `load_model`, or a name or path that it accepts; or a model of your own, any object with the
+            attributes of `degla.evaluation.models.EmbeddingModel`.
         benchmarks: benchmark names (`degla ls benchmarks`), or your own `degla.evaluation.benchmark.Benchmark` objects.
         root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` shows what it must contain. "world"
             draws its own there.
@@ -366,6 +367,7 @@ def evaluate(
         progress: show a bar on a terminal; elsewhere, log lines of the logger `degla` at level INFO.
         cache: folder of embeddings to read and fill, as of `degla evaluate --cache`; None: no cache. `model` must be a
             name or path then, since an object may embed otherwise than its weights say.
+        device: to load a model on that is given by name or path; by default the CPU.
 
     Returns:
         Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.
@@ -386,6 +388,8 @@ def evaluate(
         refuse_other(model, "evaluate")
         for name in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
             _require(getattr(model, name), f"evaluate: {type(model).__name__}.{name}", "a text", str)
+        if device is not None:
+            raise InputError(f"evaluate: device: {model.name!r} is loaded already. Move it there, and omit device.")
     benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
     if training_seed is not None:
         training_seed = _whole(training_seed, "evaluate: training_seed")
@@ -412,7 +416,9 @@ def evaluate(
             benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress,
             cache=embeddings, questions=questions,
         )  # fmt: skip
-        result = evaluation.score_named(named, label=label, training_seed=training_seed)
+        result = evaluation.score_named(
+            named, label=label, training_seed=training_seed, device="cpu" if device is None else device
+        )
     if out is not None:
         save_result(result, Path(out))
     return result

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
@@ -45,6 +45,9 @@ from degla.records import ImageReading, ItemImage
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__, installed_version
+
+if TYPE_CHECKING:
+    import torch
 
 _EXAMPLES = 5
 _TIES = ("strict", "half", "lenient")
@@ -140,7 +143,7 @@ class Evaluation:
         *,
         label: str | None = None,
         training_seed: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> TracedResult:
         """Score a model, with the training seed and the training images found by its name.
 
