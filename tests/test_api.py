@@ -763,6 +763,58 @@ def test_tokens_of_a_model_of_ones_own_may_be_lists(tiny_model: Path) -> None:
     torch.testing.assert_close(degla.encode_captions(mine, CAPTIONS), degla.encode_captions(inner, CAPTIONS))
 
 
+def test_tokens_of_a_model_of_ones_own_may_be_padded_to_the_longest_text_of_a_call(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = OwnModel(load_encoder(str(tiny_model)))
+    context, whole = mine.context_length, mine.tokenize
+
+    def shorter(texts: list[str]) -> Tensor:
+        tokens: Tensor = whole(texts)
+        return tokens[:, : int((tokens != 0).sum(dim=1).max())]
+
+    inner = mine.encode_captions
+    mine.tokenize = shorter
+    mine.encode_captions = lambda tokens: inner(  # type: ignore[method-assign]
+        torch.nn.functional.pad(tokens, (0, context - tokens.shape[1]))
+    )
+    Embedder(mine, root=tmp_path).embed([], ["a dog", "a cat in a hat"])
+    assert not caplog.text
+    Embedder(mine, root=tmp_path).embed([], ["a dog", "a dog " * context])
+    assert f"1 text is longer than the {context} tokens of mine" in caplog.text
+    mine.tokenize = lambda texts: torch.ones(len(texts), min(7, len(texts)))
+    with pytest.raises(
+        DeglaError, match=r"\Amodel 'mine': tokenize returned 7 tokens a text in one call and 1 in .*\Z"
+    ):
+        Embedder(mine, root=tmp_path).embed([], [f"{number}" for number in range(4097)])
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_an_embedding_that_is_zero_or_not_finite_is_named_as_in_evaluation(
+    value: float, tiny_model: Path, tmp_path: Path
+) -> None:
+    def spoilt(rows: Tensor) -> Tensor:
+        return torch.cat([rows[:1], torch.full_like(rows[1:], value)])
+
+    mine, inner = OwnModel(load_encoder(str(tiny_model))), load_encoder(str(tiny_model))
+    mine.encode_images = lambda images: spoilt(inner.encode_images(images))  # type: ignore[method-assign]
+    mine.encode_captions = lambda tokens: spoilt(inner.encode_captions(tokens))  # type: ignore[method-assign]
+    pictures = [Image.effect_noise((40, 30), 90).convert("RGB") for _ in range(3)]
+    pictures[1].save(tmp_path / "one.png")
+    message = (
+        r"\Amodel 'mine': the embedding of {} is zero or not finite \(2 of 3 in its batch\)\. Load it in fp32, .*\Z"
+    )
+    with pytest.raises(DeglaError, match=message.format("'image 2'")):
+        degla.encode_images(mine, pictures)
+    with pytest.raises(DeglaError, match=message.format(r"'.*one\.png'")):
+        degla.encode_images(mine, [pictures[0], tmp_path / "one.png", pictures[2]])
+    with pytest.raises(DeglaError, match=message.format("'a cat'")):
+        degla.encode_captions(mine, ["a dog", "a cat", "a cup"])
+    with pytest.raises(DeglaError, match=message.format("'a cat'")):
+        Embedder(mine, root=tmp_path).embed([], ["a dog", "a cat", "a cup"])
+    assert degla.encode_captions(mine, ["a dog", "a cat"], batch_size=1).shape[0] == 2
+
+
 def test_what_a_model_of_ones_own_lacks_is_named_at_once(tiny_model: Path, tmp_path: Path) -> None:
     mine = OwnModel(load_encoder(str(tiny_model)))
     del mine.tokenize, mine.context_length

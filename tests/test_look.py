@@ -233,7 +233,7 @@ def test_bad_input_is_one_line(
 
 def test_numbers_that_are_not_finite_are_refused(drawn: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RandomModel, "encode_images", lambda model, images: torch.full((len(images), 512), torch.nan))
-    with pytest.raises(DeglaError, match="random: embeddings are not finite"):
+    with pytest.raises(DeglaError, match=r"'random': the embedding of '.*scene\.png' is zero or not finite"):
         look([drawn[0]], CAPTIONS, ["random"])
 
 

@@ -80,7 +80,8 @@ def encode_images(
     Raises:
         InputError: an image is missing, damaged or not an image, which is named; `images` is empty or not a list of
             images; or `model` is a name or another library's model.
-        DeglaError: a model of your own returns something else than `EmbeddingModel` describes.
+        DeglaError: an embedding is zero or not finite, or a model of your own returns something else than
+            `EmbeddingModel` describes.
     """
     import torch
     from PIL.Image import Image
@@ -101,7 +102,8 @@ def encode_images(
     with forward_only(model):
         for batch in _batches(numbered_images, batch_size):
             pixels = pixels_of(model, [model.transform(opened(*numbered)) for numbered in batch])
-            rows.append(unit_tensor(model, model.encode_images(pixels.to(model.device)), len(batch)))
+            names = [f"image {number}" if isinstance(image, Image) else str(image) for number, image in batch]
+            rows.append(unit_tensor(model, model.encode_images(pixels.to(model.device)), names))
     if not rows:
         raise InputError("encode_images: no images were given.")
     return torch.cat(rows)
@@ -121,7 +123,8 @@ def encode_captions(
 
     Raises:
         InputError: `texts` is empty or not a list of strings; or `model` is a name or another library's model.
-        DeglaError: a model of your own returns something else than `EmbeddingModel` describes.
+        DeglaError: an embedding is zero or not finite, or a model of your own returns something else than
+            `EmbeddingModel` describes.
     """
     import torch
 
@@ -132,7 +135,7 @@ def encode_captions(
     with forward_only(model):
         for batch in _batches(_listed(texts, "encode_captions", str), batch_size):
             tokens = tokens_of(model, batch).to(model.device)
-            rows.append(unit_tensor(model, model.encode_captions(tokens), len(batch)))
+            rows.append(unit_tensor(model, model.encode_captions(tokens), batch))
     if not rows:
         raise InputError("encode_captions: no texts were given.")
     return torch.cat(rows)
@@ -375,7 +378,7 @@ def evaluate(
     Raises:
         InputError: a benchmark is unknown, files are missing or wrong, `out` has results of another model or of further
             benchmarks, or the cache cannot be used.
-        DeglaError: the model's embeddings are not finite, or the disk is full.
+        DeglaError: the model's embeddings are zero or not finite, or the disk is full.
     """
     from degla.evaluation.benchmark import Benchmark
     from degla.evaluation.cache import open_cache

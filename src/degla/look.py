@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from degla.api import encode_captions, encode_images, generate_negatives, load_model
 from degla.data.decoding import Subject, decode, is_file, read_file
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.pages.table import Table, TableCell, TableRow, Tone
 from degla.pages.words import minus, percent, points
 from degla.parse import shorten
@@ -107,7 +107,7 @@ def look(
     Raises:
         InputError: there are no captions, one is empty or both true and false, or a model is unknown.
         ImageError: an image is missing, damaged or not an image.
-        DeglaError: a model's embeddings are not finite.
+        DeglaError: an embedding is zero or not finite.
     """
     candidates = _candidates(captions, false, negatives=negatives, positives=positives)
     for path in pictures:  # Data come before models: a wrong file is reported before anything is downloaded.
@@ -162,8 +162,6 @@ def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Se
     # Summed row by row: a matrix product may sum in another order and break ties.
     images, texts = encode_images(model, pictures), encode_captions(model, captions)
     cosines = (images[:, None] * texts).sum(dim=-1)
-    if not cosines.isfinite().all():
-        raise DeglaError(f"{name}: embeddings are not finite. Check whether its training loss became NaN.")
     ranks = 1 + (cosines[:, None, :] > cosines[:, :, None]).sum(dim=-1)
     with torch.inference_mode():
         scale, bias = getattr(model, "scale", None), getattr(model, "bias", None)  # Floors have neither.

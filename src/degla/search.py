@@ -102,7 +102,7 @@ class ImageSearch:
 
     Raises:
         InputError: an image changed meanwhile.
-        DeglaError: embeddings are not finite.
+        DeglaError: an embedding is zero or not finite.
     """
 
     def __init__(

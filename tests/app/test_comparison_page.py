@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import degla
 from degla.app import comparison_page
@@ -258,6 +259,15 @@ def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photo
     assert {hit.path: hit.ranks for hit in hits[0]} == {hit.path: hit.ranks for hit in hits[1]}
     with pytest.raises(InputError, match="the text is empty"):
         search.search(" ", count=3)
+
+
+def test_an_embedding_that_is_not_finite_is_named_by_its_picture(
+    page: ComparisonPage, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = torch.full((1, 4), torch.nan)
+    monkeypatch.setattr(type(page.models[0]), "encode_images", lambda model, images: rows)
+    shown = page.show_look(str(photos / "001.png"), "a dog", "", False)
+    assert "the embedding of &#39;001.png&#39; is zero or not finite" in shown
 
 
 def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_truncated_jpeg_is_named(share: float, tmp_path: Path, monkeypatch: py
 
 def test_weights_that_are_nan_are_refused(tiny_model: Path, tmp_path: Path, small_root: Path) -> None:
     folder = write_nan_model(tmp_path / "broken", tiny_model)
-    with pytest.raises(DeglaError, match=r"broken': the embedding of 'true 0' is not finite \(18 of 18"):
+    with pytest.raises(DeglaError, match=r"broken': the embedding of 'true 0' is zero or not finite \(18 of 18"):
         Evaluation(["small"], small_root, progress=False).score(load_encoder(str(folder)))
 
 

@@ -238,7 +238,7 @@ def test_a_changed_byte_in_a_row_is_noticed_and_mended(
 def test_embeddings_that_are_not_finite_are_refused(folder: Path, small_root: Path) -> None:
     """They would be neighbours of nothing, and rank last in a search, without a word."""
     broken = FakeEncoder(lambda image: spread_row(b"a", 8) * float("nan"), lambda tokens: spread_row(b"b", 8))
-    with pytest.raises(DeglaError, match=r"the embedding of '0\.png' is not finite \(6 of 6 in its batch\)"):
+    with pytest.raises(DeglaError, match=r"the embedding of '0\.png' is zero or not finite \(6 of 6 in its batch\)"):
         run(broken, small_root, folder)
 
 

@@ -180,7 +180,7 @@ def test_bad_input_is_named(small_root: Path) -> None:
 def test_a_model_that_overflows_is_refused(small_root: Path) -> None:
     broken = spreading()
     broken.text_row = lambda tokens: spread_row(b"x", 24) * np.nan
-    with pytest.raises(DeglaError, match="the embedding of 'true 0' is not finite"):
+    with pytest.raises(DeglaError, match="the embedding of 'true 0' is zero or not finite"):
         run(broken, small_root)
 
 

@@ -25,7 +25,6 @@ from degla.app.comparison_html import (
     short_names,
 )
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
-from degla.data.decoding import ImageError
 from degla.errors import DeglaError, InputError
 from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
 from degla.evaluation.image_files import thumbnail
@@ -107,7 +106,7 @@ class ComparisonPage:
         with self._lock, _collect_warnings() as warnings:
             try:
                 result = look([Path(picture)], right, self.models, false=wrong, negatives=rules, positives=rewrites)
-            except ImageError as error:  # The upload's folder means nothing to the reader.
+            except DeglaError as error:  # The upload's folder means nothing to the reader.
                 raise InputError(str(error).replace(picture, Path(picture).name)) from None
         return "".join([*map(hint, warnings), look_html(result, self.names)])
 

@@ -199,7 +199,11 @@ class Embedder:
             begun = []
             if place < len(mine):
                 begun = [_fetched(rows_of(self.encoder, embed(mine, place), len(mine[place])))]
-            embeddings = self._unit(under_way.pop()(), mine[place - 1], name_of) if under_way else _nothing()
+            embeddings = _nothing()
+            if under_way:
+                batch = mine[place - 1]
+                embeddings = unit_rows(under_way.pop()().numpy())
+                _refuse_wrong(self.encoder, embeddings, lambda number: name_of(batch[number]))
             under_way.extend(begun)
             return embeddings
 
@@ -223,6 +227,11 @@ class Embedder:
         for start in range(0, len(texts), 4096):
             block = tokens_of(self.encoder, texts[start : start + 4096])
             tokens.extend(np.asarray(block.cpu(), dtype=np.int64))
+            if tokens[0].size != tokens[-1].size:
+                raise DeglaError(
+                    f"model {self.encoder.name!r}: tokenize returned {tokens[0].size} tokens a text in one call and "
+                    f"{tokens[-1].size} in another; it must pad all texts to one length, context_length."
+                )
         distinct: dict[bytes, int] = {}
         text_row = {
             text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
@@ -272,17 +281,6 @@ class Embedder:
     def _key(self, kind: str, content: str) -> str:
         identity = self.image_identity if kind == "image" and self.image_identity else self.identity
         return f"{identity}:{kind}:{content}"
-
-    def _unit(self, rows: Tensor, batch: Sequence[int], name_of: Callable[[int], str]) -> EmbeddingRows:
-        values = unit_rows(rows.numpy())
-        wrong = ~np.isfinite(values).all(axis=1)
-        if wrong.any():
-            raise DeglaError(
-                f"model {self.encoder.name!r}: the embedding of {name_of(batch[int(wrong.argmax())])!r} is not finite "
-                f"({int(wrong.sum())} of {len(batch)} in its batch). Load it in fp32, or check its training for a loss "
-                "that became NaN."
-            )
-        return values
 
 
 def warn_of_cut(encoder: EmbeddingModel, texts: Collection[str]) -> None:
@@ -345,9 +343,22 @@ def rows_of(encoder: EmbeddingModel, rows: Any, count: int) -> Tensor:
     return rows
 
 
-def unit_tensor(encoder: EmbeddingModel, rows: Any, count: int) -> Tensor:
-    """Return a model's rows for a batch at length one, in float32 on the CPU."""
-    return torch.nn.functional.normalize(rows_of(encoder, rows, count).float().cpu(), dim=-1)
+def unit_tensor(encoder: EmbeddingModel, rows: Any, names: Sequence[str]) -> Tensor:
+    """Return a model's rows for a batch of these names at length one, in float32 on the CPU."""
+    wide = rows_of(encoder, rows, len(names)).detach().float().cpu()
+    units = torch.nn.functional.normalize(wide, dim=-1)
+    _refuse_wrong(encoder, units.numpy(), names.__getitem__)
+    return units
+
+
+def _refuse_wrong(encoder: EmbeddingModel, units: EmbeddingRows, name_of: Callable[[int], str]) -> None:
+    wrong = ~(np.isfinite(units).all(axis=1) & units.any(axis=1))
+    if wrong.any():
+        raise DeglaError(
+            f"model {encoder.name!r}: the embedding of {name_of(int(wrong.argmax()))!r} is zero or not finite "
+            f"({int(wrong.sum())} of {len(units)} in its batch). Load it in fp32, or check its training for a loss "
+            "that became NaN."
+        )
 
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:
