@@ -57,6 +57,10 @@ A model named by a tag or a hub id is downloaded on first use; with --allow-down
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage or input."""
+    return exit_status_of(lambda: _start(arguments))
+
+
+def _start(arguments: Sequence[str] | None) -> int:
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _DOWNLOAD in words:
@@ -77,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.ERROR)
     # torchrun ends the processes of a job whose first error one of them has reported.
     with nullcontext() if "WORLD_SIZE" in os.environ else _announced_sigterm():
-        return exit_status_of(lambda: _run(words))
+        return _run(words)
 
 
 @contextmanager
