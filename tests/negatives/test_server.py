@@ -497,6 +497,56 @@ def test_wrong_key(connect: Callable[..., ServerModel], monkeypatch: pytest.Monk
         assert "OPENAI_API_KEY" in stops(connect(server))
 
 
+KEY = "3f9a71c2-own-of-the-server"  # Nothing but its value shows that it is one.
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(body=completion(f"A cat sits on {KEY}.")),
+        Response(body=completion(None, refusal=f"{'No. ' * 99}{KEY}")),
+        Response(body=completion(f"I cannot help with that, {'x' * 165} {KEY}")),
+        Response(body=b"x" * 80 + KEY.encode()),
+        Response(headers={"content-encoding": KEY}),
+        failure(400, f"Bearer {KEY} is unknown"),
+    ],
+)
+def test_a_key_that_a_server_repeats_is_in_no_reply(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch, response: Response
+) -> None:
+    """Texts and details of replies are written to files; a part of a key at the end of a cut one, too."""
+    monkeypatch.setenv("DEGLA_API_KEY", KEY)
+    with serving(lambda received: response) as server:
+        answer = reply(connect(server, retries=0))
+    assert KEY[:8] not in str(answer)
+    assert "[hidden]" in str(answer) or len(answer.detail) > 200
+
+
+def test_a_key_that_a_server_repeats_is_in_no_error(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_API_KEY", KEY)
+    with serving(lambda received: Response(307, b"", {"location": f"http://other/{KEY}/v1"})) as server:
+        message = stops(connect(server))
+    assert KEY not in message and "http://other/[hidden]/v1" in message
+
+    def respond(received: Received) -> Response:
+        listed = Response(body={"data": [{"id": f"n-{KEY}"}]})
+        return listed if received.path.endswith("/models") else failure(404, "no such model")
+
+    with serving(respond) as server:
+        message = stops(connect(server))
+    assert KEY not in message and "Set --model to one of: n-[hidden]." in message
+
+
+def test_a_word_for_a_server_without_keys_is_no_secret(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_API_KEY", "dog")
+    with serving(lambda received: Response(body=completion("A dog on a cat."))) as server:
+        assert reply(connect(server)).text == "A dog on a cat."
+
+
 def test_unknown_model(connect: Callable[..., ServerModel]) -> None:
     def respond(received: Received) -> Response:
         if received.path.endswith("/models"):

@@ -10,6 +10,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -45,6 +46,8 @@ _ANSWERS_A_STEP: Final = 20
 """Answers per additional concurrent request, once the server has been too busy."""
 _LOGGED_FROM: Final = 10.0
 """Requested waits of at least this many seconds are logged."""
+_SHORTEST_KEY: Final = 8
+"""Characters of a key that is hidden in answers, too: "EMPTY" or "none" for a local server is a word, and no secret."""
 _STATUSES: Final = frozenset(map(str, range(400, 600)))
 
 
@@ -77,7 +80,9 @@ class Endpoint:
         user, password = (unquote(part or "") for part in (parts.username, parts.password))
         header = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
         own = (url, parts.netloc, parts.password or "", password, header, parts.hostname or "")
-        self._secrets = (key if key != NO_KEY else "", *own, *take_secrets(dialect.settings.extra)[1])
+        keys = (key, password, header, *take_secrets(dialect.settings.extra)[1])
+        self._keys = [each.encode() for each in keys if len(each) >= _SHORTEST_KEY]
+        self._secrets = (key if key != NO_KEY else "", *own, *keys[1:])
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response
 
@@ -103,9 +108,10 @@ class Endpoint:
         try:
             response = await self._post(body, name)
             answer = self._read(response)
-        except Fault as fault:
+        except Fault as caught:
+            fault = replace(caught, message=self._without_keys(caught.message.encode()).decode())
             self._note(fault, backoff)
-            raise
+            raise fault from None
         self.answers += 1
         self.failed_in_row, self.rejected_in_row, self._resting = 0, 0, False
         self.limit = min(float(self._most), self.limit + self._growth)
@@ -174,21 +180,34 @@ class Endpoint:
 
     def _read(self, response: Any) -> Answer:
         with contextlib.suppress(ValidationError):
-            answer = self.dialect.parse(response.content)
+            answer = self.dialect.parse(self._content(response))
             if answer.broken:
                 raise Fault("half reply", "passing", f"the server broke the answer off ({answer.broken})")
             return answer
         with contextlib.suppress(InputError):  # Some servers return errors with status 200.
-            value = parse_json(_text(response), where="the body")
+            value = parse_json(self._text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None
             if isinstance(value, dict) and not value.get("choices", True) and not error:
                 raise Fault(NO_CHOICES, "passing", "an answer without choices", outcome="empty")
             if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
                 raise self._fault(int(error["code"]), response)
-        raise Fault("bad body", "passing", self.conceal(f"not an answer: {_text(response)[:100]}"))
+        raise Fault("bad body", "passing", self.conceal(f"not an answer: {self._text(response)[:100]}"))
 
     def _fault(self, status: int, response: Any) -> Fault:
-        return fault_of_status(status, _text(response), response.headers, now=time.time(), secrets=self._secrets)
+        body = self._text(response)
+        return fault_of_status(status, body, response.headers, now=time.time(), secrets=self._secrets)
+
+    def _content(self, response: Any) -> bytes:
+        return self._without_keys(response.content)
+
+    def _without_keys(self, content: bytes) -> bytes:
+        """Return what a server sent without the keys, which some repeat: of it, texts and messages go to files."""
+        for key in self._keys:
+            content = content.replace(key, b"[hidden]")
+        return content
+
+    def _text(self, response: Any) -> str:
+        return self._content(response).decode("utf-8", errors="replace")
 
     def conceal(self, message: str) -> str:
         """Return the message without this server's address and the key."""
@@ -199,7 +218,7 @@ class Endpoint:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 response = await self._client.get("/models", cast_to=self._response)
-            models = parse_json(response.content, where="the list of models")["data"]
+            models = parse_json(self._content(response), where="the list of models")["data"]
             return [conceal(str(model["id"]), secrets=()) for model in models]
         return []
 
@@ -273,10 +292,6 @@ async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[byte
         if remaining < 0:
             raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB is not an answer")
         yield unpacked
-
-
-def _text(response: Any) -> str:
-    return str(response.content.decode("utf-8", errors="replace"))
 
 
 def http_library() -> Any:
