@@ -32,7 +32,7 @@ from degla.model.runs import checkpoints
 from degla.shelf import RECIPES
 from degla.training import step as step_module
 from degla.training.build import choose_precision, open_accelerator
-from degla.training.loop import StopRequest, train
+from degla.training.loop import StopRequest, _notice, train
 from tests.tiny import write_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
@@ -380,6 +380,13 @@ def test_the_first_ctrl_c_tells_what_the_second_does(
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4))
     assert not checkpoints(tmp_path / "run") and told not in capfd.readouterr().err
+
+
+def test_several_processes_do_not_promise_to_stop_after_this_step() -> None:
+    """They agree on it every ten steps, and torchrun does not pass a second Ctrl-C on."""
+    assert [_notice(Processes(count=2, rank=rank)) for rank in range(2)] == [
+        "stopping within 10 steps, with a checkpoint.", "",
+    ]  # fmt: skip
 
 
 def test_a_killed_worker_is_one_line(

@@ -204,7 +204,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     values: dict[str, Any] = {}
     with (
         explain_nonfinite(run, processes=processes, steps_per_epoch=per_epoch),
-        StopRequest(notice=_STOPPING if processes.first else "") as stop,
+        StopRequest(notice=_notice(processes)) as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
         _batches(config, pairs, replays, start=first, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
@@ -376,6 +376,13 @@ def _tell_end(
         log.warning("no checkpoint is within the limits; the last one is %s", run / f"step-{step}")
     if stopped:
         log.warning("stopped by %s after step %d of %d. Resume: degla train --resume %s", stopped, step, steps, out)
+
+
+def _notice(processes: Processes) -> str:
+    """Return what the first Ctrl-C does. A second one to torchrun asks its processes once more, and ends nothing."""
+    if processes.count == 1:
+        return _STOPPING
+    return f"stopping within {_STEPS_BETWEEN_QUESTIONS} steps, with a checkpoint." if processes.first else ""
 
 
 class StopRequest(Interruption):
