@@ -1246,6 +1246,31 @@ def test_steps_of_a_stopped_job_are_no_speed(
     assert "training steps: 20 of 20" in told() and "/s" in told()
 
 
+def test_a_run_that_did_not_finish_counts_the_steps_that_it_took(
+    tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted in full. One that a limit ended early is finished."""
+    questions = StudyQuestions(("world",), tmp_path, "digest")
+    results = [tmp_path / str(number) for number in range(3)]
+    train = replace(TrainConfig().train, steps=20)
+    chains = [
+        Job("clip", "base", replace(TrainConfig(), train=train, out=out), {}, (Measure("clip", 1.0, out / "result"),),
+            questions).alone
+        for out in results
+    ]  # fmt: skip
+    for out in results[1:]:
+        out.mkdir()
+        (out / "metrics.jsonl").write_text('{"step": 3}\n')
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    with Watch(chains, log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
+        watch.ended(0, Ended(error="No space left."))
+        watch.ended(1, Ended((JobResult((), notes=("stopped at step 3",)),)))
+        watch._advance(0)
+        assert watch._steps == [0, 3, 3]
+        watch.ended(2, Ended((JobResult((results[2] / "result",), trained=True),)))
+    assert "training steps: 23 of 60" in told()
+
+
 def test_of_a_long_run_only_the_end_of_its_metrics_is_read(tmp_path: Path) -> None:
     questions = StudyQuestions(("world",), tmp_path, "digest")
     job = Job("clip", "base", replace(TrainConfig(), out=tmp_path), {}, (), questions)

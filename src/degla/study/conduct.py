@@ -410,10 +410,7 @@ class Watch:
         """Show the progress of the running chains."""
         now = time.monotonic()
         self._began = {number: self._began.get(number, now) for number in running}
-        rows = {
-            number: [row for job in self._chains[number].jobs if (row := _last_metrics(job)) is not None]
-            for number in running
-        }
+        rows = {number: _last_rows(self._chains[number]) for number in running}
         self._running = [self._describe(number, of_chain) for number, of_chain in rows.items()]
         for number, of_chain in rows.items():
             self._count(number, sum(row["step"] for row in of_chain))
@@ -440,14 +437,15 @@ class Watch:
     def ended(self, number: int, end: Ended[ChainResult]) -> None:
         """Record the end of a chain and log its outcome."""
         chain = self._chains[number]
-        self._count(number, _steps_of(chain))
+        stopped = any(not each.paths for each in end.value or ())  # A signal to its process alone.
+        finished = end.value is not None and not stopped  # Perhaps in fewer steps, by a --stop limit.
+        self._count(number, _steps_of(chain) if finished else sum(row["step"] for row in _last_rows(chain)))
         self._tell_jobs(chain)
         self._left.discard(number)
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         if fresh and end.value and _trains(chain):
             self._seconds.append(end.seconds)
         how = f"done in {end.seconds:.0f} s" if fresh else "already done"
-        stopped = any(not each.paths for each in end.value or ())  # A signal to its process alone.
         if stopped:
             how = "not finished"
         if end.error:
@@ -485,6 +483,11 @@ def _steps_taken(chain: Chain) -> int:
     """Steps of jobs that were stopped, and go on from there."""
     rows = [_last_metrics(job) for job in chain.jobs if job.resume]
     return sum(row["step"] for row in rows if row is not None)
+
+
+def _last_rows(chain: Chain) -> list[dict[str, Any]]:
+    """The last metrics of each job that has some."""
+    return [row for job in chain.jobs if (row := _last_metrics(job)) is not None]
 
 
 def _last_metrics(job: Job) -> dict[str, Any] | None:
