@@ -107,7 +107,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         cause = "the disk is full" if full else str(error)
         remedy = "Free space, then start the run again."
         if newest is not None:
-            remedy = f"The last complete checkpoint is {newest}. Free space, then --resume."
+            remedy = f"Free space and resume the run, whose last complete checkpoint is {newest}."
         raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}. {remedy}") from None
 
 
