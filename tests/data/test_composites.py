@@ -64,7 +64,7 @@ def test_words_of_one_part_of_speech_are_exchanged_everywhere() -> None:
         (["split", "--out", "out", "--size", "224"], "--size applies only to degla prepare composites, not to split"),
         (["contexts", "--out", "out", "--images", "."], "only to degla prepare split and composites, not to contexts"),
         (["split", "--out", "out", "--images", "absent"], "absent: no such folder of images (--images)"),
-        (["split", "--out", "out", "--images", "s3://bucket/images"], "s3://bucket/images: benchmarks are read from a"),
+        (["split", "--out", "out", "--images", "s3://bucket/images"], "s3://bucket/images: the new folder links to"),
         (["split", "--out", "out"], "captions.jsonl: has captions of fewer than five images, too few to hold out"),
         (["split", "--out", "out", "--held-out", "2"], "has captions of fewer than 3 images, too few to hold out 2."),
         (["units", "--out", "out.jsonl", "--held-out", "2"], "--held-out applies only to degla prepare split, not to"),

@@ -182,10 +182,11 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     from degla.data.joining import join
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
-    from degla.evaluation.questions import require_local
 
     if (images := arguments.images) is not None:
-        require_local(images)
+        if address_of(images) is not None:
+            why = "the new folder links to the images, which must be in a local folder"
+            raise InputError(f"{display_path(images)}: {why}. Copy them to one, or omit --images.")
         require_folder(images, "of images (--images)")
     rows = list(captions)
     merged = list(one_image_per_picture(rows, base=base_of(arguments.captions)))
