@@ -376,9 +376,12 @@ def test_an_address_that_cannot_be_written_is_refused_before_the_work(
             [*negatives, "memory://far/shards"],
             "memory://far/shards: is a folder that holds files. Choose another --out.",
         ),
+        ([*negatives, "memory://far/shards", "--dry-run"], "memory://far/shards: is a folder that holds files. "),
+        ([*negatives, "memory://far/.n.jsonl", "--dry-run"], "a name must not begin with a dot"),
+        ([*negatives, "https://far/n.jsonl", "--dry-run"], "https://far/n.jsonl: is only read at http addresses."),
         ([*negatives, "memory://far/n.jsonl"], "memory://far/n.jsonl: cannot be written: access denied. "),
     ):
-        if "n.jsonl" in words[-1]:
+        if words[-1].endswith("/n.jsonl"):
             monkeypatch.setattr(type(memory), "pipe_file", refused)
         assert main(words) == 2
         assert message in capsys.readouterr().err

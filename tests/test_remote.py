@@ -48,8 +48,9 @@ from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_here, folder_of_run
+from degla.model.integrity import STATE_NAME
 from degla.model.load import load_encoder
-from degla.model.runs import checkpoints
+from degla.model.runs import WEIGHTS_NAME, checkpoints
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.processes import ProcessGroup
 from degla.records import CaptionRecord
@@ -524,6 +525,30 @@ def test_machines_resume_from_one_checkpoint_where_a_kill_came_before_its_copy(
         loop._require_same_checkpoint(out, mirror, both)
     assert both.together(lambda: [folder.name for folder in checkpoints(folder_of_run(out))][-1]) == ["step-2"] * 2
     assert both.together(lambda: (folder_of_run(out) / "metrics.jsonl").read_bytes()) == [metrics] * 2
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("memory://runs/one", "memory://runs/one: already holds a run. Continue it with --resume memory://runs/one"),
+        ("memory://runs/model", "memory://runs/model: holds a model, whose config.json the run's would replace"),
+        ("https://runs/one", "https://runs/one: is only read at http addresses"),
+    ],
+)
+def test_a_dry_run_refuses_the_address_that_the_run_would_refuse(
+    out: str, message: str, tiny_model: Path, tiny_pairs: Pairs, memory: fsspec.AbstractFileSystem,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Another machine's, of which nothing is here."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    files = {f"/runs/one/step-3/{name}" for name in (STATE_NAME, WEIGHTS_NAME)} | {"/runs/model/model.safetensors"}
+    for file in files:
+        memory.pipe(file, b"{}")
+    data = [f"--data.{name}={path}" for name, path in tiny_pairs.items()]
+    words = ["train", "negclip", "--model", str(tiny_model), "--train.batch-size", "4", *data]
+    assert main([*words, "--out", out, "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+    assert set(memory.find("/")) == files
 
 
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(

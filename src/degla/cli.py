@@ -151,14 +151,18 @@ def _out_here(arguments: argparse.Namespace) -> Iterator[None]:
         InputError: the command also reads this address; see also `written_to`.
     """
     out = address_of(vars(arguments).get("out") or "")
-    if out is None or vars(arguments).get("dry_run") or not first_process():  # Others write nothing.
+    if out is None or not first_process():  # Others write nothing.
         yield
         return
-    from degla.mirror import written_to
+    from degla.mirror import check_output, written_to
 
     for name, value in vars(arguments).items():
         if name != "out" and out in map(address_of, map(str, value if isinstance(value, list) else [value])):
             raise InputError(f"{out}: this command reads it and would overwrite it. Choose another --out.")
+    if vars(arguments).get("dry_run"):
+        check_output(out)
+        yield
+        return
     with written_to(out) as arguments.out:
         yield
 

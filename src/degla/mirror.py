@@ -140,9 +140,14 @@ def _of_another(address: str) -> DeglaError:
     )
 
 
-def _try_to_write(address: str, probe: str) -> None:
+def refuse_http(address: str) -> None:
+    """Raise InputError if an address is one that nothing can be written to."""
     if address.startswith(("http://", "https://")):
         raise InputError(f"{address}: is only read at http addresses. Choose another --out.")
+
+
+def _try_to_write(address: str, probe: str) -> None:
+    refuse_http(address)
     problem = "cannot be written"
     try:
         put(b"", probe)
@@ -164,6 +169,21 @@ def written_to(address: str) -> Iterator[Path]:
         InputError: the address cannot be written to or is a folder with files; or another process writes to it.
         DeglaError: it cannot be read or written, or the disk is full. What the command wrote remains in the cache.
     """
+    parent, name = _parts_of(address)
+    folder = place_in_cache("outputs", address)
+    with lock(folder, if_unwritable=_CACHE), _OutputMirror(address, parent, folder / name) as mirror:
+        yield mirror.out
+
+
+def check_output(address: str) -> None:
+    """Raise the InputError of `written_to`, as far as one shows without writing to the address."""
+    _, name = _parts_of(address)
+    refuse_http(address)
+    _refuse_files_in(address, place_in_cache("outputs", address) / name)
+
+
+def _parts_of(address: str) -> tuple[str, str]:
+    """Return the address of the folder, and the name of what is written there."""
     parent, _, name = address.rpartition("/")
     if parent.endswith("/"):
         raise InputError(f"{address}: has no name of a file or folder. Add one: {address}/NAME.")
@@ -171,9 +191,13 @@ def written_to(address: str) -> Iterator[Path]:
         raise InputError(f"{address}: a name with *, ? or [ stands for several files. Choose another --out.")
     if name.startswith(".") or name.endswith(PARTIAL):
         raise InputError(f"{address}: a name must not begin with a dot or end in {PARTIAL}. Choose another --out.")
-    folder = place_in_cache("outputs", address)
-    with lock(folder, if_unwritable=_CACHE), _OutputMirror(address, parent, folder / name) as mirror:
-        yield mirror.out
+    return parent, name
+
+
+def _refuse_files_in(address: str, out: Path) -> None:
+    if _inside(address):
+        kept = f" What a command that was killed wrote is in {out}." if out.is_dir() else ""
+        raise InputError(f"{address}: is a folder that holds files. Choose another --out.{kept}")
 
 
 class _OutputMirror(Mirror):
@@ -191,9 +215,7 @@ class _OutputMirror(Mirror):
         self._ended, self._whole = threading.Event(), False
         # Names; states at the address and here when they were the same. The latter is None while a file is copied.
         self._copied: dict[str, list[Any]] = {}
-        if _inside(address):
-            kept = f" What a command that was killed wrote is in {self.out}." if self.out.is_dir() else ""
-            raise InputError(f"{address}: is a folder that holds files. Choose another --out.{kept}")
+        _refuse_files_in(address, self.out)
         self._bring()
         show_as(self.folder, None)  # An earlier command of this process may have written to it.
         log.info("the output is stored in %s and copied to %s", self.folder, address)

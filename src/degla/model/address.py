@@ -13,7 +13,7 @@ from typing import Final
 from degla.errors import DeglaError, InputError
 from degla.files import remove_folder, sha256_of, whole_folder
 from degla.locks import in_turn
-from degla.mirror import Mirror, place_in_cache
+from degla.mirror import Mirror, place_in_cache, refuse_http
 from degla.model.integrity import STATE_NAME, STEP
 from degla.model.onnx_folder import INFO
 from degla.model.runs import (
@@ -158,6 +158,20 @@ def _refuse_another(run: Path, address: str) -> None:
         )
 
 
+def check_new_at(out: Path) -> None:
+    """Raise the InputError of a new run's `RunMirror`, as far as one shows without writing; a folder is not checked."""
+    if (address := address_of(out)) is not None:
+        refuse_http(address)
+        _refuse_taken(address, _files(address))
+
+
+def _refuse_taken(address: str, files: list[str]) -> None:
+    if _complete(files):
+        raise InputError(f"{address}: already holds a run. Continue it with --resume {address}, or change --out.")
+    if any(file.endswith(_WEIGHTS) for file in files if "/" not in file):
+        raise InputError(f"{address}: holds a model, whose config.json the run's would replace. Change --out.")
+
+
 class RunMirror(Mirror):
     """Copies the files of a run to its address after each checkpoint; does nothing if `out` is a local folder.
 
@@ -182,12 +196,8 @@ class RunMirror(Mirror):
         if address is not None:
             files = _files(address)
             self._names, self._there = _complete(files), frozenset(files)
-            if self._names and not resume:
-                raise InputError(
-                    f"{address}: already holds a run. Continue it with --resume {address}, or change --out."
-                )
-            if not resume and any(file.endswith(_WEIGHTS) for file in files if "/" not in file):
-                raise InputError(f"{address}: holds a model, whose config.json the run's would replace. Change --out.")
+            if not resume:
+                _refuse_taken(address, files)
             for step in self._names:
                 folder = self.folder / f"step-{step}"
                 with suppress(FileNotFoundError):

@@ -85,7 +85,7 @@ def run_words(words: list[str]) -> int:
 def _look(config: TrainConfig, *, resume: bool) -> int:
     """Check the run as training would, then report what `degla doctor` finds."""
     from degla.files import require_writable
-    from degla.model.address import folder_of_run
+    from degla.model.address import check_new_at, folder_of_run
     from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 
@@ -94,5 +94,6 @@ def _look(config: TrainConfig, *, resume: bool) -> int:
     config.check()
     assert config.out is not None
     check_new(config.out)
+    check_new_at(config.out)
     require_writable(folder_of_run(config.out) / "config.json")
     return tell_findings(config, as_json=False)
