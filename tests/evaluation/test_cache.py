@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -274,6 +275,40 @@ def test_a_full_disk_is_no_reason_to_delete_the_rows(tmp_path: Path, caplog: pyt
     assert "is full" in caplog.text and "; free some space on its disk if" in caplog.text
     with DiskCache(tmp_path) as cache:
         assert cache.get(KEY) is not None
+
+
+@pytest.mark.parametrize(
+    ("cause", "message", "remedy"),
+    [
+        ("PRAGMA query_only = 1", "readonly", "choose another cache folder"),
+        ("DROP TABLE rows", "no such table", "delete the file"),
+        ("ALTER TABLE rows ADD COLUMN more", "has 4 columns", "delete the file"),
+    ],
+)
+def test_each_error_has_a_remedy_that_helps(
+    cause: str, message: str, remedy: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), DiskCache(tmp_path) as cache:
+        cache[KEY] = np.ones(3, dtype=np.float32)
+        cache.flush()
+        cache._file(KEY)._open().execute(cause)
+        cache[KEY + "1"] = np.ones(3, dtype=np.float32)
+        cache.flush()
+    assert message in caplog.text and f"; {remedy}" in caplog.text
+
+
+def test_a_disk_too_full_for_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = DiskCache(tmp_path / "cache")
+    monkeypatch.setattr(Path, "mkdir", full)
+    with caplog.at_level(logging.WARNING):
+        cache[KEY] = np.ones(3, dtype=np.float32)
+        cache.flush()
+    assert "; free some space on its disk if" in caplog.text
 
 
 WRITER = """

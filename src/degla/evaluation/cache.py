@@ -10,6 +10,7 @@ cache only saves time: any problem is reported once, and the evaluation continue
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -307,9 +308,11 @@ class _File:
 
 def _remedy(error: sqlite3.Error | OSError) -> str:
     """Return what to do; only a file whose content is wrong is worth deleting."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "free some space on its disk"
-    if isinstance(error, sqlite3.OperationalError | OSError):  # Locked, read-only, a disk that fails.
+    # Locked, read-only, a disk that fails; the general code is of a file without the table or with other columns.
+    if isinstance(error, sqlite3.OperationalError | OSError) and code != sqlite3.SQLITE_ERROR:
         return "choose another cache folder (DEGLA_CACHE)"
     return "delete the file"
 
