@@ -451,3 +451,18 @@ def test_a_rule_with_too_few_is_left_out_by_that_name() -> None:
     assert RuleBalance(stays=False).reason == "too_few"
     assert RuleBalance(stays=False, before=accuracy).reason == "text_solvable"
     assert RuleBalance(before=accuracy, after=accuracy).reason == ""
+    # With two negatives of each of 20 captions: enough to test, and they failed the test.
+    several = RuleBalance(stays=False, after=accuracy)
+    assert several.reason == "text_solvable"
+    assert "text-only classifiers reach adds 100 %" in Balance(20, rules={"adds": several}).complaint(BalanceSettings())
+
+
+def test_the_table_says_what_became_of_a_rule() -> None:
+    def printed(**rules: RuleBalance) -> str:
+        shown = io.StringIO()
+        Console(file=shown, width=90).print(render(Balance(20, rules=rules)))
+        return " ".join(shown.getvalue().split())
+
+    legend = "too few: dropped, as it has fewer than 40 captions in a half."
+    assert legend in printed(few=RuleBalance(stays=False), stays=RuleBalance())
+    assert "dropped" not in printed(stays=RuleBalance())

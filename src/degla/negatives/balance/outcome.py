@@ -134,7 +134,10 @@ class RuleBalance:
     @property
     def reason(self) -> str:
         """Why none of the rule's negatives is kept; "" if some are."""
-        return "" if self.stays else "too_few" if self.before is None else "text_solvable"
+        if self.stays:
+            return ""
+        # Several negatives of a caption may be enough to test, where one of each is not.
+        return "too_few" if self.before is None and self.after is None else "text_solvable"
 
 
 @dataclass
@@ -165,7 +168,7 @@ class Balance:
             return ""
         if not self.rules:
             return "has no accepted negatives, so there is nothing to balance."
-        if all(state.before is None for state in self.rules.values()):
+        if all(state.reason == "too_few" for state in self.rules.values()):
             return (
                 f"too few negatives to balance: no rule has {FEWEST} captions in each half of the images "
                 f"({counted(self.captions, 'caption')} in total). Balance a larger file, or keep every rule with "
@@ -212,6 +215,11 @@ def render(report: Balance) -> Group:
         "captions %: with a candidate, and with a kept negative. Classifiers are trained on one half of the images and "
         "tested on the other; chance is 50.\n"
     )
+    if not all(state.stays for state in report.rules.values()):
+        explanation += (
+            "dropped: the whole rule, as its texts alone give its negatives away. too few: dropped, as it has "
+            f"fewer than {FEWEST} captions in a half.\n"
+        )
     if report.unread:
         explanation += (
             f"{counted(report.unread, 'candidate')} balanced without likelihood, because a text exceeds the language "
