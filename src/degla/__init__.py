@@ -13,17 +13,10 @@ Importing the package does not import torch.
 from __future__ import annotations
 
 import importlib
-import sys
+from typing import TYPE_CHECKING, Any
 
-try:
-    from typing import TYPE_CHECKING, Any
-
-    from degla import shelf as _shelf  # noqa: F401 - finds the user's own parts
-    from degla.version import __version__
-except KeyboardInterrupt:
-    if not sys.argv[0].endswith(("-m", "degla", "degla.exe")):
-        raise
-    raise SystemExit(130) from None  # Ctrl-C at the start of a command, which imports this first.
+from degla import shelf as _shelf  # noqa: F401 - finds the user's own parts
+from degla.version import __version__
 
 if TYPE_CHECKING:
     from degla import errors, losses

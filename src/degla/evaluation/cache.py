@@ -313,7 +313,7 @@ def _remedy(error: sqlite3.Error | OSError) -> str:
         return "free some space on its disk"
     # Locked, read-only, a disk that fails; the general code is of a file without the table or with other columns.
     if isinstance(error, sqlite3.OperationalError | OSError) and code != sqlite3.SQLITE_ERROR:
-        return "choose another cache folder (DEGLA_CACHE)"
+        return "choose another cache folder (--cache or DEGLA_CACHE)"
     return "delete the file"
 
 
