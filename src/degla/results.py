@@ -196,6 +196,8 @@ class Result(Record):
     Attributes:
         schema_version: version of the file format.
         image_reading: how images were decoded, see `data.decoding`.
+        scorer: how images are compared with texts: "cosine", "centred" (see `evaluation.run.Evaluation`), or the
+            regions, see `evaluation.regions`.
         training_seed: seed of the training run; results with one label and several seeds give a spread.
         seed: seed of the bootstrap for the intervals.
         date: creation date, UTC, ISO 8601.
@@ -210,6 +212,7 @@ class Result(Record):
     schema_version: Literal[1] = 1
     model: ModelProvenance
     image_reading: ImageReading
+    scorer: str = "cosine"
     training_seed: int | None = None
     seed: int = 0
     date: str

@@ -176,6 +176,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         ("activation function", lambda result: result.model.activation, _POINTS),
         ("precision", lambda result: result.model.precision, _HALF),
         ("image reading", lambda result: result.image_reading, _POINTS),
+        ("scorer", lambda result: result.scorer, _POINTS),
         ("degla version", lambda result: result.versions.get("degla", "unknown"), _POINTS),
         ("torch version", lambda result: result.versions.get("torch", "unknown"), _POINTS),
     )

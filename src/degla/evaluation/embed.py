@@ -13,7 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -68,6 +68,15 @@ class EmbeddedItems:
     texts: EmbeddingRows
     text_row: dict[str, int]
     digests: dict[str, str] = field(default_factory=dict[str, str])
+
+    def centred(self, images: Iterable[ItemImage]) -> EmbeddedItems:
+        """Subtract the mean of some distinct images from every image.
+
+        A text's similarity with an image is then its cosine minus its mean cosine with those images, to which only the
+        text contributes. The order of images for one text stays as it is.
+        """
+        rows = self.images[sorted({self.image_row[image] for image in images})]
+        return replace(self, images=self.images - rows.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 @dataclass(frozen=True)

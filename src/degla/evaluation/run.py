@@ -38,6 +38,7 @@ from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
+from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     import torch
 
 _EXAMPLES = 5
+_FEWEST_TO_CENTRE = 20
 _TIES = ("strict", "half", "lenient")
 
 
@@ -102,6 +104,8 @@ class Evaluation:
         progress: show progress on stderr.
         cache: embeddings of earlier calls, read and filled; see `cache.DiskCache`. None: no cache.
         regions: compare image crops with parts of texts, see `regions`; None: compare images with texts, by cosine.
+        centred: subtract from each cosine the text's mean cosine with the benchmark's images, see
+            `embed.EmbeddedItems.centred`; not with `regions`.
         processes: the processes of one job, which share the embedding and all get the same result; the first one reads
             and fills the cache and scores. Default: only this process, whatever job it belongs to.
         questions: of these benchmarks, if `ask_all` has read them already.
@@ -121,6 +125,7 @@ class Evaluation:
     progress: bool = True
     cache: Cache | None = None
     regions: Regions | None = None
+    centred: bool = False
     processes: ProcessGroup = field(default_factory=ProcessGroup)
     questions: Sequence[BenchmarkQuestions] | None = None
 
@@ -236,6 +241,7 @@ class Evaluation:
         return TracedResult(
             model=provenance_of(encoder, label, fingerprint),
             image_reading=self.image_reading,
+            scorer="centred" if self.centred else "cosine" if self.regions is None else self.regions.name,
             training_seed=training_seed,
             seed=self.seed,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -267,6 +273,8 @@ class Evaluation:
         regions: RegionTable | None, tie: TieRule | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
+        if self.centred:
+            embeddings = embeddings.centred(_shown_images(questions))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
@@ -305,6 +313,16 @@ class Evaluation:
             declared=None if benchmark.name in BENCHMARKS.names() else Declared.by(benchmark).model_dump(mode="json"),
         )
         return floors.put_into(result, scores), [row.verdict for row in judged]
+
+
+def _shown_images(questions: BenchmarkQuestions) -> set[ItemImage]:
+    images = set(images_of(questions.entries))
+    if len(images) < _FEWEST_TO_CENTRE:
+        raise InputError(
+            f"{questions.benchmark.title}: centred scores subtract a text's mean over the benchmark's images, of which "
+            f"there must be {_FEWEST_TO_CENTRE}; it has {counted(len(images), 'image')}. Omit it, or score by cosine."
+        )
+    return images
 
 
 def training_seed_of(name: str, known: Trainings | None = None) -> int | None:

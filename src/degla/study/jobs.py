@@ -46,6 +46,8 @@ class StudyQuestions:
     """Digest of the benchmarks' annotation files; "" if it is unknown, as files of one of them are gone."""
     allow_missing: bool = False
     """Measure on the available images if others are missing."""
+    scorer: str = "cosine"
+    """How images are compared with texts."""
 
     def require(self) -> None:
         """Raise InputError if the files of a benchmark are gone."""

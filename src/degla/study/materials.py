@@ -170,7 +170,8 @@ def questions_of(plan: ArmsPlan, folder: Path) -> StudyQuestions:
     gone = absent_benchmarks(names, root)
     if gone and not any(folder.with_name("results").glob("*.json")):
         require_root(root)
-    return StudyQuestions(names, root, "" if gone else digest_questions(names, root), plan.benchmarks.allow_missing)
+    digest = "" if gone else digest_questions(names, root)
+    return StudyQuestions(names, root, digest, plan.benchmarks.allow_missing, plan.benchmarks.scorer)
 
 
 def _negatives(

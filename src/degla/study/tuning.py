@@ -309,7 +309,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             evaluation = Evaluation(
                 questions.benchmarks, questions.root, allow_missing=questions.allow_missing, progress=False,
-                cache=cache, questions=asked,
+                cache=cache, questions=asked, centred=questions.scorer == "centred",
             )  # fmt: skip
             result = evaluation.score(encoder, label=measure.label, training_seed=job.seed)
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
@@ -343,6 +343,8 @@ def _answers(result: TracedResult, job: Job, *, label: str, measured: dict[str, 
         return False
     if measured.get("fingerprint", result.model.fingerprint) != result.model.fingerprint:
         return False  # Older versions did not record it.
+    if result.scorer != job.questions.scorer:
+        return False
     return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in result.benchmarks} == job.items
 
 

@@ -37,9 +37,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--label", nargs="+", help="names for the report, one per model (the models' own names)")
     verb.add_argument(
         "--scorer",
-        choices=["cosine", "regions"],
+        choices=["cosine", "centred", "regions"],
         default="cosine",
-        help="regions: match each phrase of a text with its best image crop, with frozen towers (cosine)",
+        help="centred: subtract a text's mean over all images of the benchmark, which the text alone decides; regions: "
+        "match each phrase of a text with its best image crop, with frozen towers (cosine)",
     )
     verb.add_argument(
         "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for the whole image (1 2 3)"
@@ -96,7 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
         require_folders(arguments.models)
     differ = False
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
-    labels = arguments.label or [None] * len(arguments.models)
+    labels: Sequence[str | None] = arguments.label or [None] * len(arguments.models)
+    if arguments.scorer == "centred":  # Labels tell apart the results of one model.
+        labels = [f"{label or name}, centred" for name, label in zip(arguments.models, labels, strict=True)]
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
         own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _FREE}
         own |= {"the number of models": len(arguments.models)}
