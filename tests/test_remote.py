@@ -27,7 +27,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from fsspec.implementations.memory import MemoryFile
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from fsspec.registry import _registry
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -659,6 +660,50 @@ def test_runs_that_two_machines_began_at_one_address_do_not_mix(
         pass
     assert {memory.cat(file) for file in memory.find("/runs/both")} == {b"1"}
     assert str(refused.value).endswith(f"complete in {folder.parent}. Copy that folder to another address.")
+
+
+@pytest.mark.parametrize(
+    ("out", "protocol", "dropped"),
+    [("gcs://b/runs/a b%20", ("gs", "gcs"), "gcs://"), ("ftp://me:p*w@host/runs/a", "ftp", "ftp://me:p*w@host")],
+)
+def test_a_run_goes_on_where_a_library_names_its_files_otherwise(
+    out: str, protocol: str | tuple[str, ...], dropped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume was refused as if another machine had written the run's own files."""
+
+    class Files(MemoryFileSystem):
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return MemoryFileSystem._strip_protocol(path.removeprefix(dropped))
+
+    def copy(machine: str, step: int, *, resume: bool) -> None:
+        monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / machine))
+        run = bring_here(Path(out)) if resume else folder_of_run(Path(out))
+        (run / f"step-{step}").mkdir(parents=True)
+        for name in ("config.json", *(f"step-{step}/{file}" for file in (STATE_NAME, WEIGHTS_NAME))):
+            (run / name).write_text(machine)
+        with RunMirror(Path(out), active=True, resume=resume, keep=0):
+            pass
+
+    Files.protocol = protocol
+    monkeypatch.setitem(_registry, out.partition(":")[0], Files)
+    files = [f"{out}/config.json", *(f"{out}/step-1/{name}" for name in (WEIGHTS_NAME, STATE_NAME))]
+    copy("1", 1, resume=False)
+    assert remote.list_files(out) == files and remote.list_files(files[0]) == files[:1]
+    assert remote.list_files(f"{out}/*/{STATE_NAME}") == files[2:]
+    with pytest.raises(InputError, match="already holds a run"):
+        copy("2", 1, resume=False)
+    copy("3", 2, resume=True)
+    assert [remote.read_range(file, 0, 9) for file in (files[0], files[2], f"{out}/step-2/{STATE_NAME}")] == [
+        b"3", b"1", b"3",
+    ]  # fmt: skip
+    for file in remote.list_files(f"{out}/step-*/*"):
+        remote.remove(file)
+    copy("4", 1, resume=False)  # A run that was killed before its first checkpoint was there.
+    assert {remote.read_range(file, 0, 9) for file in files} == {b"4"}
 
 
 def test_what_an_upload_that_failed_left_is_not_of_another_machine(

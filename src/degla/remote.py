@@ -210,8 +210,15 @@ def list_files(address: str) -> list[str]:
                 paths = [name for name, entry in entries.items() if entry["type"] != "directory"]
             else:
                 paths = files.find(path)
-            # Normalise the number of slashes.
-            return sorted(filter(None, (address_of(files.unstrip_protocol(each)) for each in paths)))
+            # They begin as the address: a library may leave out the host, or have another name for the kind.
+            whole = path.rstrip("/")
+            inner = re.split(r"[*?\[]", whole, maxsplit=1)[0]
+            start = address.rstrip("/").removesuffix(whole.removeprefix(inner))
+            names = (
+                start + each.removeprefix(inner) if each.startswith(inner) else files.unstrip_protocol(each)
+                for each in paths
+            )
+            return sorted(filter(None, map(address_of, names)))  # with the usual number of slashes
         return []
 
     return _tried(address, ask)
