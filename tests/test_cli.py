@@ -336,6 +336,21 @@ def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: C
     assert message in printed and printed.startswith("degla: ") and "Traceback" not in printed
 
 
+def test_a_run_in_the_place_of_a_recipe_is_resumed(tmp_path: Path, capsys: Capture) -> None:
+    """A model's folder, of which transformers keeps config.json, is no run: each message named the other command."""
+    (tmp_path / "config.json").write_text("{}")
+    unknown = f"unknown recipe '{tmp_path}'. Known: "
+    assert main(["train", str(tmp_path)]) == 2 and unknown in capsys.readouterr().err
+    (tmp_path / "step-1").mkdir()
+    assert main(["train", str(tmp_path), "--out", "x"]) == 2
+    assert f"is not a recipe. Did you mean degla train --resume {tmp_path} ...?" in capsys.readouterr().err
+    assert main(["train", str(tmp_path), "--out", "x", "--dry-run"]) == 2, "which refuses --resume"
+    assert unknown in capsys.readouterr().err
+    file = str(tmp_path / "config.json")
+    assert main(["train", file, "--dry-run"]) == 2
+    assert f"is not a recipe. Did you mean degla train --config {file} ...?" in capsys.readouterr().err
+
+
 def test_workers_are_a_number_or_auto(capsys: Capture) -> None:
     parse = parser("negatives").parse_args
     assert parse(["c.json", "--out", "x.jsonl", "--workers", "auto"]).workers is None

@@ -557,6 +557,10 @@ def test_a_dry_run_writes_nothing(
     (tmp_path / "file").touch()
     assert main([*words, "--out", str(tmp_path / "file" / "run"), "--dry-run"]) == 2
     assert "is not a folder. Choose another --out." in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setenv("DEGLA_CACHE", str(tmp_path / "file"))
+        assert main([*words, "--out", "memory://runs/one", "--dry-run"]) == 2
+    assert "is not a folder. Set DEGLA_CACHE to another folder." in capsys.readouterr().err
     (out / "step-3").mkdir(parents=True)
     monkeypatch.setattr("degla.training.loop.checkpoints", lambda run: [run / "step-3"])
     assert main([*words, "--out", str(out), "--dry-run"]) == 2

@@ -28,8 +28,13 @@ CONFIG = "--config"
 PRINT = "--print-config"
 
 
-def configure(words: list[str], *, verb: str) -> TrainConfig:
+def configure(words: list[str], *, verb: str, may_resume: bool = True) -> TrainConfig:
     """Read the configuration from `RECIPE [flags]`, `[RECIPE] --config FILE [flags]`, or `--resume RUN [flags]`.
+
+    Args:
+        words: behind the verb.
+        verb: of the command, for messages.
+        may_resume: whether a message may recommend --resume.
 
     Raises:
         SystemExit: help or the configuration itself was requested and has been printed.
@@ -56,7 +61,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
             f"Recipes: {', '.join(RECIPES.names())}."
         )
     if named:
-        if named not in RECIPES.names() and (option := _meant_option(named)):
+        if named not in RECIPES.names() and (option := _meant_option(named, may_resume=may_resume)):
             raise InputError(f"{named}: is not a recipe. Did you mean degla {verb} {option} {shlex.quote(named)} ...?")
         RECIPES.require(named)
 
@@ -90,12 +95,13 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     return config
 
 
-def _meant_option(word: str) -> str | None:
+def _meant_option(word: str, *, may_resume: bool) -> str | None:
     """Return the option that a run's folder or a configuration file belongs to."""
     from degla.config.fields import OF_RUNS, READERS
 
     with suppress(OSError):  # A name that is too long, or below a folder that cannot be read.
-        if Path(word, OF_RUNS).is_file():
+        # Models, too, have a file of this name.
+        if may_resume and Path(word, OF_RUNS).is_file() and any(Path(word).glob("step-*")):
             return "--resume"
         if Path(word).suffix in READERS and Path(word).is_file():
             return CONFIG

@@ -66,7 +66,7 @@ def run_words(words: list[str]) -> int:
         raise InputError(f"{PRINT} prints the configuration and exits. Omit --dry-run.")
     words = [word for word in words if word != "--dry-run"]
     resume = resumes(words)
-    config = configure(words, verb="train")
+    config = configure(words, verb="train", may_resume=not dry)
     if dry:
         return _look(config, resume=resume)
 
@@ -95,5 +95,6 @@ def _look(config: TrainConfig, *, resume: bool) -> int:
     assert config.out is not None
     check_new(config.out)
     check_new_at(config.out)
-    require_writable(folder_of_run(config.out) / "config.json")
+    remedy = "Set DEGLA_CACHE to another folder." if address_of(config.out) else "Choose another --out."
+    require_writable(folder_of_run(config.out) / "config.json", remedy=remedy)
     return tell_findings(config, as_json=False)
