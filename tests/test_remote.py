@@ -620,8 +620,9 @@ def test_checkpoints_at_an_address_are_kept_where_only_the_newest_was_fetched(
 
 
 def test_a_run_says_that_another_machine_writes_to_its_address(
-    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
     out = Path("memory://runs/shared")
     metrics = folder_of_run(out) / "metrics.jsonl"
@@ -639,6 +640,9 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
         assert memory.cat("/runs/shared/metrics.jsonl") == b"1", "what was deleted is written again"
         memory.pipe("/runs/shared/metrics.jsonl", b"2")
         metrics.write_text("3")
+        run.copy()
+        run.wait()
+        assert caplog.messages[-1].endswith(f" run there. This run goes on, and its files stay in {metrics.parent}.")
     assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
 
 

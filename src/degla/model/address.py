@@ -212,7 +212,7 @@ class RunMirror(Mirror):
         return f"The run itself is complete in {self.folder}. {missing}"
 
     def _taken(self, address: str) -> DeglaError:
-        self._is_taken = True
+        self._is_taken, self._next = True, f"This run goes on, and its files stay in {self.folder}."
         return DeglaError(f"{address}: another process, perhaps on another machine, has begun or resumed a run there.")
 
     def _send(self, content: Path | bytes, name: str) -> None:
