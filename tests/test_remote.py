@@ -49,7 +49,7 @@ from degla.evaluation.overlap import training_images
 from degla.losses.core import Processes
 from degla.model import address
 from degla.model.address import RunMirror, bring_here, folder_here, folder_of_run
-from degla.model.integrity import STATE_NAME
+from degla.model.integrity import STATE_NAME, write_state
 from degla.model.load import load_encoder
 from degla.model.runs import WEIGHTS_NAME, checkpoints
 from degla.negatives.files.caption_index import CaptionIndex
@@ -579,7 +579,7 @@ def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "third"))
     remote.forget()
     assert load_model("memory://runs/best/best/").fingerprint == load_model(str(best)).fingerprint
-    memory.pipe("/runs/best/best.json", b'{"checkpoint": null}')
+    memory.rm("/runs/best/step-4", recursive=True)
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "fourth"))
     remote.forget()
     with pytest.raises(InputError, match=r"memory://runs/best/best: the best checkpoint, step-4, was deleted\."):
@@ -752,6 +752,30 @@ def test_a_run_is_copied_to_where_files_can_be_written_but_not_read(
     assert memory.cat("/runs/closed/metrics.jsonl") == b"1" and memory.cat("/runs/closed/best.json") == b"{}"
 
 
+def state_with(step: int, best: str | None, folder: Path) -> bytes:
+    """What a checkpoint's state of its step and of the best checkpoint is."""
+    folder.mkdir()
+    write_state(folder, {"step": step, "steps": 9, "data": {}, "best": best})
+    content = (folder / STATE_NAME).read_bytes()
+    shutil.rmtree(folder)
+    return content
+
+
+def test_the_best_checkpoint_is_that_of_the_newest_where_a_kill_came_before_best_json(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed the earlier one here, also after the kill, as long as no newer checkpoint came."""
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    for step, best in ((1, "step-1"), (2, "step-2"), (3, "step-2")):
+        memory.pipe(f"/runs/late/step-{step}/{STATE_NAME}", state_with(step, best, tmp_path / "made"))
+        memory.pipe(f"/runs/late/step-{step}/{WEIGHTS_NAME}", b"%d" % step)
+    memory.pipe("/runs/late/best.json", b'{"checkpoint": "step-1"}')
+    run = bring_here(Path("memory://runs/late"))
+    assert (run / "best" / WEIGHTS_NAME).read_bytes() == b"2"
+    assert [path.name for path in checkpoints(run)] == ["step-2", "step-3"]
+    assert json.loads((run / "best.json").read_text()) == {"checkpoint": "step-2"}
+
+
 def test_a_server_cannot_make_a_run_write_outside_its_folder(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,12 +783,12 @@ def test_a_server_cannot_make_a_run_write_outside_its_folder(
     for name in ("state.json", "open_clip_model.safetensors", "../../../../outside.txt", "a/../../../../outside.txt"):
         path = f"/runs/evil/step-1/{name}"
         memory.store[path] = MemoryFile(memory, path, b"{}")  # `pipe` would resolve the dots; servers need not.
-    for best in (b'{"checkpoint": "nothing"}', b'{"checkpoint": "../..1"}', b'{"checkpoint": "step-1"}'):
-        memory.pipe("/runs/evil/best.json", best)
+    for best in ("nothing", "../..1", "step-1"):
+        memory.pipe(f"/runs/evil/step-1/{STATE_NAME}", state_with(1, best, tmp_path / "made"))
         remote.forget()
         run = bring_here(Path("memory://runs/evil"))
         assert {path.name for path in (run / "step-1").iterdir()} == {"state.json", "open_clip_model.safetensors"}
-        assert (run / "best").is_symlink() is (b"step-1" in best)
+        assert (run / "best").is_symlink() is (best == "step-1")
         shutil.rmtree(run)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {f"{run.name}.lock"}
 

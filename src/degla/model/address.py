@@ -14,7 +14,7 @@ from degla.errors import DeglaError, InputError
 from degla.files import remove_folder, sha256_of, whole_folder
 from degla.locks import in_turn
 from degla.mirror import Mirror, place_in_cache, refuse_http
-from degla.model.integrity import STATE_NAME, STEP
+from degla.model.integrity import STATE_NAME, STEP, read_state
 from degla.model.onnx_folder import INFO
 from degla.model.runs import (
     BEST_NAME,
@@ -26,7 +26,6 @@ from degla.model.runs import (
     why_no_best,
 )
 from degla.model.tokenizer import CONFIG_NAME
-from degla.parse import read_json_object
 from degla.remote import address_of, fetch, list_files, read_range, remove, state_of
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
@@ -118,20 +117,24 @@ def bring_here(out: Path) -> Path:
             _refuse_another(run, address)
         for folder in stale:
             remove_folder(folder)
-        for name in _BESIDE:
+        for name in _BESIDE[:-1]:
             with suppress(InputError):  # Missing if the run was killed before its first line.
                 fetch(f"{address}/{name}", run / name)
+        _fetch_step(max(steps), steps, run, address)
         best = None
-        with suppress(InputError):
-            best = read_json_object(run / "best.json").get("checkpoint")
-        best = best if isinstance(best, str) and STEP.fullmatch(best) else None
-        for step in sorted({max(steps)} | ({int(best[5:])} & steps.keys() if best else set())):
-            log.info("fetching %s/step-%d to %s", address, step, run)
-            with whole_folder(run / f"step-{step}") as partial:
-                for name in steps[step]:
-                    fetch(f"{address}/step-{step}/{name}", partial / name)
+        with suppress(InputError):  # Damaged; loading it will raise the error.
+            best = read_state(run / f"step-{max(steps)}").best  # best.json is copied after it.
+        if best and step_of(Path(best)) in steps.keys() - {max(steps)}:
+            _fetch_step(step_of(Path(best)), steps, run, address)
         point_to_best(run, best if best and (run / best).is_dir() else None)
     return run
+
+
+def _fetch_step(step: int, steps: dict[int, list[str]], run: Path, address: str) -> None:
+    log.info("fetching %s/step-%d to %s", address, step, run)
+    with whole_folder(run / f"step-{step}") as partial:
+        for name in steps[step]:
+            fetch(f"{address}/step-{step}/{name}", partial / name)
 
 
 def _is_copied(checkpoint: Path, address: str) -> bool:
