@@ -82,7 +82,7 @@ def test_the_mean_is_of_distinct_images_and_keeps_the_order_of_images(root: Path
 def test_a_mean_over_few_images_is_refused(root: Path) -> None:
     file = root / "own" / "mine.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(InputError, match="there must be 20; it has 19 images. Omit it, or score by cosine"):
+    with pytest.raises(InputError, match=r"there must be 20; it has 19 images\. Omit it, or score by cosine"):
         scored(root, preferring(), centred=True)
 
 
