@@ -196,8 +196,8 @@ class Result(Record):
     Attributes:
         schema_version: version of the file format.
         image_reading: how images were decoded, see `data.decoding`.
-        scorer: how images are compared with texts: "cosine", "centred" (see `evaluation.run.Evaluation`), or the
-            regions, see `evaluation.regions`.
+        scorer: how images are compared with texts: "cosine", "standardised" (see `evaluation.run.Evaluation`), or
+            the regions, see `evaluation.regions`.
         training_seed: seed of the training run; results with one label and several seeds give a spread.
         seed: seed of the bootstrap for the intervals.
         date: creation date, UTC, ISO 8601.

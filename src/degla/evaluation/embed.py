@@ -61,6 +61,7 @@ class EmbeddedItems:
         texts: `[J, D]`, one row per distinct token sequence.
         text_row: a text to its row; texts with equal tokens share one.
         digests: sha256 of the file of each image, by path; empty if unknown.
+        covariance: `[D, D]`, of the images; None: scores are cosines, not standardised.
     """
 
     images: EmbeddingRows
@@ -68,15 +69,28 @@ class EmbeddedItems:
     texts: EmbeddingRows
     text_row: dict[str, int]
     digests: dict[str, str] = field(default_factory=dict[str, str])
+    covariance: NDArray[np.float64] | None = None
 
-    def centred(self, images: Iterable[ItemImage]) -> EmbeddedItems:
-        """Subtract the mean of some distinct images from every image.
+    def standardised(self, images: Iterable[ItemImage]) -> EmbeddedItems:
+        """Return the items with standard scores in place of cosines: a text's mean over these distinct images is
+        subtracted, and the difference is divided by their standard deviation.
 
-        A text's similarity with an image is then its cosine minus its mean cosine with those images, to which only the
-        text contributes. The order of images for one text stays as it is.
+        What a model knows of texts alone shifts or scales a text's cosines with all images alike, and so is gone. The
+        order of images for one text stays as it is, and so do cosines between texts.
         """
-        rows = self.images[sorted({self.image_row[image] for image in images})]
-        return replace(self, images=self.images - rows.mean(axis=0, dtype=np.float64).astype(np.float32))
+        rows = self.images[sorted({self.image_row[image] for image in images})].astype(np.float64)
+        mean = rows.mean(axis=0)
+        around = (self.images - mean).astype(np.float32)
+        return replace(self, images=around, covariance=(rows - mean).T @ (rows - mean) / len(rows))
+
+    def for_images(self, texts: EmbeddingRows) -> EmbeddingRows:
+        """Return text or class rows `[N, D]` as they are compared with images: divided by the standard deviation of
+        their cosines, if these are standardised."""
+        if self.covariance is None:
+            return texts
+        deviation = np.sqrt(np.einsum("nd,nd->n", texts @ self.covariance, texts).clip(min=0)).astype(np.float32)
+        deviation[deviation == 0] = 1  # To this model all images are alike.
+        return np.asarray(texts / deviation[:, None], dtype=np.float32)
 
 
 @dataclass(frozen=True)

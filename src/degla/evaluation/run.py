@@ -38,7 +38,6 @@ from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.files import sha256_of
-from degla.pages.words import counted
 from degla.passwords import without_passwords
 from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     import torch
 
 _EXAMPLES = 5
-_FEWEST_TO_CENTRE = 20
+_FEWEST_IMAGES = 20
 _TIES = ("strict", "half", "lenient")
 
 
@@ -104,8 +103,8 @@ class Evaluation:
         progress: show progress on stderr.
         cache: embeddings of earlier calls, read and filled; see `cache.DiskCache`. None: no cache.
         regions: compare image crops with parts of texts, see `regions`; None: compare images with texts, by cosine.
-        centred: subtract from each cosine the text's mean cosine with the benchmark's images, see
-            `embed.EmbeddedItems.centred`; not with `regions`.
+        standardised: standard scores, see `embed.EmbeddedItems.standardised`, over the images of each benchmark; not
+            with `regions`.
         processes: the processes of one job, which share the embedding and all get the same result; the first one reads
             and fills the cache and scores. Default: only this process, whatever job it belongs to.
         questions: of these benchmarks, if `ask_all` has read them already.
@@ -125,7 +124,7 @@ class Evaluation:
     progress: bool = True
     cache: Cache | None = None
     regions: Regions | None = None
-    centred: bool = False
+    standardised: bool = False
     processes: ProcessGroup = field(default_factory=ProcessGroup)
     questions: Sequence[BenchmarkQuestions] | None = None
 
@@ -241,7 +240,7 @@ class Evaluation:
         return TracedResult(
             model=provenance_of(encoder, label, fingerprint),
             image_reading=self.image_reading,
-            scorer="centred" if self.centred else "cosine" if self.regions is None else self.regions.name,
+            scorer="standardised" if self.standardised else "cosine" if self.regions is None else self.regions.name,
             training_seed=training_seed,
             seed=self.seed,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -273,8 +272,8 @@ class Evaluation:
         regions: RegionTable | None, tie: TieRule | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
-        if self.centred:
-            embeddings = embeddings.centred(_shown_images(questions))
+        if self.standardised:
+            embeddings = embeddings.standardised(_shown_images(questions))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
@@ -317,10 +316,10 @@ class Evaluation:
 
 def _shown_images(questions: BenchmarkQuestions) -> set[ItemImage]:
     images = set(images_of(questions.entries))
-    if len(images) < _FEWEST_TO_CENTRE:
+    if len(images) < _FEWEST_IMAGES:
         raise InputError(
-            f"{questions.benchmark.title}: centred scores subtract a text's mean over the benchmark's images, of which "
-            f"there must be {_FEWEST_TO_CENTRE}; it has {counted(len(images), 'image')}. Omit it, or score by cosine."
+            f"{questions.benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
+            f"has {len(images)}. Omit it, or score by cosine."
         )
     return images
 

@@ -204,7 +204,8 @@ def _similarities(
     if regions is not None:
         return regions.similarities(items, embeddings)
     images = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
-    return pair_similarities(embeddings.images, embeddings.texts, images, _text_index(items, embeddings))
+    texts = embeddings.for_images(embeddings.texts)
+    return pair_similarities(embeddings.images, texts, images, _text_index(items, embeddings))
 
 
 def _compare_images(
@@ -305,7 +306,8 @@ def _judge_classification(
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     paths = [image.path for image in entry.images]
     ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
-    ranks = rank(images, class_embeddings(entry, embeddings), [[label] for label in entry.labels], ids)
+    classes = embeddings.for_images(class_embeddings(entry, embeddings))
+    ranks = rank(images, classes, [[label] for label in entry.labels], ids)
     # ImageNet has distinct classes with equal names.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
@@ -319,7 +321,7 @@ def _judge_retrieval(
     entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str]
 ) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
-    texts = embeddings.texts[[embeddings.text_row[text] for text in entry.texts]]
+    texts = embeddings.for_images(embeddings.texts[[embeddings.text_row[text] for text in entry.texts]])
     texts_of_image: list[list[int]] = [[] for _ in entry.images]
     for text, owner in enumerate(entry.owners):
         for image in set(owner):

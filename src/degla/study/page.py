@@ -115,8 +115,8 @@ def page_of(study: Study) -> Page:
         questions = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
     else:
         questions = ", ".join(benchmark.title for benchmark in record.benchmarks)
-        if plan.benchmarks is not None and plan.benchmarks.scorer == "centred":
-            questions += "; scores are centred: what a text scores with all images on average is subtracted"
+        if plan.benchmarks is not None and plan.benchmarks.scorer == "standardised":
+            questions += "; scores are standardised: minus a text's mean over all images, divided by their deviation"
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead.append(
         f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "

@@ -100,7 +100,7 @@ class BenchmarkData(Record):
     names: Annotated[tuple[str, ...], AfterValidator(members("benchmark", BENCHMARKS.names))] = Field(min_length=1)
     root: Annotated[Path, AfterValidator(_local)]
     allow_missing: bool = False
-    scorer: Literal["cosine", "centred"] = "cosine"
+    scorer: Literal["cosine", "standardised"] = "cosine"
 
 
 class FieldTable(Record):

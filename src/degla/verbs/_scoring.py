@@ -190,7 +190,7 @@ def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = N
             image_reading=arguments.image_reading,
             precision=arguments.precision,
             activation=getattr(arguments, "activation", None),
-            centred=getattr(arguments, "scorer", None) == "centred",
+            standardised=getattr(arguments, "scorer", None) == "standardised",
             images_per_batch=arguments.images_per_batch,
             texts_per_batch=arguments.texts_per_batch,
             workers=arguments.workers,

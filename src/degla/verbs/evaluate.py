@@ -37,10 +37,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--label", nargs="+", help="names for the report, one per model (the models' own names)")
     verb.add_argument(
         "--scorer",
-        choices=["cosine", "centred", "regions"],
+        choices=["cosine", "standardised", "regions"],
         default="cosine",
-        help="centred: subtract a text's mean over all images of the benchmark, which the text alone decides; regions: "
-        "match each phrase of a text with its best image crop, with frozen towers (cosine)",
+        help="standardised: cosines minus a text's mean over all images of the benchmark, divided by their standard "
+        "deviation, which leaves out what is known from the text alone; regions: match each phrase of a text with its "
+        "best image crop, with frozen towers (cosine)",
     )
     verb.add_argument(
         "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for the whole image (1 2 3)"
@@ -98,8 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     differ = False
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     labels: Sequence[str | None] = arguments.label or [None] * len(arguments.models)
-    if arguments.scorer == "centred":  # Labels tell apart the results of one model.
-        labels = [f"{label or name}, centred" for name, label in zip(arguments.models, labels, strict=True)]
+    if arguments.scorer == "standardised":  # Labels tell apart the results of one model.
+        labels = [f"{label or name}, standardised" for name, label in zip(arguments.models, labels, strict=True)]
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
         own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _FREE}
         own |= {"the number of models": len(arguments.models)}
