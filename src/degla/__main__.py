@@ -14,7 +14,8 @@ def main() -> int:
         signal.signal(signal.SIGINT, _end)
     from degla.cli import main
 
-    signal.signal(signal.SIGINT, before)
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, before)
     return main()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation import in_print
 from degla.evaluation.caveats import caveats_of
 from degla.evaluation.embed import Embedder
+from degla.evaluation.regions import Regions
 from degla.evaluation.results import load_result
 from degla.evaluation.run import Evaluation
 from degla.records import ItemImage
@@ -95,7 +98,7 @@ def test_a_model_that_sees_no_difference_ties(root: Path) -> None:
 
 def test_classes_and_candidates_are_standardised_too(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One text, the name of a class and a candidate, scores most with every image."""
-    monkeypatch.setattr("degla.evaluation.run._FEWEST_IMAGES", 6)
+    monkeypatch.setattr("degla.evaluation.questions._FEWEST_IMAGES", 6)
     oracle = knowing(TRUTH, COLOURS, lying=False)
     liked = [tuple(words(text)) for text in TRUTH["0.png"]]
     encoder = FakeEncoder(
@@ -116,21 +119,42 @@ def test_a_mean_over_few_images_is_refused(root: Path) -> None:
     file = root / "own" / "mine.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(
-        InputError, match=r"need a mean over at least 20 images; it has 19\. Omit it, or score by cosine"
+        InputError, match=r"need a mean over at least 20 images; it has 19\. Omit the benchmark, or score by cosine"
     ):
         scored(root, preferring(0, 0), standardised=True)
 
 
-def test_the_command_labels_standardised_scores(root: Path, tmp_path: Path) -> None:
+def test_the_command_says_that_scores_are_standardised(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    command = ["evaluate", "random", "--benchmarks", "own", "--root", str(root), "--out", str(out), "--no-cache"]
     for label in ([], ["--label", "guesses"]):
-        out = str(tmp_path / "result.json")
-        words_ = ["evaluate", "random", "--benchmarks", "own", "--root", str(root), "--out", out, "--no-cache"]
-        assert main([*words_, "--scorer", "standardised", *label]) == 0
-        result = load_result(Path(out))
-        assert (result.scorer, result.model.label) == (
-            "standardised",
-            f"{label[-1] if label else 'random'}, standardised",
-        )
+        assert main([*command, "--scorer", "standardised", *label]) == 0
+        result = load_result(out)
+        name = label[-1] if label else "random"
+        assert (result.scorer, result.model.label) == ("standardised", f"{name}, standardised")
+    capsys.readouterr()
+    assert main(command) == 2
+    assert f"{out}: has results of random on own (standardised), which would be lost" in capsys.readouterr().err
+    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    assert "Standardised scores: cosines minus" in (tmp_path / "report.md").read_text()
+
+
+def test_regions_are_not_standardised(root: Path) -> None:
+    with pytest.raises(InputError, match="scores by regions cannot be standardised"):
+        Evaluation(["own"], root, standardised=True, regions=Regions((1,)))
+
+
+def test_standardised_scores_are_not_set_beside_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def beside(scorer: str) -> int:
+        result = SimpleNamespace(scorer=scorer)
+        comparison = SimpleNamespace(methods=[SimpleNamespace(results={0: result})], rows=[row])
+        return len(in_print._measured(comparison, "sugarcrepe"))  # type: ignore[arg-type]
+
+    row = SimpleNamespace(benchmark="sugarcrepe", name="swap_obj", kind="part", metric="text_ok")
+    monkeypatch.setattr(in_print, "entries_of", lambda methods, name: [])
+    assert (beside("cosine"), beside("standardised")) == (2, 0)
 
 
 def test_a_study_measures_again_by_another_scorer(root: Path, tiny_model: Path) -> None:

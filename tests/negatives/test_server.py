@@ -539,12 +539,13 @@ def test_a_key_that_a_server_repeats_is_in_no_error(
     assert KEY not in message and "Set --model to one of: n-[hidden]." in message
 
 
+@pytest.mark.parametrize("word", ["dog", "anything"])
 def test_a_word_for_a_server_without_keys_is_no_secret(
-    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
-    monkeypatch.setenv("DEGLA_API_KEY", "dog")
-    with serving(lambda received: Response(body=completion("A dog on a cat."))) as server:
-        assert reply(connect(server)).text == "A dog on a cat."
+    monkeypatch.setenv("DEGLA_API_KEY", word)
+    with serving(lambda received: Response(body=completion(f"A {word} on a cat."))) as server:
+        assert reply(connect(server)).text == f"A {word} on a cat."
 
 
 def test_unknown_model(connect: Callable[..., ServerModel]) -> None:

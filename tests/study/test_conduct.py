@@ -446,7 +446,9 @@ def test_a_removed_result_does_not_replace_a_newer_one(tmp_path: Path) -> None:
 def test_a_result_of_another_model_or_seed_is_no_answer(tmp_path: Path) -> None:
     job = Job("base", "world", None, {}, (), StudyQuestions(("world",), tmp_path, ""))
     for label, seed, weights in (("base", None, "a"), ("base", 1, "a"), ("clip", None, "a"), ("base", None, "b")):
-        result: Any = SimpleNamespace(model=SimpleNamespace(label=label, fingerprint=weights), training_seed=seed)
+        result: Any = SimpleNamespace(
+            model=SimpleNamespace(label=label, fingerprint=weights), training_seed=seed, scorer="cosine"
+        )
         for measured in ({"fingerprint": "a"}, {}):
             right = (label, seed) == ("base", None) and (weights == "a" or not measured)
             assert tuning._answers(result, job, label="base", measured=measured) == right

@@ -293,9 +293,9 @@ def test_files_of_an_arm_that_are_not_there_are_made_too(tmp_path: Path) -> None
     drawn = {"data.captions": str(tmp_path / "none.json"), **own}
     plan = _plan(tmp_path, *({"recipe": "negclip", "label": str(number)} | arm
                              for number, arm in enumerate((own, missing, drawn))),
-                 seeds=[4, 5, 6], replicates=[{"negatives_seed": 1}])  # fmt: skip
+                 seeds=[4, 5, 6], replicates=[{"negatives_seed": 1}], scorer="standardised")  # fmt: skip
     rehearsed, record = rehearsal_plan.rehearse(plan, out=tmp_path, where="plan")
-    assert rehearsed.seeds == (4, 5) and not rehearsed.replicates
+    assert rehearsed.seeds == (4, 5) and not rehearsed.replicates and rehearsed.scorer == "cosine"
     first, second, third = (arm.fields for arm in rehearsed.arms)
     assert record.pairs == f"24 pairs of {files['captions']} and 64 drawn pairs"
     assert first["data.negatives"] == own["data.negatives"] and "data.negatives" not in second

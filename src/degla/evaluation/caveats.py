@@ -184,6 +184,8 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         values = sorted({read(result) for _, result in results})
         if len(values) > 1:
             yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
+    if all(result.scorer == "standardised" for _, result in results):
+        yield "Standardised scores: cosines minus a text's mean over all images, divided by their deviation."
     seeds = Counter(label for label, _ in results)
     single = [label for label, count in seeds.items() if count == 1]
     if len(single) == len(seeds) > 1:

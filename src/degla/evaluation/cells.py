@@ -135,6 +135,7 @@ def provenance(method: Method) -> Data:
         "activation": distinct(result.model.activation for result in results),
         "precision": distinct(result.model.precision for result in results),
         "image_reading": distinct(result.image_reading for result in results),
+        "scorer": distinct(result.scorer for result in results),
         "seeds": method.seeds,
         "versions": distinct(
             ", ".join(f"{name} {value}" for name, value in result.versions.items()) for result in results

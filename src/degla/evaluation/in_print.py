@@ -148,6 +148,8 @@ def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
     benchmark = BENCHMARKS.member(name, "BENCHMARK")
     parts = [part for entry in entries_of(comparison.methods, name) for part in entry.parts]
     broken = {part.name for part in parts if not _is_published(benchmark, part)}
+    if any(result.scorer != "cosine" for method in comparison.methods for result in method.results.values()):
+        return {}
     columns: dict[str, Row] = {}
     for row in comparison.rows:
         if row.benchmark != name or row.name in broken or (row.kind == "average" and broken):

@@ -22,6 +22,8 @@ from degla.shelf import BENCHMARKS
 
 log = logging.getLogger(__name__)
 _EXAMPLES = 5
+_FEWEST_IMAGES: Final = 20
+"""Images that a mean and a standard deviation of similarities need."""
 _ALLOW_MISSING = "--allow-missing (in a plan allow_missing; validation during training needs them all)"
 
 
@@ -135,6 +137,15 @@ def _leaves_all_out(benchmark: Benchmark, entries: Iterable[Entry]) -> bool:
             if any(sizes[value] >= metric.minimum for value in sizes.keys() - metric.exclude):
                 return False
     return True
+
+
+def require_images(questions: BenchmarkQuestions) -> None:
+    """Raise InputError if a benchmark has too few images for standardised scores."""
+    if (count := len(set(images_of(questions.entries)))) < _FEWEST_IMAGES:
+        raise InputError(
+            f"{questions.benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
+            f"has {count}. Omit the benchmark, or score by cosine."
+        )
 
 
 def no_score(benchmark: Benchmark) -> InputError:

@@ -202,13 +202,16 @@ def items_name(path: Path) -> Path:
     return path.with_name(f"{path.stem}.items.jsonl")
 
 
-def refuse_to_overwrite_results(out: Path, *, models: Sequence[str], benchmarks: Sequence[str]) -> None:
-    """Refuse to overwrite results of other models or benchmarks; log when the same ones are replaced.
+def refuse_to_overwrite_results(
+    out: Path, *, models: Sequence[str], benchmarks: Sequence[str], scorer: str = "cosine"
+) -> None:
+    """Refuse to overwrite results of other models, benchmarks or scorers; log when the same ones are replaced.
 
     Args:
         out: file of one result, or of several as ``{"models": [...]}``.
         models: names of the models measured now.
         benchmarks: names of the benchmarks used now.
+        scorer: of the results, as they record it.
 
     Raises:
         InputError: results would be lost, or the file contains something else.
@@ -220,10 +223,13 @@ def refuse_to_overwrite_results(out: Path, *, models: Sequence[str], benchmarks:
         entries = content.get("models", [content])
         measured = {entry["model"]["name"] for entry in entries}
         names = {row["name"] for entry in entries for row in entry["benchmarks"]}
-        summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}"
+        scorers = {str(entry.get("scorer", "cosine")) for entry in entries}
+        summary = f"{', '.join(sorted(measured))} on {', '.join(sorted(names))}" + "".join(
+            f" ({each})" for each in sorted(scorers - {"cosine"})
+        )
     except (InputError, KeyError, TypeError, AttributeError):
         raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
-    if not (measured <= set(map(without_passwords, models)) and names <= set(benchmarks)):
+    if not (measured <= set(map(without_passwords, models)) and names <= set(benchmarks) and scorers == {scorer}):
         raise InputError(f"{out}: has results of {summary}, which would be lost. Choose another --out, or delete it.")
     log.info("%s: replacing earlier results of the same models and benchmarks", out)
 

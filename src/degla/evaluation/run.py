@@ -32,7 +32,14 @@ from degla.evaluation.models import (
 )
 from degla.evaluation.neutral import Declared, find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
-from degla.evaluation.questions import BenchmarkQuestions, ask, no_score, questions_digest, require_local
+from degla.evaluation.questions import (
+    BenchmarkQuestions,
+    ask,
+    no_score,
+    questions_digest,
+    require_images,
+    require_local,
+)
 from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.trainings import Trainings, trainings_of
@@ -50,7 +57,6 @@ if TYPE_CHECKING:
     import torch
 
 _EXAMPLES = 5
-_FEWEST_IMAGES = 20
 _TIES = ("strict", "half", "lenient")
 
 
@@ -131,6 +137,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.tie is not None and self.tie not in _TIES:
             raise InputError(f"tie rule {self.tie!r}: must be one of {', '.join(_TIES)}.")
+        if self.standardised and self.regions is not None:
+            raise InputError("scores by regions cannot be standardised. Choose one of the two.")
         if self.precision not in ("fp32", *HALVES):
             raise InputError(f"precision {self.precision!r}: must be one of fp32, {', '.join(HALVES)}.")
 
@@ -223,11 +231,14 @@ class Evaluation:
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,
         )
+        if self.standardised:
+            for questions in self.all_questions:
+                require_images(questions)
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
         table = self._regions(images, texts)
         if table is not None:
             images, texts = images + table.images, texts + table.texts
-            # Nothing else in a result tells these scores from those by cosine.
+            # Reports tell the scores of one model apart by their labels.
             label = f"{label or encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
         embeddings = embedder.embed(images, texts)
         # To this one all images are alike: counting its ties as right would make it perfect.
@@ -273,7 +284,7 @@ class Evaluation:
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
         if self.standardised:
-            embeddings = embeddings.standardised(_shown_images(questions))
+            embeddings = embeddings.standardised(images_of(questions.entries))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
@@ -312,16 +323,6 @@ class Evaluation:
             declared=None if benchmark.name in BENCHMARKS.names() else Declared.by(benchmark).model_dump(mode="json"),
         )
         return floors.put_into(result, scores), [row.verdict for row in judged]
-
-
-def _shown_images(questions: BenchmarkQuestions) -> set[ItemImage]:
-    images = set(images_of(questions.entries))
-    if len(images) < _FEWEST_IMAGES:
-        raise InputError(
-            f"{questions.benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
-            f"has {len(images)}. Omit it, or score by cosine."
-        )
-    return images
 
 
 def training_seed_of(name: str, known: Trainings | None = None) -> int | None:

@@ -204,8 +204,11 @@ def _similarities(
     if regions is not None:
         return regions.similarities(items, embeddings)
     images = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
-    texts = embeddings.for_images(embeddings.texts)
-    return pair_similarities(embeddings.images, texts, images, _text_index(items, embeddings))
+    texts, index = embeddings.texts, _text_index(items, embeddings)
+    if embeddings.covariance is not None:
+        used, places = np.unique(index, return_inverse=True)
+        texts, index = embeddings.for_images(texts[used]), places.reshape(index.shape)
+    return pair_similarities(embeddings.images, texts, images, index)
 
 
 def _compare_images(

@@ -142,7 +142,7 @@ def _longer(captions: Path) -> Path:
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
     if plan.world is None:
-        return questions_of(plan, folder)
+        return replace(questions_of(plan, folder), scorer=plan.scorer)
     world = plan.world
     sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
     if world.questions_seed:
@@ -155,7 +155,7 @@ def _questions(plan: Plan, folder: Path) -> StudyQuestions:
         retrieval_images=world.retrieval_images,
         seed=world.questions_seed,
     )
-    return StudyQuestions(("world",), root, digest_questions(("world",), root))
+    return StudyQuestions(("world",), root, digest_questions(("world",), root), scorer=plan.scorer)
 
 
 def questions_of(plan: ArmsPlan, folder: Path) -> StudyQuestions:
@@ -170,8 +170,7 @@ def questions_of(plan: ArmsPlan, folder: Path) -> StudyQuestions:
     gone = absent_benchmarks(names, root)
     if gone and not any(folder.with_name("results").glob("*.json")):
         require_root(root)
-    digest = "" if gone else digest_questions(names, root)
-    return StudyQuestions(names, root, digest, plan.benchmarks.allow_missing, plan.benchmarks.scorer)
+    return StudyQuestions(names, root, "" if gone else digest_questions(names, root), plan.benchmarks.allow_missing)
 
 
 def _negatives(

@@ -98,7 +98,10 @@ def latex_of(study: Study) -> str:
     if study.tests:
         tables["Paired tests"] = _paired_tests(study)
     texts = (f"% {title}\n{table.latex()}\n" for title, table in tables.items())
-    return "\n".join(["% Needs the package booktabs. Percent and points; ± half of the 95 % interval.\n", *texts])
+    scores = " Standardised scores." if study.plan.scorer == "standardised" else ""
+    return "\n".join(
+        [f"% Needs the package booktabs. Percent and points; ± half of the 95 % interval.{scores}\n", *texts]
+    )
 
 
 def frontier_svg(study: Study, width: float | None = None) -> str:
@@ -115,8 +118,8 @@ def page_of(study: Study) -> Page:
         questions = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
     else:
         questions = ", ".join(benchmark.title for benchmark in record.benchmarks)
-        if plan.benchmarks is not None and plan.benchmarks.scorer == "standardised":
-            questions += "; scores are standardised: minus a text's mean over all images, divided by their deviation"
+    if plan.scorer == "standardised":
+        questions += "; standardised scores: cosines minus a text's mean over all images, divided by their deviation"
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead.append(
         f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "

@@ -85,6 +85,7 @@ class Plan(ArmsPlan):
         negatives_seed: seed of the negatives that the rules make.
         replicates: each runs the arms and seeds, or a subset, again with other negatives, scenes, questions or
             base, and is measured against its own base: shows how much the results depend on each of these.
+        scorer: how images are compared with texts, as of `degla evaluate`.
         price: points of composition that one lost point of recognition costs in the joint score.
         gain: score to improve: a headline column, a named average or a part.
         kept: score to preserve.
@@ -100,6 +101,7 @@ class Plan(ArmsPlan):
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
     # The variances of the joint score are squared again for their intervals, which overflows from 1e77 on.
+    scorer: Literal["cosine", "standardised"] = "cosine"
     price: float = Field(default=1.0, ge=0, le=1e6)
     gain: str = "composition"
     kept: str = "recognition"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -94,13 +94,11 @@ class BenchmarkData(Record):
 
     Attributes:
         allow_missing: measure on the available images if others are missing; results list what was skipped.
-        scorer: how images are compared with texts, as of `degla evaluate`.
     """
 
     names: Annotated[tuple[str, ...], AfterValidator(members("benchmark", BENCHMARKS.names))] = Field(min_length=1)
     root: Annotated[Path, AfterValidator(_local)]
     allow_missing: bool = False
-    scorer: Literal["cosine", "standardised"] = "cosine"
 
 
 class FieldTable(Record):

@@ -82,9 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     outs = [
         arguments.out.with_stem(f"{arguments.out.stem}-{number}") if several else arguments.out for number in numbers
     ]
+    regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
+    scorer = arguments.scorer if regions is None else regions.name
     if first_process():  # Other ranks write and say nothing.
         for name, out in zip(arguments.models, outs, strict=True):
-            refuse_to_overwrite_results(out, models=[name], benchmarks=arguments.benchmarks)
+            refuse_to_overwrite_results(out, models=[name], benchmarks=arguments.benchmarks, scorer=scorer)
             refuse_to_overwrite_inputs(items_name(out), arguments.compare_verdicts)
         for name in ("activation", "precision"):
             if getattr(arguments, name) not in (None, "fp32") and all(map(means_floor, arguments.models)):
@@ -97,7 +99,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
         require_folders(arguments.models)
     differ = False
-    regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     labels: Sequence[str | None] = arguments.label or [None] * len(arguments.models)
     if arguments.scorer == "standardised":  # Labels tell apart the results of one model.
         labels = [f"{label or name}, standardised" for name, label in zip(arguments.models, labels, strict=True)]

@@ -114,6 +114,7 @@ def rehearse(plan: Plan, *, out: Path, where: str) -> tuple[Plan, RehearsalRecor
         "arms": tuple(arms),
         "seeds": plan.seeds[:_SEEDS],
         "replicates": (),
+        "scorer": "cosine",  # Its benchmarks have too few images to standardise by.
     }
     has_negatives = all(arm.fields.get("data.negatives") is not None for arm in arms)
     record = RehearsalRecord(
