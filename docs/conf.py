@@ -130,6 +130,9 @@ Questions that text does not answer <studies/photographs_balanced_questions/stud
 Questions that text does not answer: all captions <studies/photographs_balanced_second_half/study>
 Questions that text does not answer: first half of dev <studies/photographs_balanced_first_half/study>
 Questions that text does not answer: other photographs <studies/photographs_balanced_other_photographs/study>
+Methods, standardised <studies/photographs_standardised/study>
+Questions that text does not answer: all captions, standardised <studies/photographs_balanced_second_half_standardised/study>
+Questions that text does not answer: first half of dev, standardised <studies/photographs_balanced_first_half_standardised/study>
 Half-truths and negation <studies/photographs_truths/study>
 Balanced negatives <studies/photographs_balance/study>
 Image tower trained <studies/photographs_image/study>

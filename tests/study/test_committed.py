@@ -262,7 +262,8 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
             {
                 "second half": "photographs_balanced_second_half",
                 "first half of dev": "photographs_balanced_first_half",
-                "other photographs": "photographs_balanced_other_photographs",
+                "second half, standardised": "photographs_balanced_second_half_standardised",
+                "first half, standardised": "photographs_balanced_first_half_standardised",
             },
         ),
         (
