@@ -121,6 +121,7 @@ def test_the_handler_of_sigterm_ends_with_the_command() -> None:
 def test_ctrl_c_while_a_command_imports_the_package_is_no_traceback() -> None:
     script = (
         "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # Commands in the background ignore it.
         "class Finder:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'degla.cli': signal.raise_signal(signal.SIGINT)\n"
@@ -133,7 +134,10 @@ def test_ctrl_c_while_a_command_imports_the_package_is_no_traceback() -> None:
 
 
 def test_ctrl_c_before_the_words_are_read_is_a_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr("degla.cli._open_streams", lambda: signal.raise_signal(signal.SIGINT))
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("degla.cli._open_streams", interrupted)
     assert (main(["ls"]), capsys.readouterr().err) == (130, "degla: stopped.\n")
 
 

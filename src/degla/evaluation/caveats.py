@@ -184,7 +184,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         values = sorted({read(result) for _, result in results})
         if len(values) > 1:
             yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
-    if all(result.scorer == "standardised" for _, result in results):
+    if {result.scorer for _, result in results} == {"standardised"}:
         yield "Standardised scores: cosines minus a text's mean over all images, divided by their deviation."
     seeds = Counter(label for label, _ in results)
     single = [label for label, count in seeds.items() if count == 1]
