@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from degla.config.run import TrainConfig
     from degla.evaluation.benchmark import Benchmark
-    from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
+    from degla.evaluation.models import EmbeddingModel, EvaluationPrecision, Scorer
     from degla.evaluation.results import TracedResult
     from degla.negatives.llm import LanguageModel
     from degla.negatives.llm.function import AnswerChats
@@ -352,6 +352,7 @@ def evaluate(
     progress: bool = False,
     cache: str | Path | None = None,
     device: str | torch.device | None = None,
+    scorer: Scorer = "cosine",
 ) -> TracedResult:
     """Evaluate a model on benchmarks, as `degla evaluate`.
 
@@ -371,6 +372,7 @@ def evaluate(
         cache: folder of embeddings to read and fill, as of `degla evaluate --cache`; None: no cache. `model` must be a
             name or path then, since an object may embed otherwise than its weights say.
         device: to load a model on that is given by name or path; by default the CPU.
+        scorer: how images are compared with texts; "standardised" leaves out what a model knows of texts alone.
 
     Returns:
         Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.
@@ -402,7 +404,7 @@ def evaluate(
         check_result_name(_path(out, "evaluate: out"))
         name = _named(model) if isinstance(model, str | Path) else model.name
         names = [each.name if isinstance(each, Benchmark) else each for each in benchmarks]
-        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=names)
+        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=names, scorer=scorer)
         require_writable(Path(out))
     if cache is not None:
         refuse_address(_path(cache, "evaluate: cache"))
@@ -417,7 +419,7 @@ def evaluate(
     with nullcontext() if cache is None else open_cache(Path(cache)) as embeddings:
         evaluation = Evaluation(
             benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress,
-            cache=embeddings, questions=questions,
+            cache=embeddings, questions=questions, scorer=scorer,
         )  # fmt: skip
         result = evaluation.score_named(
             named, label=label, training_seed=training_seed, device="cpu" if device is None else device

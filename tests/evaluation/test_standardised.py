@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import degla
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation import in_print
@@ -73,7 +74,7 @@ def value(result: Result) -> float:
 
 @pytest.mark.parametrize(("common", "rest"), [(3.0, 0.0), (0.0, 3.0)])
 def test_what_is_known_of_the_text_alone_is_left_out(root: Path, common: float, rest: float) -> None:
-    plain, standardised = (scored(root, preferring(common, rest), standardised=each) for each in (False, True))
+    plain, standardised = (scored(root, preferring(common, rest), scorer=each) for each in ("cosine", "standardised"))
     assert (value(plain), value(standardised)) == (0.0, 1.0)
     assert (plain.scorer, standardised.scorer) == ("cosine", "standardised")
     caveats = list(caveats_of([("plain", plain), ("other", standardised)]))
@@ -92,7 +93,7 @@ def test_scores_are_standard_scores_over_distinct_images(root: Path) -> None:
 
 
 def test_a_model_that_sees_no_difference_ties(root: Path) -> None:
-    result = scored(root, constant(), standardised=True)
+    result = scored(root, constant(), scorer="standardised")
     assert (value(result), result.benchmarks[0].parts[0].scores[0].ties) == (0.0, COUNT)
 
 
@@ -106,13 +107,13 @@ def test_classes_and_candidates_are_standardised_too(small_root: Path, monkeypat
         lambda tokens: np.append(oracle.text_row(tokens), 5.0 if tokens in liked else 0.0),
     )
 
-    def values(*, standardised: bool) -> dict[str, list[float]]:
-        result = Evaluation(["small"], small_root, progress=False, standardised=standardised).score(encoder)
+    def values(scorer: Any) -> dict[str, list[float]]:
+        result = Evaluation(["small"], small_root, progress=False, scorer=scorer).score(encoder)
         return {part.name: [round(each.value, 2) for each in part.scores] for part in result.benchmarks[0].parts}
 
     wrong = {"pair": [1.0], "square": [0.5, 0.5, 1.0], "recognise": [0.17, 0.17], "find": [0.17, 1.0]}
-    assert values(standardised=False) == wrong
-    assert values(standardised=True) == {name: [1.0] * len(each) for name, each in wrong.items()}
+    assert values("cosine") == wrong
+    assert values("standardised") == {name: [1.0] * len(each) for name, each in wrong.items()}
 
 
 def test_a_mean_over_few_images_is_refused(root: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_mean_over_few_images_is_refused(root: Path) -> None:
     with pytest.raises(
         InputError, match=r"need a mean over at least 20 images; it has 19\. Omit the benchmark, or score by cosine"
     ):
-        scored(root, preferring(0, 0), standardised=True)
+        scored(root, preferring(0, 0), scorer="standardised")
 
 
 def test_the_command_says_that_scores_are_standardised(
@@ -141,9 +142,18 @@ def test_the_command_says_that_scores_are_standardised(
     assert "Standardised scores: cosines minus" in (tmp_path / "report.md").read_text()
 
 
+def test_from_python(root: Path, tmp_path: Path) -> None:
+    result = degla.evaluate("random", ["own"], root, scorer="standardised", out=tmp_path / "a.json")
+    assert (result.scorer, result.model.label) == ("standardised", "random, standardised")
+    with pytest.raises(InputError, match=r"own \(standardised\), which would be lost"):
+        degla.evaluate("random", ["own"], root, out=tmp_path / "a.json")
+    with pytest.raises(InputError, match="scorer 'standardized': must be one of cosine, standardised"):
+        degla.evaluate("random", ["own"], root, scorer="standardized")  # type: ignore[arg-type]
+
+
 def test_regions_are_not_standardised(root: Path) -> None:
     with pytest.raises(InputError, match="scores by regions cannot be standardised"):
-        Evaluation(["own"], root, standardised=True, regions=Regions((1,)))
+        Evaluation(["own"], root, scorer="standardised", regions=Regions((1,)))
 
 
 def test_standardised_scores_are_not_set_beside_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +168,7 @@ def test_standardised_scores_are_not_set_beside_published_ones(monkeypatch: pyte
 
 
 def test_a_study_measures_again_by_another_scorer(root: Path, tiny_model: Path) -> None:
-    def measured(scorer: str) -> tuple[int, str]:
+    def measured(scorer: Any) -> tuple[int, str]:
         questions = StudyQuestions(("own",), root, "", scorer=scorer)
         measures = (Measure("base", 1.0, root / "base.json"),)
         done = tune(Job("base", str(tiny_model), None, {}, measures, questions))

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
 Activation = Literal["gelu", "quick_gelu"]
+Scorer = Literal["cosine", "standardised"]
 HALVES: Final = ("bf16", "fp16")
 """Half-precision formats of a forward pass (PyTorch's autocast)."""
 

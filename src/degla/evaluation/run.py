@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
@@ -24,6 +24,7 @@ from degla.evaluation.models import (
     EmbeddingModel,
     EvaluationPrecision,
     Floor,
+    Scorer,
     activated,
     computing_in,
     load_model,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 5
 _TIES = ("strict", "half", "lenient")
+_SCORERS: Final = get_args(Scorer)
 
 
 def ask_all(
@@ -109,8 +111,8 @@ class Evaluation:
         progress: show progress on stderr.
         cache: embeddings of earlier calls, read and filled; see `cache.DiskCache`. None: no cache.
         regions: compare image crops with parts of texts, see `regions`; None: compare images with texts, by cosine.
-        standardised: standard scores, see `embed.EmbeddedItems.standardised`, over the images of each benchmark; not
-            with `regions`.
+        scorer: "cosine", or "standardised", see `embed.EmbeddedItems.standardised`, over the images of each benchmark;
+            not with `regions`.
         processes: the processes of one job, which share the embedding and all get the same result; the first one reads
             and fills the cache and scores. Default: only this process, whatever job it belongs to.
         questions: of these benchmarks, if `ask_all` has read them already.
@@ -130,14 +132,16 @@ class Evaluation:
     progress: bool = True
     cache: Cache | None = None
     regions: Regions | None = None
-    standardised: bool = False
+    scorer: Scorer = "cosine"
     processes: ProcessGroup = field(default_factory=ProcessGroup)
     questions: Sequence[BenchmarkQuestions] | None = None
 
     def __post_init__(self) -> None:
         if self.tie is not None and self.tie not in _TIES:
             raise InputError(f"tie rule {self.tie!r}: must be one of {', '.join(_TIES)}.")
-        if self.standardised and self.regions is not None:
+        if self.scorer not in _SCORERS:
+            raise InputError(f"scorer {self.scorer!r}: must be one of {', '.join(_SCORERS)}.")
+        if self.scorer != "cosine" and self.regions is not None:
             raise InputError("scores by regions cannot be standardised. Choose one of the two.")
         if self.precision not in ("fp32", *HALVES):
             raise InputError(f"precision {self.precision!r}: must be one of fp32, {', '.join(HALVES)}.")
@@ -169,6 +173,8 @@ class Evaluation:
             InputError, DeglaError: as for `score`; there is no such model; or its record of trainings is damaged.
         """
         name = model if isinstance(model, str) else model.name
+        if self.scorer != "cosine":  # Reports tell the scores of one model apart by their labels.
+            label = f"{label or name}, {self.scorer}"
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
@@ -231,7 +237,7 @@ class Evaluation:
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,
         )
-        if self.standardised:
+        if self.scorer == "standardised":
             for questions in self.all_questions:
                 require_images(questions)
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
@@ -251,7 +257,7 @@ class Evaluation:
         return TracedResult(
             model=provenance_of(encoder, label, fingerprint),
             image_reading=self.image_reading,
-            scorer="standardised" if self.standardised else "cosine" if self.regions is None else self.regions.name,
+            scorer=self.scorer if self.regions is None else self.regions.name,
             training_seed=training_seed,
             seed=self.seed,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -283,7 +289,7 @@ class Evaluation:
         regions: RegionTable | None, tie: TieRule | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
-        if self.standardised:
+        if self.scorer == "standardised":
             embeddings = embeddings.standardised(images_of(questions.entries))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
         floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)

@@ -309,7 +309,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         with DiskCache(cache_folder("embeddings"), images_only=True) if shared else nullcontext() as cache:
             evaluation = Evaluation(
                 questions.benchmarks, questions.root, allow_missing=questions.allow_missing, progress=False,
-                cache=cache, questions=asked, standardised=questions.scorer == "standardised",
+                cache=cache, questions=asked, scorer=questions.scorer,
             )  # fmt: skip
             result = evaluation.score(encoder, label=measure.label, training_seed=job.seed)
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)

@@ -190,7 +190,7 @@ def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = N
             image_reading=arguments.image_reading,
             precision=arguments.precision,
             activation=getattr(arguments, "activation", None),
-            standardised=getattr(arguments, "scorer", None) == "standardised",
+            scorer="standardised" if getattr(arguments, "scorer", None) == "standardised" else "cosine",
             images_per_batch=arguments.images_per_batch,
             texts_per_batch=arguments.texts_per_batch,
             workers=arguments.workers,

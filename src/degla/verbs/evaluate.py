@@ -99,9 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "local":  # On a cluster, the folder may be only where the tasks run.
         require_folders(arguments.models)
     differ = False
-    labels: Sequence[str | None] = arguments.label or [None] * len(arguments.models)
-    if arguments.scorer == "standardised":  # Labels tell apart the results of one model.
-        labels = [f"{label or name}, standardised" for name, label in zip(arguments.models, labels, strict=True)]
+    labels = arguments.label or [None] * len(arguments.models)
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
         own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _FREE}
         own |= {"the number of models": len(arguments.models)}
