@@ -101,6 +101,7 @@ Python API <api>
 
 Overview <results>
 All methods <studies/methods/study>
+Methods, standardised <studies/methods_standardised/study>
 Main methods in three worlds <studies/headline/study>
 Ablation of DeGLA's losses <studies/degla_ablation/study>
 Gain-loss frontiers <studies/frontier/study>

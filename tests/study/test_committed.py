@@ -205,6 +205,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/photographs.md", "sigmoid", "photographs_sigmoid", 5),
         ("docs/photographs.md", "objective", "photographs_degla", 9),
         ("docs/photographs.md", "image tower trained", "photographs_image", 5),
+        ("docs/results.md", "standardised", "methods_standardised", 8),
         ("docs/results.md", "rival", "rivals", 9),
         ("docs/results.md", "sigmoid", "sigmoid", 6),
         ("docs/results.md", "one way", "one_way", 4),
