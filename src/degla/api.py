@@ -372,7 +372,8 @@ def evaluate(
         cache: folder of embeddings to read and fill, as of `degla evaluate --cache`; None: no cache. `model` must be a
             name or path then, since an object may embed otherwise than its weights say.
         device: to load a model on that is given by name or path; by default the CPU.
-        scorer: how images are compared with texts; "standardised" leaves out what a model knows of texts alone.
+        scorer: how images are compared with texts; "standardised" leaves out preferences for texts that
+            are the same for all images.
 
     Returns:
         Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.

@@ -1,4 +1,4 @@
-"""Standardised scores, in which nothing counts that is known of a text alone."""
+"""Standardised scores, in which no preference counts that is the same for all images."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def value(result: Result) -> float:
 
 
 @pytest.mark.parametrize(("common", "rest"), [(3.0, 0.0), (0.0, 3.0)])
-def test_what_is_known_of_the_text_alone_is_left_out(root: Path, common: float, rest: float) -> None:
+def test_a_preference_that_is_the_same_for_all_images_is_left_out(root: Path, common: float, rest: float) -> None:
     plain, standardised = (scored(root, preferring(common, rest), scorer=each) for each in ("cosine", "standardised"))
     assert (value(plain), value(standardised)) == (0.0, 1.0)
     assert (plain.scorer, standardised.scorer) == ("cosine", "standardised")

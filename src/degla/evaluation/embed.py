@@ -75,8 +75,8 @@ class EmbeddedItems:
         """Return the items with standard scores in place of cosines: a text's mean over these distinct images is
         subtracted, and the difference is divided by their standard deviation.
 
-        What a model knows of texts alone shifts or scales a text's cosines with all images alike, and so is gone. The
-        order of images for one text stays as it is, and so do cosines between texts.
+        A preference that shifts or scales a text's cosines with all images alike is gone; one that turns unlikely texts
+        to other content is not. The order of images for one text stays as it is, and so do cosines between texts.
         """
         rows = self.images[sorted({self.image_row[image] for image in images})].astype(np.float64)
         mean = rows.mean(axis=0)
