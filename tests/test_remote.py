@@ -642,7 +642,7 @@ def test_a_run_says_that_another_machine_writes_to_its_address(
         metrics.write_text("3")
         run.copy()
         run.wait()
-        assert caplog.messages[-1].endswith(f" run there. This run goes on, and its files stay in {metrics.parent}.")
+        assert caplog.messages[-1].endswith(f" run there. This run continues, in {metrics.parent} only.")
     assert memory.cat("/runs/shared/metrics.jsonl") == b"2"
 
 

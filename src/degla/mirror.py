@@ -57,8 +57,6 @@ class Mirror(ABC):
 
     after_errors = False
     """Whether what is there is copied even if the command fails."""
-    _next = "It is tried again later."
-    """What follows a copy in the background that failed."""
 
     def __init__(self, address: str | None, folder: Path, *, probe: str) -> None:
         self.address, self.folder = address, folder
@@ -102,7 +100,11 @@ class Mirror(ABC):
         try:
             self._copy()
         except DeglaError as error:
-            log.warning("%s %s", error, self._next)
+            log.warning("%s %s", error, self._after_failure())
+
+    def _after_failure(self) -> str:
+        """Return what follows a copy in the background that failed."""
+        return "It is tried again later."
 
     def _put(self, content: Path | bytes, address: str) -> None:
         """Upload a file as `put` does.

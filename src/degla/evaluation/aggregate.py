@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -171,10 +170,8 @@ def _column(
         )
     names = [judged[index].verdict.group.get(metric.group, "") for index in chosen] if metric.group else []
     if names:
-        sizes = Counter(names)
-        remaining = [
-            row for row, value in enumerate(names) if value not in metric.exclude and sizes[value] >= metric.minimum
-        ]
+        groups = metric.counted_groups(names)
+        remaining = [row for row, value in enumerate(names) if value in groups]
         chosen, names = [chosen[row] for row in remaining], [names[row] for row in remaining]
         if not chosen:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -236,6 +237,10 @@ class Metric:
     exclude: frozenset[str] = frozenset()
     whole: bool = False
     lower: bool = False
+
+    def counted_groups(self, names: Iterable[str]) -> set[str]:
+        """Return the groups that count, of the items' groups."""
+        return {value for value, n in Counter(names).items() if value not in self.exclude and n >= self.minimum}
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+from degla.evaluation.models import STANDARDISED
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TEXT_SOLVABLE
-from degla.pages.words import counted
+from degla.pages.words import capitalized, counted
 from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of
 
@@ -185,7 +186,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         if len(values) > 1:
             yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
     if {result.scorer for _, result in results} == {"standardised"}:
-        yield "Standardised scores: cosines minus a text's mean over all images, divided by their deviation."
+        yield f"{capitalized(STANDARDISED)}."
     seeds = Counter(label for label, _ in results)
     single = [label for label, count in seeds.items() if count == 1]
     if len(single) == len(seeds) > 1:

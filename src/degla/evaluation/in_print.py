@@ -143,13 +143,12 @@ def tables_in_print(comparison: Comparison) -> tuple[PrintedTable, ...]:
 
 def _measured(comparison: Comparison, name: str) -> dict[str, Row]:
     """Column of a published table to the measured row that answers the same questions."""
-    if name not in BENCHMARKS.names():
+    by_cosine = all(result.scorer == "cosine" for method in comparison.methods for result in method.results.values())
+    if name not in BENCHMARKS.names() or not by_cosine:
         return {}
     benchmark = BENCHMARKS.member(name, "BENCHMARK")
     parts = [part for entry in entries_of(comparison.methods, name) for part in entry.parts]
     broken = {part.name for part in parts if not _is_published(benchmark, part)}
-    if any(result.scorer != "cosine" for method in comparison.methods for result in method.results.values()):
-        return {}
     columns: dict[str, Row] = {}
     for row in comparison.rows:
         if row.benchmark != name or row.name in broken or (row.kind == "average" and broken):

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
 Activation = Literal["gelu", "quick_gelu"]
 Scorer = Literal["cosine", "standardised"]
+STANDARDISED: Final = "standardised scores: cosines minus a text's mean over all images, divided by their deviation"
 HALVES: Final = ("bf16", "fp16")
 """Half-precision formats of a forward pass (PyTorch's autocast)."""
 

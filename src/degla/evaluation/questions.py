@@ -133,8 +133,7 @@ def _leaves_all_out(benchmark: Benchmark, entries: Iterable[Entry]) -> bool:
         for metric in benchmark.part(name).metrics:
             if not metric.group or len(pairs) < len(members):
                 return False
-            sizes = Counter(pair.group.get(metric.group, "") for pair in pairs)
-            if any(sizes[value] >= metric.minimum for value in sizes.keys() - metric.exclude):
+            if metric.counted_groups(pair.group.get(metric.group, "") for pair in pairs):
                 return False
     return True
 

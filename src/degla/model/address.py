@@ -214,8 +214,11 @@ class RunMirror(Mirror):
             missing = "Copy that folder to another address."
         return f"The run itself is complete in {self.folder}. {missing}"
 
+    def _after_failure(self) -> str:
+        return f"This run continues, in {self.folder} only." if self._is_taken else super()._after_failure()
+
     def _taken(self, address: str) -> DeglaError:
-        self._is_taken, self._next = True, f"This run goes on, and its files stay in {self.folder}."
+        self._is_taken = True
         return DeglaError(f"{address}: another process, perhaps on another machine, has begun or resumed a run there.")
 
     def _send(self, content: Path | bytes, name: str) -> None:

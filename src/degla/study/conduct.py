@@ -410,15 +410,15 @@ class Watch:
         """Show the progress of the running chains."""
         now = time.monotonic()
         self._began = {number: self._began.get(number, now) for number in running}
-        rows = {number: _last_rows(self._chains[number]) for number in running}
+        rows = {number: _last_rows(self._chains[number].jobs) for number in running}
         self._running = [self._describe(number, of_chain) for number, of_chain in rows.items()]
         for number, of_chain in rows.items():
-            self._count(number, sum(row["step"] for row in of_chain))
+            self._count(number, _steps_in(of_chain))
             self._tell_jobs(self._chains[number])
 
     def _describe(self, number: int, rows: Sequence[dict[str, Any]]) -> str:
         chain = self._chains[number]
-        steps, done = _steps_of(chain), sum(row["step"] for row in rows)
+        steps, done = _steps_of(chain), _steps_in(rows)
         if done >= steps > 0 or not _trains(chain):
             return f"{chain.title}: being measured"  # For minutes, maybe.
         loss = f", loss {rows[-1]['loss']:.3f}" if rows and "loss" in rows[-1] else ""
@@ -439,7 +439,7 @@ class Watch:
         chain = self._chains[number]
         stopped = any(not each.paths for each in end.value or ())  # A signal to its process alone.
         finished = end.value is not None and not stopped  # Perhaps in fewer steps, by a --stop limit.
-        self._count(number, _steps_of(chain) if finished else sum(row["step"] for row in _last_rows(chain)))
+        self._count(number, _steps_of(chain) if finished else _steps_in(_last_rows(chain.jobs)))
         self._tell_jobs(chain)
         self._left.discard(number)
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
@@ -481,13 +481,16 @@ def _is_there(chain: Chain) -> bool:
 
 def _steps_taken(chain: Chain) -> int:
     """Steps of jobs that were stopped, and go on from there."""
-    rows = [_last_metrics(job) for job in chain.jobs if job.resume]
-    return sum(row["step"] for row in rows if row is not None)
+    return _steps_in(_last_rows(job for job in chain.jobs if job.resume))
 
 
-def _last_rows(chain: Chain) -> list[dict[str, Any]]:
+def _steps_in(rows: Iterable[dict[str, Any]]) -> int:
+    return sum(row["step"] for row in rows)
+
+
+def _last_rows(jobs: Iterable[Job]) -> list[dict[str, Any]]:
     """The last metrics of each job that has some."""
-    return [row for job in chain.jobs if (row := _last_metrics(job)) is not None]
+    return [row for job in jobs if (row := _last_metrics(job)) is not None]
 
 
 def _last_metrics(job: Job) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from degla.evaluation.models import STANDARDISED
 from degla.files import write_text
 from degla.pages import plot as svg
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
@@ -119,7 +120,7 @@ def page_of(study: Study) -> Page:
     else:
         questions = ", ".join(benchmark.title for benchmark in record.benchmarks)
     if plan.scorer == "standardised":
-        questions += "; standardised scores: cosines minus a text's mean over all images, divided by their deviation"
+        questions += f"; {STANDARDISED}"
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead.append(
         f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "

@@ -101,8 +101,8 @@ class Plan(ArmsPlan):
     average: Shares = (1.0,)
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
-    # The variances of the joint score are squared again for their intervals, which overflows from 1e77 on.
     scorer: Scorer = "cosine"
+    # The variances of the joint score are squared again for their intervals, which overflows from 1e77 on.
     price: float = Field(default=1.0, ge=0, le=1e6)
     gain: str = "composition"
     kept: str = "recognition"
