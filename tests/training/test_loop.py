@@ -389,16 +389,27 @@ def test_several_processes_do_not_promise_to_stop_after_this_step() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("steps", "remedy"), [(0, r"start the run again"), (1, r"resume the run, whose last complete checkpoint is .*1")]
+)
 def test_a_killed_worker_is_one_line(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, remedy: str
 ) -> None:
-    def step(*_: Any, **__: Any) -> None:
+    """It does not name `degla train --resume`: a study and a call from Python resume in another way."""
+    train_step, left = step_module.Trainer.step, iter(range(steps))
+
+    def step(self: Any, *arguments: Any, **more: Any) -> Any:
+        if next(left, None) is not None:
+            return train_step(self, *arguments, **more)
         multiprocessing.active_children()[0].kill()
         time.sleep(30)  # The signal that the child has ended interrupts it.
+        return None
 
     monkeypatch.setattr(step_module.Trainer, "step", step)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4)
-    with pytest.raises(DeglaError, match=r"run: a process that loads images ended \(.*Killed.*--data\.workers"):
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=1))
+    why = r"run: a process that loads images ended \(.*Killed.*--data\.workers, and "
+    with pytest.raises(DeglaError, match=rf"{why}{remedy}\.$"):
         train(replace(config, data=replace(config.data, workers=1)))
 
 

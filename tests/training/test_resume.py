@@ -299,7 +299,7 @@ def test_full_disk_leaves_the_old_checkpoint(
         original(weights, path, **options)
 
     monkeypatch.setattr(checkpoint_module, "save_file", full)
-    with pytest.raises(DeglaError, match=r"step-4: .*disk is full\. Free space and resume the run, .* is .*step-2\.$"):
+    with pytest.raises(DeglaError, match=r"step-4: .*disk is full\. Free space, then resume the run, .* is .*-2\.$"):
         train(config)
     anew = replace(config, out=tmp_path / "anew", checkpoint=replace(config.checkpoint, every_steps=0))
     with pytest.raises(DeglaError, match=r"step-4: .*the disk is full\. Free space, then start the run again\.$"):

@@ -31,7 +31,7 @@ from degla.model.integrity import (
     checked,
     write_state,
 )
-from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, latest_checkpoint
+from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, how_to_go_on, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import (
     CONFIG_NAME,
@@ -103,11 +103,8 @@ def written_whole(folder: Path) -> Iterator[Path]:
             full = full or "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)
             if not full:
                 raise
-        newest = latest_checkpoint(folder.parent)
         cause = "the disk is full" if full else str(error)
-        remedy = "Free space, then start the run again."
-        if newest is not None:
-            remedy = f"Free space and resume the run, whose last complete checkpoint is {newest}."
+        remedy = f"Free space, then {how_to_go_on(folder.parent)}."
         raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}. {remedy}") from None
 
 

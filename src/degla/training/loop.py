@@ -33,6 +33,7 @@ from degla.model.load import holds_model, load_encoder
 from degla.model.runs import (
     BEST_NAME,
     checkpoints,
+    how_to_go_on,
     latest_checkpoint,
     put_right,
     require_checkpoint,
@@ -127,8 +128,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             cause = str(error).strip(" .")
             raise DeglaError(
                 f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory or shared "
-                "memory (/dev/shm) ran out, use fewer --data.workers. degla train --resume continues from the last "
-                "checkpoint."
+                f"memory (/dev/shm) ran out, use fewer --data.workers, and {how_to_go_on(run)}."
             ) from None
 
 
