@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from degla.evaluation.run import Evaluation
 from degla.records import ItemImage
 from degla.results import Result
 from degla.study.jobs import Job, Measure, StudyQuestions
+from degla.study.materials import CurrentQuestions
 from degla.study.tuning import tune
 from tests.evaluation.conftest import COLOURS, TRUTH
 from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing, spreading, words
@@ -123,6 +125,10 @@ def test_a_mean_over_few_images_is_refused(root: Path) -> None:
         InputError, match=r"need a mean over at least 20 images; it has 19\. Omit the benchmark, or score by cosine"
     ):
         scored(root, preferring(0, 0), scorer="standardised")
+    for scorer in ("cosine", "standardised"):  # A study asks before its base is loaded.
+        questions = StudyQuestions(("own",), root, "", scorer=scorer)  # type: ignore[arg-type]
+        with nullcontext() if scorer == "cosine" else pytest.raises(InputError, match="it has 19"):
+            CurrentQuestions().require_scores(questions, [], where="plan")
 
 
 def test_the_command_says_that_scores_are_standardised(

@@ -138,11 +138,11 @@ def _leaves_all_out(benchmark: Benchmark, entries: Iterable[Entry]) -> bool:
     return True
 
 
-def require_images(questions: BenchmarkQuestions) -> None:
+def require_images(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
     """Raise InputError if a benchmark has too few images for standardised scores."""
-    if (count := len(set(images_of(questions.entries)))) < _FEWEST_IMAGES:
+    if (count := len(set(images_of(entries)))) < _FEWEST_IMAGES:
         raise InputError(
-            f"{questions.benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
+            f"{benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
             f"has {count}. Omit the benchmark, or score by cosine."
         )
 

@@ -239,7 +239,7 @@ class Evaluation:
         )
         if self.scorer == "standardised":
             for questions in self.all_questions:
-                require_images(questions)
+                require_images(questions.benchmark, questions.entries)
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
         table = self._regions(images, texts)
         if table is not None:

@@ -22,7 +22,7 @@ from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
-from degla.evaluation.questions import absent_benchmarks, ask, questions_digest, require_root
+from degla.evaluation.questions import absent_benchmarks, ask, questions_digest, require_images, require_root
 from degla.evaluation.trainings import training_of
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
@@ -307,7 +307,8 @@ class CurrentQuestions:
             return None  # Measuring reports why; existing results are kept.
 
     def require_scores(self, questions: StudyQuestions, requirements: Iterable[tuple[str, str]], *, where: str) -> None:
-        """Reject names that are not scores of the benchmarks, before the base is measured.
+        """Reject names that are not scores of the benchmarks, and benchmarks with too few images for the scorer, before
+        the base is loaded.
 
         Args:
             questions: the questions.
@@ -315,12 +316,14 @@ class CurrentQuestions:
             where: name of the plan file for messages.
 
         Raises:
-            InputError: the benchmarks have no such score.
+            InputError: the benchmarks have no such score, or too few images.
         """
         try:
-            names = self._read(questions)[2]
+            _, _, names, few = self._read(questions)
         except InputError:
             return  # As above.
+        if few is not None:
+            raise few
         require_declared(((f"{where}: {place}", name) for place, name in requirements), names)
 
     def leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
@@ -352,13 +355,21 @@ class CurrentQuestions:
             return None
 
 
-def _read_questions(questions: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str]]:
-    """Digests and image paths by benchmark, and names of scores."""
-    digests, images, scores = {}, [], list[str]()
+def _read_questions(
+    questions: StudyQuestions,
+) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str], InputError | None]:
+    """Digests and image paths by benchmark, names of scores, and an error if there are too few images."""
+    digests, images, scores, few = {}, [], list[str](), None
     for name in questions.benchmarks:
         of_benchmark = ask(BENCHMARKS.member(name, "BENCHMARK"), questions.root, allow_missing=True)
         # Without allow_missing, a result has all of them, even if images were deleted since.
-        digests[name] = questions_digest(of_benchmark.entries if questions.allow_missing else of_benchmark.kept)
+        entries = of_benchmark.entries if questions.allow_missing else of_benchmark.kept
+        digests[name] = questions_digest(entries)
         images.append(of_benchmark.shown)
         scores += score_names(of_benchmark.benchmark, of_benchmark.counts)
-    return digests, images, scores
+        if questions.scorer == "standardised":
+            try:
+                require_images(of_benchmark.benchmark, entries)
+            except InputError as error:
+                few = error
+    return digests, images, scores, few
