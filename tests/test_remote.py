@@ -552,6 +552,42 @@ def test_a_dry_run_refuses_the_address_that_the_run_would_refuse(
     assert set(memory.find("/")) == files
 
 
+def test_a_dry_run_says_that_it_does_not_try_to_write_to_an_address(
+    memory: fsspec.AbstractFileSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a hub each file that is written and deleted would be two commits."""
+    caplog.set_level("INFO", logger="degla")
+    address.check_new_at(Path("runs/new"))
+    assert not caplog.messages
+    address.check_new_at(Path("memory://runs/new"))
+    mirror.check_output("memory://far/n.jsonl")
+    assert [message.partition(";")[0] for message in caplog.messages] == [
+        "memory://runs/new: --dry-run writes nothing there",
+        "memory://far/n.jsonl: --dry-run writes nothing there",
+    ]
+    assert not memory.find("/")
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (ValueError("Repository id must be 'namespace/name'"), "hf://me/best: no model found"),
+        (PermissionError("x"), "hf://me: access denied"),
+    ],
+)
+def test_best_of_the_owner_of_models_is_no_model(
+    failure: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub refuses the owner alone, `hf://me`, which is not what the user wrote."""
+
+    def find(self: object, path: str) -> list[str]:
+        raise FileNotFoundError(path) if "/" in path else failure
+
+    monkeypatch.setattr("huggingface_hub.HfFileSystem.find", find)
+    with pytest.raises(InputError, match=message):
+        folder_here("hf://me/best")
+
+
 def test_a_run_at_an_address_keeps_its_best_checkpoint_on_another_machine(
     memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,

@@ -184,6 +184,12 @@ def check_output(address: str) -> None:
     _, name = _parts_of(address)
     refuse_http(address)
     _refuse_files_in(address, place_in_cache("outputs", address) / name)
+    tell_untried(address)
+
+
+def tell_untried(address: str) -> None:
+    """Log that a dry run wrote nothing to an address: at some, a file that was written and deleted leaves versions."""
+    log.info("%s: --dry-run writes nothing there; whether it can be written shows at the start of the command", address)
 
 
 def _parts_of(address: str) -> tuple[str, str]:

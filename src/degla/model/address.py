@@ -13,7 +13,7 @@ from typing import Final
 from degla.errors import DeglaError, InputError
 from degla.files import remove_folder, sha256_of, whole_folder
 from degla.locks import in_turn
-from degla.mirror import Mirror, place_in_cache, refuse_http
+from degla.mirror import Mirror, place_in_cache, refuse_http, tell_untried
 from degla.model.integrity import STATE_NAME, STEP, read_state
 from degla.model.onnx_folder import INFO
 from degla.model.runs import (
@@ -26,7 +26,7 @@ from degla.model.runs import (
     why_no_best,
 )
 from degla.model.tokenizer import CONFIG_NAME
-from degla.remote import address_of, fetch, list_files, read_range, remove, state_of
+from degla.remote import AccessError, address_of, fetch, list_files, read_range, remove, state_of
 
 _READ: Final = (".json", ".safetensors", ".txt", ".gz", ".model", ".onnx", ".data", ".py")
 """Suffixes of the files that a model is read from; other files, such as an optimiser's state, are not fetched."""
@@ -50,7 +50,7 @@ def folder_here(name: str) -> Path:
     if any(STEP.fullmatch(PurePosixPath(file).parts[0]) for file in files):
         return bring_here(Path(name))
     run, _, last = address.rpartition("/")
-    if last == BEST_NAME and not files and _complete(_files(run)):
+    if last == BEST_NAME and not files and _has_run(run):
         best = bring_here(Path(run)) / BEST_NAME
         if not best.is_dir():
             raise InputError(f"{address}: {why_no_best(best)}")
@@ -76,6 +76,16 @@ def folder_here(name: str) -> Path:
                 for file, source in sources.items():
                     fetch(source, partial / file)
     return folder
+
+
+def _has_run(address: str) -> bool:
+    """Whether there is a run; what holds no files, such as the owner of models at a hub, has none."""
+    try:
+        return bool(_complete(_files(address)))
+    except AccessError:
+        raise
+    except InputError:
+        return False
 
 
 _METRICS: Final = "metrics.jsonl"
@@ -166,6 +176,7 @@ def check_new_at(out: Path) -> None:
     if (address := address_of(out)) is not None:
         refuse_http(address)
         _refuse_taken(address, _files(address))
+        tell_untried(address)
 
 
 def _refuse_taken(address: str, files: list[str]) -> None:
