@@ -299,6 +299,8 @@ def test_a_wrong_field_of_a_benchmark_object_is_one_line(fields: dict[str, Any],
         Benchmark(**given)
     with pytest.raises(InputError, match=r"\Apart 'all': metrics must be a tuple of Metric, .* is Metric\(.*\.\.\.\Z"):
         BenchmarkPart("all", "swap", metrics=Metric())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\Apart 'all': metrics: 'accuracy' is the name of two\. Rename one\.\Z"):
+        BenchmarkPart("all", "swap", metrics=(Metric(), Metric(verdict="image_ok")))
     with pytest.raises(InputError, match=r"\Aaverage 'swap': of must be a tuple of str, .* It is 'all'\.\Z"):
         Average("swap", "all")  # type: ignore[arg-type]
 

@@ -267,6 +267,7 @@ class BenchmarkPart:
     def __post_init__(self) -> None:
         where = f"part {cut_short(repr(self.name), 80)}"
         _require_several(f"{where}: metrics", self.metrics, Metric)
+        _refuse_doubles(f"{where}: metrics", self.metrics)
         n: Any = self.n
         if n is not None and (isinstance(n, bool) or not isinstance(n, Integral)):
             raise InputError(f"{where}: n must be a whole number or None; it is {cut_short(repr(n), 80)}.")
@@ -282,7 +283,7 @@ def _require_several(where: str, values: Any, kind: type) -> None:
         )
 
 
-def _refuse_doubles(where: str, named: Iterable[BenchmarkPart | Average]) -> None:
+def _refuse_doubles(where: str, named: Iterable[BenchmarkPart | Average | Metric]) -> None:
     names = [each.name for each in named]
     for place, name in enumerate(names):
         if name in names[:place]:
