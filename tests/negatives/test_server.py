@@ -548,6 +548,14 @@ def test_a_word_for_a_server_without_keys_is_no_secret(
         assert reply(connect(server)).text == f"A {word} on a cat."
 
 
+def test_a_key_of_letters_that_is_longer_than_words_is_hidden(
+    connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_API_KEY", key := "qWertzuiopAsdfghjklY")
+    with serving(lambda received: Response(body=completion(f"A {key} on a cat."))) as server:
+        assert reply(connect(server)).text == "A [hidden] on a cat."
+
+
 def test_unknown_model(connect: Callable[..., ServerModel]) -> None:
     def respond(received: Received) -> Response:
         if received.path.endswith("/models"):

@@ -49,6 +49,8 @@ _LOGGED_FROM: Final = 10.0
 _SHORTEST_KEY: Final = 8
 """Characters of a key that is hidden in answers, too, if it has more than letters: "EMPTY" or "anything" for a local
 server is a word, and no secret."""
+_NO_WORD: Final = 20
+"""Letters that hardly a word has: a key of so many is hidden, too."""
 _STATUSES: Final = frozenset(map(str, range(400, 600)))
 
 
@@ -82,7 +84,7 @@ class Endpoint:
         header = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
         own = (url, parts.netloc, parts.password or "", password, header, parts.hostname or "")
         keys = (key, password, header, *take_secrets(dialect.settings.extra)[1])
-        self._keys = [each.encode() for each in keys if len(each) >= _SHORTEST_KEY and not each.isalpha()]
+        self._keys = [each.encode() for each in keys if len(each) >= (_NO_WORD if each.isalpha() else _SHORTEST_KEY)]
         self._secrets = (key if key != NO_KEY else "", *own, *keys[1:])
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
         self._response = http_library().Response
