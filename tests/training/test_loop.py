@@ -286,12 +286,12 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
     states: list[str] = []
 
     def poison(student: Any, encoder: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
-        embeddings, send_back = original(student, encoder, batch, *arguments, **options)
+        embeddings, backpropagate = original(student, encoder, batch, *arguments, **options)
         poisoned.append(batch.ids)
         states.append(encoder.fingerprint)
         if len(poisoned) == 3:
             embeddings = replace(embeddings, image=embeddings.image * math.nan)
-        return embeddings, send_back
+        return embeddings, backpropagate
 
     monkeypatch.setattr(step_module, "embed_student", poison)
     with pytest.raises(DeglaError, match=r"step 3: the loss is nan.*nonfinite\.json.*step-2"):
@@ -310,10 +310,10 @@ def test_weights_that_a_gradient_spoiled_under_a_finite_loss_are_not_written(
     original = step_module.embed_student
 
     def poison(student: Any, encoder: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
-        embeddings, send_back = original(student, encoder, batch, *arguments, **options)
+        embeddings, backpropagate = original(student, encoder, batch, *arguments, **options)
 
         def spoil(loss: torch.Tensor) -> None:
-            send_back(loss)
+            backpropagate(loss)
             encoder.clip.visual.proj.grad[0, 0] = math.inf
 
         return embeddings, spoil

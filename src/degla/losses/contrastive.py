@@ -49,13 +49,15 @@ class Contrastive(Loss):
         if self.mask_same_image:
             groups = processes.gather_constant(student.group)
 
-            def absent_images(rows: slice) -> Bool[Tensor, "rows all"]:
+            def others_of_image(rows: slice) -> Bool[Tensor, "rows all"]:
                 return (student.group[rows, None] == groups).scatter(1, place[rows, None], value=False)
 
-            def absent_texts(rows: slice) -> Bool[Tensor, "rows texts"]:
+            def missing_or_others(rows: slice) -> Bool[Tensor, "rows texts"]:
                 own = missing.expand(rows.stop - rows.start, -1).clone()
-                own[:, : len(captions)] |= absent_images(rows)
+                own[:, : len(captions)] |= others_of_image(rows)
                 return own
+
+            absent_texts, absent_images = missing_or_others, others_of_image
 
         from_image = log_partition(student.image, texts, student.scale, absent=absent_texts, target=place)
         if self.negative_scope == "own" and student.negative.shape[1]:

@@ -41,6 +41,7 @@ def calibrated_own_negatives_loss(
 
     Source: FSC-CLIP, arXiv 2410.05210, selective calibrated regularisation.
     """
+    # As published, missing negatives are in the softmax but not in the target, spread over caption and valid ones.
     candidates = valid
     if missing == "published":
         negative, candidates = negative.masked_fill(~valid, 0.0), torch.ones_like(valid)
@@ -49,9 +50,9 @@ def calibrated_own_negatives_loss(
     logits = torch.cat([positive[:, None], negative.masked_fill(~candidates, -torch.inf)], dim=1)
     log_share = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     log_share = log_share.masked_fill(torch.isneginf(logits), 0.0)  # 0 times -inf is NaN.
-    there = torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
-    even = smoothing / there.sum(dim=1, keepdim=True).to(logits.dtype)
-    target = even * there
+    has_target = torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
+    even = smoothing / has_target.sum(dim=1, keepdim=True).to(logits.dtype)
+    target = even * has_target
     target[:, 0] += 1 - smoothing
     rest = -torch.expm1(log_share)  # 1 - p, exact where p is near 1.
     # At exactly 0 a power below 1 has no finite gradient; the clamp gives it the gradient 0 there.

@@ -51,6 +51,7 @@ class SelfDistillation(Loss):
         negative = (student.negative - teacher.require("negative")).square().sum(-1)
         negative = negative.where(student.valid, negative.new_zeros(()))
 
+        # This process's share of the mean over all texts, as `Processes.mean` has it; missing negatives do not count.
         texts = processes.total(student.valid.sum() + caption.numel()).clamp(min=1)
         text = (caption.sum() + negative.sum()) * processes.count / texts
         return self.image * processes.mean(image) + self.text * text

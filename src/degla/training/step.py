@@ -99,7 +99,10 @@ class Trainer:
         self.update(mean[0])
         if self.teacher is not None:
             self.teacher.update(self.encoder, decay=self.config.teacher.decay_at(number, steps=self.steps))
-        logged = {"loss": mean[0], **dict(zip(values, mean[1:], strict=True)), "lr": rate}
+        return {"loss": mean[0], **dict(zip(values, mean[1:], strict=True)), "lr": rate} | self._model_values()
+
+    def _model_values(self) -> dict[str, Tensor]:
+        """Return the values to log of the model as it is now: scale, bias, and learnt memories of a single number."""
         model = {"scale": self.encoder.scale.detach()}
         if self.encoder.bias is not None:
             model["bias"] = self.encoder.bias.detach().clone()
@@ -108,7 +111,7 @@ class Trainer:
                 if value.numel() == 1:
                     owner, _, one = name.partition("/")
                     model[f"{prefix}{owner}.{one or 'memory'}"] = value.detach().clone().squeeze()
-        return logged | model
+        return model
 
     def gradients(
         self, batch: Batch | None, replayed: Batch | None, *, number: int
@@ -134,19 +137,22 @@ class Trainer:
         parts, objective = list(batch.parts(stream.part_size)), stream.objective
         raw: list[Tensor] = []
         with self.accelerator.autocast():
+            # Before the target, which reuses embeddings of the pass that gave the teacher's attention.
             if stream.views is not None:
                 parts, raw = stream.views(parts, self.teacher, number=number)
-            elif blocks := stream.shared_blocks:
+            elif blocks := stream.shared_blocks:  # Before the target: the teacher goes on from them, too.
                 parts = [replace(part, frozen=self.encoder.run_frozen(part.image, blocks)) for part in parts]
             target = teacher_target(
                 self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw
             )
+            # After the target, whose captions it reads; parts anew, since the student embeds the images it adds.
             if stream.evidence is not None and self.teacher is not None:
                 batch = stream.evidence(batch, parts, self.teacher, target, number=number)
                 parts = list(batch.parts(stream.part_size))
-        if stream.attack is not None:  # After the target: the teacher gets the clean images.
+        # After the target: the teacher gets the clean images. After the evidence: the images it adds are attacked, too.
+        if stream.attack is not None:
             parts = stream.attack(batch, parts, target, number=number)
-        student, send_back = embed_student(
+        student, backpropagate = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator
         )
         if self.decoder is not None and "reconstruction" in objective.reads:
@@ -154,13 +160,14 @@ class Trainer:
         if self.predictor is not None and "prediction" in objective.reads:
             student = self._with_predictor_losses(student, batch, self.predictor)
         loss, values = objective.value(student, target, self.processes)
-        send_back(loss)
+        backpropagate(loss)
         if isinstance(self.student, DistributedDataParallel):
             _require_all_read(self.student)
         if self.processes.count > 1:
-            for own in chain(*(module.parameters() for module in self.along.values())):
+            for parameter in chain(*(module.parameters() for module in self.along.values())):
                 # These modules are not wrapped for data-parallel training.
-                own.grad = None if own.grad is None else self.processes.total(own.grad) / self.processes.count
+                if parameter.grad is not None:
+                    parameter.grad = self.processes.total(parameter.grad) / self.processes.count
         if self.sharding is not None:
             self.sharding.average_gradients()
         return loss.detach(), values
