@@ -244,7 +244,7 @@ def _cells(
     scores: Mapping[str, Mapping[int | None, Score]],
     methods: Sequence[Method],
     baseline: str | None,
-    comparable: bool,
+    ranked: bool,
 ) -> dict[str, Cell]:
     by_label = {method.label: method for method in methods}
     values = {label: {seed: score.value for seed, score in seeds.items()} for label, seeds in scores.items()}
@@ -254,7 +254,7 @@ def _cells(
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
     rivals = [label for label in values if label != leader]
-    leads = bool(rivals) and comparable
+    leads = bool(rivals) and ranked
     for rival in rivals if leads else ():
         gap = difference(leader, rival)
         leads = leads and gap.significant and gap.value > 0

@@ -250,7 +250,9 @@ class Evaluation:
         # To this one all images are alike: counting its ties as right would make it perfect.
         tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
         scored = processes.from_first(
-            lambda: [self._score(questions, embeddings, cache, table, tie) for questions in self.all_questions]
+            lambda: [
+                self._score_benchmark(questions, embeddings, cache, table, tie) for questions in self.all_questions
+            ]
         )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
@@ -284,7 +286,7 @@ class Evaluation:
     def _leakage(self, training: TrainingImages) -> Leakage:
         return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)
 
-    def _score(
+    def _score_benchmark(
         self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None,
         regions: RegionTable | None, tie: TieRule | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip

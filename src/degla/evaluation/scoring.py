@@ -156,6 +156,7 @@ def score_texts(
     if values.shape != (*alike.shape, alike.shape[-1]):
         raise ValueError(f"similarities {values.shape} must be [N, L, L] for same {alike.shape}")
     _refuse_non_finite(values.reshape(len(values), -1), ids, "item")
+    # [N, p, q, n]: texts p and q are two with the same meaning, and n has another; row p compares its entries q and n.
     partners = alike[:, :, None] & alike[:, None, :] & ~np.eye(alike.shape[1], dtype=bool)
     return _compare(values, partners[..., None] & ~alike[:, None, None, :], tie)
 
@@ -196,14 +197,14 @@ def ranking_chance(gold: Sequence[int]) -> float:
 
 
 def _comparisons(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Comparisons of entries (third axis) with entries (fourth): the true ones with the false ones of their row."""
+    """Whether to compare entry p of a row with its entry n, `[N, R, C, C]` of `[N, R, C]`: p is true and n is not."""
     return truth[..., :, None] & ~truth[..., None, :]
 
 
 def _compare(
     values: EmbeddingRows, comparisons: NDArray[np.bool_], tie: TieRule
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
-    """Worth, ties and smallest margin `[N]` of the comparisons along the last axis of `values`."""
+    """Worth, ties and smallest margin `[N]` of comparisons `[N, R, C, C]` within the rows of values `[N, R, C]`."""
     lead = values[..., :, None] - values[..., None, :]
     above = values[..., :, None] > values[..., None, :]
     equal = values[..., :, None] == values[..., None, :]

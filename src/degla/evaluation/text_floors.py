@@ -155,6 +155,7 @@ def _worth(leads: Leads) -> float:
     if (leads < 0).any():
         return 0.0
     equal = leads == 0
+    # The tied texts are in random order: all true ones must be first.
     true, false = int(equal.any(axis=1).sum()), int(equal.any(axis=0).sum())
     return 1 / math.comb(true + false, true)
 

@@ -80,15 +80,16 @@ class CrossModalRank(StatefulLoss):
         # Indexing with a mask would make the host wait for the device; the mask is used as a factor of 0 or 1 instead.
         valid = student.valid.flatten()
         rule = student.rule.clamp(min=0).flatten()
-        if self.threshold == "max":
+        if self.threshold == "max":  # A fifth of each rule's largest gap over all processes; -inf: it has no negative.
             gaps = (positive[:, None] - negative).flatten().masked_fill(~valid, -torch.inf)
             largest = torch.full_like(memory, -torch.inf).scatter_reduce(0, rule, gaps.to(memory.dtype), "amax")
             largest = processes.gather_constant(largest[None]).amax(dim=0)
             return torch.where(largest.isfinite(), (largest / 5).clamp(0, self.upper), memory)
+        # "mean": the mean over all captions minus that over each rule's negatives, in all processes.
         terms = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
         sums = torch.zeros_like(memory).index_add_(0, rule, terms.to(memory.dtype))
         counts = torch.zeros_like(memory).index_add_(0, rule, valid.to(memory.dtype))
-        positives = torch.stack([positive.sum(), torch.full_like(positive.sum(), len(positive))])
-        sums, counts, positives = (processes.total(value) for value in (sums, counts, positives))
-        gap = positives[0] / positives[1] - sums / counts.clamp(min=1)
+        captions = torch.stack([positive.sum(), torch.full_like(positive.sum(), len(positive))])
+        sums, counts, (caption_sum, caption_count) = (processes.total(value) for value in (sums, counts, captions))
+        gap = caption_sum / caption_count - sums / counts.clamp(min=1)
         return torch.where(counts > 0, gap.clamp(0, self.upper), memory)

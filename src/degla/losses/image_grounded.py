@@ -41,7 +41,7 @@ def calibrated_own_negatives_loss(
 
     Source: FSC-CLIP, arXiv 2410.05210, selective calibrated regularisation.
     """
-    # As published, missing negatives are in the softmax but not in the target, spread over caption and valid ones.
+    # With "published" the softmax has the missing negatives, but the target is spread over caption and valid ones only.
     candidates = valid
     if missing == "published":
         negative, candidates = negative.masked_fill(~valid, 0.0), torch.ones_like(valid)
