@@ -113,7 +113,8 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     order; draws of other benchmarks are independent.
     """
     drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, leave_out=True)
-    # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are.
+    # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are. A
+    # permutation per list of images keeps draws paired for all scores, models and benchmarks with this list only.
     names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
     images = np.array([_number_of(name) for name in names])
     order = np.random.default_rng(_number_of("\n".join(names))).permutation(DRAWS)

@@ -221,27 +221,27 @@ def _compare_images(
     truth = np.broadcast_to(np.array(gold), similarities.shape)
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
     by_key: dict[str, Outcome] = {"text_ok": (verdicts.text_ok, verdicts.text_ties)}
-    alone: dict[str, tuple[Any, ...]] = {}
-    if len(gold) > 1:
+    cells_of: dict[str, tuple[Any, ...]] = {}  # Index of the similarities of verdicts that need only some.
+    if len(gold) > 1:  # several images: also each image with all texts, and each text with all images
         by_key["image_ok"] = verdicts.image_ok, verdicts.image_ties
         by_key["group_ok"] = verdicts.group_ok, verdicts.text_ties + verdicts.image_ties
         if len(gold[0]) == 1:  # one text: only the image direction is scored
             by_key = {"image_ok": by_key["image_ok"]}
         # Not in the order of a set, which differs between processes: equal results must give equal files.
-        places: dict[str, tuple[Any, ...]] = {f"text_ok.{at + 1}": (_ALL, [at]) for at in range(len(gold))}
-        places |= {f"image_ok.{at + 1}": (_ALL, _ALL, [at]) for at in range(len(gold[0]))}
-        alone = {name: cells for name, cells in places.items() if name in wanted}
-    elif sum(gold[0]) > 1:
+        each: dict[str, tuple[Any, ...]] = {f"text_ok.{at + 1}": (_ALL, [at]) for at in range(len(gold))}
+        each |= {f"image_ok.{at + 1}": (_ALL, _ALL, [at]) for at in range(len(gold[0]))}
+        cells_of = {name: cells for name, cells in each.items() if name in wanted}
+    elif sum(gold[0]) > 1:  # one image, several true texts: also each true text with all false ones
         true, false = ([at for at, is_true in enumerate(gold[0]) if is_true == kind] for kind in (1, 0))
-        alone = {f"text_ok.{number}": (_ALL, _ALL, [at, *false]) for number, at in enumerate(true, start=1)}
-    elif len(gold[0]) > 1:
+        cells_of = {f"text_ok.{number}": (_ALL, _ALL, [at, *false]) for number, at in enumerate(true, start=1)}
+    elif len(gold[0]) > 1:  # one image, one true text: also how near to the first it is, and what is answered instead
         right = gold[0].index(1)
         lead = similarities[:, 0, [right]] - np.delete(similarities[:, 0], right, axis=1)
         for k in (k for k in NEAR if f"text_ok@{k}" in wanted):
             by_key[f"text_ok@{k}"] = near(lead, k, rule), verdicts.text_ties
         answered = mistakes(lead, verdicts.text_ok, at=right)
         by_key |= {name: (worth, verdicts.text_ties) for name, worth in answered.items() if name in wanted}
-    for name, cells in alone.items():
+    for name, cells in cells_of.items():
         side = name.partition("_")[0]
         outcome = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
         by_key[name] = getattr(outcome, f"{side}_ok"), getattr(outcome, f"{side}_ties")
