@@ -22,7 +22,7 @@ from degla.statistics.proportions import (
     share_interval,
     wilson,
 )
-from degla.statistics.seeds import QuestionVariance, half_width, over_questions, seed_difference, seed_spread
+from degla.statistics.seeds import QuestionVariance, Variance, half_width, over_questions, seed_difference, seed_spread
 
 
 def _parts(values: FloatArray, names: list[str], *, paired: bool = False) -> tuple[FloatArray, Contributions]:
@@ -133,24 +133,24 @@ def test_few_images_of_the_rarer_kind_widen_the_interval_however_many_there_are(
 
 
 @pytest.mark.parametrize(
-    ("values", "weights", "clusters", "plain"),
+    ("values", "weights", "clusters", "simple"),
     [
         ([1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 2, 3], True),
         ([1, 0, 0.5, 1], [1, 1, 1, 1], [0, 1, 2, 3], False),
         ([1, 0, 1, 1], [1, 1, 2, 2], [0, 1, 2, 3], False),
         ([1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 2, 2], False),
     ],
-    ids=["plain", "a tie is worth a half", "means of groups", "two questions about an image"],
+    ids=["a simple sample", "a tie is worth a half", "means of groups", "two questions about an image"],
 )
-def test_only_plain_items_have_an_exact_interval(
-    values: list[float], weights: list[float], clusters: list[int], plain: bool
+def test_only_simple_samples_have_an_exact_interval(
+    values: list[float], weights: list[float], clusters: list[int], simple: bool
 ) -> None:
     worth, shares = np.array(values), np.array(weights) / sum(weights)
     for paired in (False, True):
         parts = contributions(worth, shares, np.array(clusters), paired=paired)
-        assert parts.plain is plain and parts.totals.sum() == pytest.approx(worth @ shares)
+        assert parts.simple_sample is simple and parts.totals.sum() == pytest.approx(worth @ shares)
         interval = (lead_interval if paired else share_interval)(np.linspace(0, 1, 41), parts)
-        assert interval is not None and ("bootstrap" not in interval.method) is plain
+        assert interval is not None and ("bootstrap" not in interval.method) is simple
 
 
 def test_a_widened_interval_has_the_sample_size_that_the_bootstrap_and_the_images_imply() -> None:
@@ -158,7 +158,9 @@ def test_a_widened_interval_has_the_sample_size_that_the_bootstrap_and_the_image
     from scipy.stats import t
 
     weights = np.repeat([2 / 40, 1 / 40], [10, 20])
-    parts = Contributions(np.where(np.arange(30) < 25, weights, 0.0), weights, uneven=5, telling=5.0, plain=False)
+    parts = Contributions(
+        np.where(np.arange(30) < 25, weights, 0.0), weights, uneven=5, effective_uneven=5.0, simple_sample=False
+    )
     interval = share_interval(np.array([0.845, 0.905] * 20), parts)
     assert interval is not None and "widened" in interval.method
     independent, few = 1600 / 60, (t.ppf(0.975, 29) / 1.959964) ** 2 * 30 / 29
@@ -172,7 +174,7 @@ def test_a_tie_that_is_worth_a_half_is_answered_differently() -> None:
     for rare in (0.5, 1.0):
         for values in (np.repeat([rare, 0.0], [3, 97]), np.repeat([1 - rare, 1.0], [3, 97])):
             parts = contributions(values, np.full(100, 0.01), np.arange(100))
-            assert (parts.uneven, parts.telling) == (3, pytest.approx(3))
+            assert (parts.uneven, parts.effective_uneven) == (3, pytest.approx(3))
 
 
 def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
@@ -259,7 +261,7 @@ def test_no_number_of_images_makes_an_interval_jump(paired: bool) -> None:
         values[: 5 * k : 5] = np.resize([1.0, -1.0], k) if paired else 0.0
         draws, parts = _parts(values, names, paired=paired)
         interval = (lead_interval if paired else share_interval)(draws, parts)
-        assert interval is not None and parts.telling == pytest.approx(k)
+        assert interval is not None and parts.effective_uneven == pytest.approx(k)
         widths.append(interval.high - interval.low)
     steps = np.array(widths[1:]) / widths[:-1]
     assert steps.min() > 0.8 and steps.max() < 1.15, "the interval was halved where k reached 20"
@@ -317,10 +319,10 @@ def test_seeds_and_questions_are_covered_together() -> None:
     from scipy.stats import ttest_ind
 
     one, other = [0.1, 0.2, 0.25], [0.5, 0.52, 0.7, 0.6]
-    wide = half_width([(np.var(one, ddof=1) / 3, 2), (np.var(other, ddof=1) / 4, 3)])
+    wide = half_width([Variance(np.var(one, ddof=1) / 3, 2), Variance(np.var(other, ddof=1) / 4, 3)])
     interval = ttest_ind(one, other, equal_var=False).confidence_interval()
     assert wide == pytest.approx((interval.high - interval.low) / 2)
-    assert half_width([(0.0, 4), (0.25, 10**9)]) == pytest.approx(1.959964 * 0.5, rel=1e-6)
+    assert half_width([Variance(0.0, 4), Variance(0.25, 10**9)]) == pytest.approx(1.959964 * 0.5, rel=1e-6)
 
     # Scores with 2 points over seeds and 3 over questions: the truth is held although three seeds share one draw.
     generator = np.random.default_rng(4)
@@ -383,7 +385,7 @@ def test_pairing_by_item_sees_what_unpaired_intervals_hide() -> None:
     assert questions.uneven == int((first != second).sum()) and questions.images == 400
     same = over_questions(*_parts(np.zeros(80), [str(i // 2) for i in range(80)], paired=True), paired=True)
     # Where no image is answered differently, the bootstrap's error is 0 and the interval's is not.
-    assert same is not None and same.interval is not None and same.variance[1] == 39
+    assert same is not None and same.interval is not None and same.variance.freedom == 39
     assert -same.interval.low == pytest.approx(same.interval.high)
     assert 0 < same.error == pytest.approx((same.interval.high - same.interval.low) / (2 * 1.959964))
     a, b = (proportion_interval(int(values.sum()), 400) for values in (first, second))

@@ -160,17 +160,18 @@ class Contributions:
         totals: `[images]` sums of weight times worth, or times lead of one model over another.
         weights: `[images]` sums of weights, which sum to 1.
         uneven: number of images answered differently from the rest: for a share, those of the rarer kind, right or
-            wrong; for a difference, those that the two models answer differently.
-        telling: effective number of equally weighted items among those answered differently, at most `uneven`: near 0
-            if all are in parts with little weight in an average next to a small part.
-        plain: whether there is one item per image, with equal weights and values of only 0 and 1 (leads -1, 0 and 1).
+            wrong; for a difference, those that the two models answer differently (discordant).
+        effective_uneven: effective number of equally weighted items among those answered differently, at most `uneven`:
+            near 0 if all are in parts with little weight in an average next to a small part.
+        simple_sample: whether there is one item per image, with equal weights and values of only 0 and 1 (leads -1, 0
+            and 1).
     """
 
     totals: FloatArray
     weights: FloatArray
     uneven: int
-    telling: float
-    plain: bool
+    effective_uneven: float
+    simple_sample: bool
 
     @property
     def images(self) -> int:
@@ -178,7 +179,7 @@ class Contributions:
         return len(self.totals)
 
     @property
-    def independent(self) -> float:
+    def effective_images(self) -> float:
         """Effective number of equally weighted images (Kish): 1 / sum of squared weights."""
         return float(1 / (self.weights**2).sum())
 
@@ -202,10 +203,10 @@ def contributions(
     uneven = min(len(np.unique(numbers[kind])) for kind in kinds)
     # By items: the bootstrap itself accounts for images with the weight of many items.
     squares = weights**2
-    telling = min(uneven, min(float(squares[kind].sum()) for kind in kinds) / float(squares.sum()) ** 2)
+    effective = min(uneven, min(float(squares[kind].sum()) for kind in kinds) / float(squares.sum()) ** 2)
     whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
-    plain = whole and count == len(values) and bool(np.ptp(weights) < 1e-12)
-    return Contributions(totals, shares, uneven, telling, plain)
+    simple = whole and count == len(values) and bool(np.ptp(weights) < 1e-12)
+    return Contributions(totals, shares, uneven, effective, simple)
 
 
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -285,7 +286,7 @@ def _crossing(above: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
-    """Return a score's interval: exact for plain items, else a bootstrap, at least as wide as Wilson's if few differ.
+    """Return a score's interval: exact for a simple sample, else a bootstrap, widened to Wilson's if few differ.
 
     Args:
         draws: the score in each bootstrap draw.
@@ -296,7 +297,7 @@ def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     """
     if parts.images < 2:
         return None
-    if parts.plain:
+    if parts.simple_sample:
         return proportion_interval(round(float(parts.totals.sum()) * parts.images), parts.images)
     share = clipped_share(float(parts.totals.sum()))
     return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(share, n))
@@ -305,7 +306,7 @@ def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
 def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     """Return the interval of the first model's score minus the second's on the same items.
 
-    Tango's score interval for plain items; else a paired bootstrap, at least as wide as the score interval if few
+    Tango's score interval for a simple sample; else a paired bootstrap, at least as wide as the score interval if few
     images are answered differently, with gains and losses weighted by their contribution to the score.
 
     Args:
@@ -322,7 +323,7 @@ def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
         up, down = float(parts.totals.clip(min=0).sum()), float((-parts.totals).clip(min=0).sum())
         return paired_score_interval(n * up, n * down, n)
 
-    if parts.plain:
+    if parts.simple_sample:
         return score(parts.images)
     return _widened(draws, "paired bootstrap over images", parts, score)
 
@@ -334,7 +335,7 @@ def _widened(
         return None
     # Draws without a value (NaN) are left out.
     first, last = (float(end) for end in np.nanpercentile(draws, [100 * TAIL, 100 - 100 * TAIL]))
-    if parts.telling >= FEW:
+    if parts.effective_uneven >= FEW:
         return Interval(low=first, high=last, method=method)
     own = score(_score_size(draws, parts))
     return Interval(low=min(own.low, first), high=max(own.high, last), method=f"{method}, widened by score")
@@ -345,18 +346,18 @@ def _score_size(draws: FloatArray, parts: Contributions) -> float:
 
     One is the number of independent images, as if all questions about an image were answered alike. The other is the
     size at which independent items have the bootstrap's variance, corrected for the number of images as a t-interval
-    is. Its weight is the number of images that tell it; that of the first falls to 0 at `FEW`.
+    is. Its weight is the effective number of uneven images; that of the first falls to 0 at `FEW`.
     """
     from scipy.special import stdtrit
 
-    images, telling = parts.images, parts.telling
+    images, independent, uneven = parts.images, parts.effective_images, parts.effective_uneven
     variance = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
-    if variance <= 0 or telling <= 0:
-        return parts.independent
+    if variance <= 0 or uneven <= 0:
+        return independent
     few = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
-    effect = few * float(np.nanvar(draws)) * parts.independent / variance
-    unknown = (FEW - telling) / 2
-    return parts.independent * (telling + unknown) / (telling * effect + unknown)
+    effect = few * float(np.nanvar(draws)) * independent / variance
+    unknown = (FEW - uneven) / 2
+    return independent * (uneven + unknown) / (uneven * effect + unknown)
 
 
 def clipped_share(value: float) -> float:
