@@ -390,36 +390,38 @@ def evaluate(
     from degla.files import require_writable
 
     forget()
-    if not isinstance(model, str | Path):
+    named: str | EmbeddingModel
+    if isinstance(model, str | Path):
+        named = name = _named(model)
+    else:
         refuse_other(model, "evaluate")
-        for name in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
-            _require(getattr(model, name), f"evaluate: {type(model).__name__}.{name}", "a text", str)
+        for field in ("name", "activation", "precision"):  # A result records them, after everything is embedded.
+            _require(getattr(model, field), f"evaluate: {type(model).__name__}.{field}", "a text", str)
+        named, name = model, model.name
         if device is not None:
-            raise InputError(f"evaluate: device: {model.name!r} is loaded already. Move it there, and omit device.")
-    benchmarks, root = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
+            raise InputError(f"evaluate: device: {name!r} is loaded already. Move it there, and omit device.")
+    chosen, folder = _listed(benchmarks, "evaluate: benchmarks", str, Benchmark), _path(root, "evaluate: root")
     if training_seed is not None:
         training_seed = _whole(training_seed, "evaluate: training_seed")
     if label is not None:
         _require(label, "evaluate: label", "a text", str)
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
-        name = _named(model) if isinstance(model, str | Path) else model.name
-        names = [each.name if isinstance(each, Benchmark) else each for each in benchmarks]
+        names = [each.name if isinstance(each, Benchmark) else each for each in chosen]
         refuse_to_overwrite_results(Path(out), models=[name], benchmarks=names, scorer=scorer)
         require_writable(Path(out))
     if cache is not None:
         refuse_address(_path(cache, "evaluate: cache"))
-        if not isinstance(model, str | Path):
+        if not isinstance(named, str):
             raise InputError(
-                f"evaluate: cache: {model.name!r} is a {type(model).__name__} object, which may embed otherwise than "
+                f"evaluate: cache: {name!r} is a {type(model).__name__} object, which may embed otherwise than "
                 "its weights say. Give the model's name or path, or omit cache."
             )
     # Data come before models: a wrong folder is reported before anything is downloaded.
-    questions = ask_all(benchmarks, root, allow_missing=allow_missing)
-    named = _named(model) if isinstance(model, str | Path) else model
+    questions = ask_all(chosen, folder, allow_missing=allow_missing)
     with nullcontext() if cache is None else open_cache(Path(cache)) as embeddings:
         evaluation = Evaluation(
-            benchmarks, root, allow_missing=allow_missing, precision=precision, progress=progress,
+            chosen, folder, allow_missing=allow_missing, precision=precision, progress=progress,
             cache=embeddings, questions=questions, scorer=scorer,
         )  # fmt: skip
         result = evaluation.score_named(
