@@ -106,6 +106,21 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What each load of a model of transformers says of kernels from the hub."""
+    transformers = pytest.importorskip("transformers")
+    said: list[Any] = []
+    load = transformers.PreTrainedModel.from_pretrained.__func__
+
+    def from_pretrained(cls: type, *args: Any, **options: Any) -> Any:
+        said.append(options.get("use_kernels"))
+        return load(cls, *args, **options)
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(from_pretrained))
+    return said
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without their pictures, which take longer than all else of a small page: for tests that read none."""
     from degla.pages.page import Figure

@@ -195,3 +195,9 @@ def test_a_damaged_file_of_a_folder_is_named(name: str, content: str, message: s
     (tmp_path / "model" / name).write_text(content)
     with pytest.raises(InputError, match=message):
         load_model(str(tmp_path / "model"))
+
+
+def test_no_kernel_of_the_hub_is_asked_for(kernels: list[Any], tmp_path: Path) -> None:
+    write_folder(tmp_path / "model", "clip")
+    load_transformers_folder(tmp_path / "model")
+    assert kernels == [False]

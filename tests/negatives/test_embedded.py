@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -321,3 +322,8 @@ def test_real_model_proposes_words_that_fit(real: EmbeddedModel) -> None:
     (reply,) = real.finished()
     assert {"cow", "cat", "dog", "car", "bull", "camel", "bike", "bear", "donkey"} & set(reply.words[0])
     assert "horse" not in reply.words[0] and "motor" not in reply.words[0]
+
+
+def test_no_kernel_of_the_hub_is_asked_for(kernels: list[Any], gguf_file: Path, tmp_path: Path) -> None:
+    load(find_weights(str(gguf_file), cache=tmp_path))
+    assert kernels == [False, False]

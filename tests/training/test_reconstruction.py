@@ -224,3 +224,8 @@ def test_states_are_those_that_are_projected(tiny_model: Path) -> None:
         torch.testing.assert_close(outputs.text, encoder.encode_captions(tokens))
         projected = torch.nn.functional.normalize(outputs.state @ encoder.clip.text_projection, dim=-1)
         torch.testing.assert_close(projected, outputs.text)
+
+
+def test_no_kernel_of_the_hub_is_asked_for(kernels: list[Any], folder: Path) -> None:
+    TextDecoder(folder, width=12)
+    assert kernels == [False]

@@ -41,7 +41,7 @@ class TextDecoder(nn.Module):
 
     def __init__(self, folder: Path, *, width: int) -> None:
         super().__init__()
-        decoder = _open(folder, "AutoModelForSeq2SeqLM", use_safetensors=True, dtype=torch.float32)
+        decoder = _open(folder, "AutoModelForSeq2SeqLM", use_safetensors=True, use_kernels=False, dtype=torch.float32)
         decoder.eval().requires_grad_(False)
         # Its own encoder never runs: the decoder only attends to the state.
         decoder.encoder.block = nn.ModuleList()

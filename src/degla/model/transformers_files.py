@@ -82,7 +82,7 @@ def open_transformers(folder: Path) -> Opened:
     with quiet_transformers(), offline():
         try:
             model, report = transformers.AutoModel.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **here
+                folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, use_kernels=False, **here
             )
             part, files = "tokenizer", [*TOKENIZER_FILES]
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)

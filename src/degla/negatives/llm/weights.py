@@ -43,6 +43,8 @@ _LOADED: Final = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
 """Suffixes of all files that may belong to a model and its tokenizer."""
 _OWN: Final = {"local_files_only": True, "trust_remote_code": False}
 """Fetch nothing and run none of a folder's code; by default transformers asks at the terminal whether to run it."""
+_MODEL: Final = {**_OWN, "use_kernels": False}
+"""From version 5.25 on transformers gives a model kernels of the hub unless it is told not to."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
             tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_OWN)
             # "eager" is a tenth faster than "sdpa" with the trees' masks (bfloat16, one thread).
             model: Any = AutoModelForCausalLM.from_pretrained(
-                weights.folder, dtype=dtype, attn_implementation="eager", **_OWN
+                weights.folder, dtype=dtype, attn_implementation="eager", **_MODEL
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{weights.folder}: cannot load a causal language model: {in_one_line(error)}") from error
@@ -256,7 +258,9 @@ def _convert(file: Path, folder: Path) -> None:
         # The progress bar of dequantisation cannot be disabled.
         with quiet_transformers(), redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_OWN)
-            packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, **_OWN)
+            packed = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=torch.float32, **_MODEL
+            )
             # transformers refuses to save a dequantised model, so the weights go into a model without that mark.
             settings = packed.config.to_dict()
             settings.pop("quantization_config", None)
