@@ -137,6 +137,11 @@ Questions that text does not answer: first half of dev, standardised <studies/ph
 Half-truths and negation <studies/photographs_truths/study>
 Balanced negatives <studies/photographs_balance/study>
 Image tower trained <studies/photographs_image/study>
+Image tower trained, standardised <studies/photographs_image_standardised/study>
+Image tower trained: all captions <studies/photographs_image_second_half/study>
+Image tower trained: first half of dev <studies/photographs_image_first_half/study>
+Image tower trained: all captions, standardised <studies/photographs_image_second_half_standardised/study>
+Image tower trained: first half of dev, standardised <studies/photographs_image_first_half_standardised/study>
 What is learnt: new photographs <studies/photographs_fit/study>
 What is learnt: trained pairs <studies/photographs_fit_pairs/study>
 What is learnt: other captions <studies/photographs_fit_photographs/study>

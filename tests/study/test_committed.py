@@ -268,6 +268,15 @@ def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name:
             },
         ),
         (
+            "composition, image tower trained",
+            {
+                "second half": "photographs_image_second_half",
+                "first half of dev": "photographs_image_first_half",
+                "second half, standardised": "photographs_image_second_half_standardised",
+                "first half, standardised": "photographs_image_first_half_standardised",
+            },
+        ),
+        (
             "composition, more captions",
             {
                 "trained pairs": "photographs_more_pairs",

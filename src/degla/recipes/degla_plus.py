@@ -22,7 +22,7 @@ def degla_plus() -> TrainConfig:
 
     Use when: both composition and recognition matter. In the embedded world, where it was chosen, it was better than
     `degla` in both, but in composition not on other words than those of its training captions; on photographs it was
-    first of four methods, but no gain is shown where the text does not give the answer away. Unmeasured at full size.
+    first of four methods, but gained little where the text does not give the answer away. Unmeasured at full size.
     """
     base = degla()
     stronger = {name: replace(base.objective[name], weight=2.0) for name in ("image_grounded", "text_grounded")}

@@ -18,7 +18,7 @@ def structure_clip() -> TrainConfig:
 
     Use when: composition matters most. In the embedded world it had the highest composition of all recipes at one
     learning rate (not on other words than those of its captions), and lost about as much recognition as `negclip`; on
-    photographs it and `tsvlc` gained most, but no gain is shown where the text does not give the answer away.
+    photographs it and `tsvlc` gained most, but little where the text does not give the answer away.
     """
     base = clip()
     return replace(

@@ -21,7 +21,7 @@ def tsvlc() -> TrainConfig:
 
     Use when: each caption has a paraphrase, and only a small part of the model may change. In the embedded world it
     kept more recognition than `negclip` and gained less composition; on photographs its joint score was above the
-    base's, but no gain is shown where the text does not give the answer away.
+    base's, but it gained little where the text does not give the answer away.
     """
     base = clip()
     return replace(
