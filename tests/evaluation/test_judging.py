@@ -138,7 +138,7 @@ def test_top5_is_a_right_class_among_the_five_most_similar() -> None:
 def test_each_image_and_each_text_may_be_asked_by_itself() -> None:
     """Two images with three texts, of which the last is of the second image and is like the first."""
     names = [f"{side}_ok.{at}" for side, count in (("text", 2), ("image", 3)) for at in range(1, count + 1)]
-    metrics = tuple(Metric(verdict=each) for each in names)
+    metrics = tuple(Metric(each, each) for each in names)
     wanted = replace(BENCHMARK, parts=(BenchmarkPart("*", "own", metrics=metrics),))
     item = pair_question(("own", "some", 0), ["a", "b"], ["p", "q", "r"], ((1, 0, 0), (0, 1, 1)))
     table = embedded({"a": [1, 0], "b": [0, 1]}, {"p": [5, 1], "q": [1, 5], "r": [3, 1]})
