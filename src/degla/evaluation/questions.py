@@ -138,12 +138,17 @@ def _leaves_all_out(benchmark: Benchmark, entries: Iterable[Entry]) -> bool:
     return True
 
 
-def require_images(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
-    """Raise InputError if a benchmark has too few images for standardised scores."""
-    if (count := len(set(images_of(entries)))) < _FEWEST_IMAGES:
+def count_images(entries: Iterable[Entry]) -> int:
+    """Return the number of different images of entries."""
+    return len(set(images_of(entries)))
+
+
+def require_images(title: str, images: int) -> None:
+    """Raise InputError if a benchmark of so many images has too few for standardised scores."""
+    if images < _FEWEST_IMAGES:
         raise InputError(
-            f"{benchmark.title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
-            f"has {count}. Omit the benchmark, or score by cosine."
+            f"{title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
+            f"has {images}. Omit the benchmark, or score by cosine."
         )
 
 

@@ -36,6 +36,7 @@ from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, trai
 from degla.evaluation.questions import (
     BenchmarkQuestions,
     ask,
+    count_images,
     no_score,
     questions_digest,
     require_images,
@@ -239,7 +240,7 @@ class Evaluation:
         )
         if self.scorer == "standardised":
             for questions in self.all_questions:
-                require_images(questions.benchmark, questions.entries)
+                require_images(questions.benchmark.title, count_images(questions.entries))
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
         table = self._regions(images, texts)
         if table is not None:

@@ -31,7 +31,7 @@ from degla.model.integrity import (
     checked,
     write_state,
 )
-from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, how_to_go_on, latest_checkpoint
+from degla.model.runs import TRAINING_NAME, WEIGHTS_NAME, how_to_restart, latest_checkpoint
 from degla.model.teacher import Teacher
 from degla.model.tokenizer import (
     CONFIG_NAME,
@@ -104,7 +104,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
             if not full:
                 raise
         cause = "the disk is full" if full else str(error)
-        remedy = f"Free space, then {how_to_go_on(folder.parent)}."
+        remedy = f"Free space, then {how_to_restart(folder.parent)}."
         raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}. {remedy}") from None
 
 

@@ -41,6 +41,7 @@ class TextDecoder(nn.Module):
 
     def __init__(self, folder: Path, *, width: int) -> None:
         super().__init__()
+        # Without use_kernels=False transformers takes kernels from the hub, from version 5.25 on.
         decoder = _open(folder, "AutoModelForSeq2SeqLM", use_safetensors=True, use_kernels=False, dtype=torch.float32)
         decoder.eval().requires_grad_(False)
         # Its own encoder never runs: the decoder only attends to the state.

@@ -77,7 +77,8 @@ def open_transformers(folder: Path) -> Opened:
     check_files(folder)
     transformers = import_transformers(folder)
     here = {"local_files_only": True, "trust_remote_code": False}
-    # Offline: "attn_implementation" in config.json can name a kernel on the hub, which would be fetched and run.
+    # Offline: "attn_implementation" in config.json can name a kernel on the hub, which would be fetched and run; from
+    # version 5.25 on transformers takes kernels from there unless use_kernels is False.
     part, files = "configuration or weights", [CONFIG]
     with quiet_transformers(), offline():
         try:

@@ -350,14 +350,14 @@ def _score_size(draws: FloatArray, parts: Contributions) -> float:
     """
     from scipy.special import stdtrit
 
-    images, independent, uneven = parts.images, parts.effective_images, parts.effective_uneven
+    images, independent, effective = parts.images, parts.effective_images, parts.effective_uneven
     variance = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
-    if variance <= 0 or uneven <= 0:
+    if variance <= 0 or effective <= 0:
         return independent
     few = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
     effect = few * float(np.nanvar(draws)) * independent / variance
-    unknown = (FEW - uneven) / 2
-    return independent * (uneven + unknown) / (uneven * effect + unknown)
+    unknown = (FEW - effective) / 2
+    return independent * (effective + unknown) / (effective * effect + unknown)
 
 
 def clipped_share(value: float) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from degla.config.fields import flat, path_fields, to_plain
 from degla.config.run import TrainConfig
@@ -22,7 +22,14 @@ from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
-from degla.evaluation.questions import absent_benchmarks, ask, questions_digest, require_images, require_root
+from degla.evaluation.questions import (
+    absent_benchmarks,
+    ask,
+    count_images,
+    questions_digest,
+    require_images,
+    require_root,
+)
 from degla.evaluation.trainings import training_of
 from degla.files import sha256_of, sha256_of_files, write_text
 from degla.negatives.generate import NegativesSettings, generate
@@ -302,7 +309,7 @@ class CurrentQuestions:
     def digests(self, questions: StudyQuestions) -> dict[str, str] | None:
         """Return the digest of everything asked by benchmark, as in results; None if the questions cannot be read."""
         try:
-            return self._read(questions)[0]
+            return self._read(questions).digests
         except InputError:
             return None  # Measuring reports why; existing results are kept.
 
@@ -319,12 +326,12 @@ class CurrentQuestions:
             InputError: the benchmarks have no such score, or too few images.
         """
         try:
-            _, _, names, few = self._read(questions)
+            read = self._read(questions)
         except InputError:
             return  # As above.
-        if few is not None:
-            raise few
-        require_declared(((f"{where}: {place}", name) for place, name in requirements), names)
+        for title, images in read.images if questions.scorer == "standardised" else ():
+            require_images(title, images)
+        require_declared(((f"{where}: {place}", name) for place, name in requirements), read.scores)
 
     def leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
         """Return the leakage of consecutive training runs, including the data of their base.
@@ -349,27 +356,36 @@ class CurrentQuestions:
         if not any(all_images):
             return None
         try:
-            return find_leakage(joined_images(all_images), self._read(questions)[1], root=questions.root)
+            return find_leakage(joined_images(all_images), self._read(questions).shown, root=questions.root)
         except InputError as error:
             log.warning("cannot check whether benchmark images were trained on: %s", error)
             return None
 
 
-def _read_questions(
-    questions: StudyQuestions,
-) -> tuple[dict[str, str], list[tuple[str, list[str]]], list[str], InputError | None]:
-    """Digests and image paths by benchmark, names of scores, and an error if there are too few images."""
-    digests, images, scores, few = {}, [], list[str](), None
+class _Questions(NamedTuple):
+    """What is kept of the current questions.
+
+    Attributes:
+        digests: of everything asked, by benchmark.
+        shown: each benchmark with the paths of its scored images.
+        images: each benchmark's title and number of images.
+        scores: names of all scores.
+    """
+
+    digests: dict[str, str]
+    shown: list[tuple[str, list[str]]]
+    images: list[tuple[str, int]]
+    scores: list[str]
+
+
+def _read_questions(questions: StudyQuestions) -> _Questions:
+    read = _Questions({}, [], [], [])
     for name in questions.benchmarks:
         of_benchmark = ask(BENCHMARKS.member(name, "BENCHMARK"), questions.root, allow_missing=True)
         # Without allow_missing, a result has all of them, even if images were deleted since.
         entries = of_benchmark.entries if questions.allow_missing else of_benchmark.kept
-        digests[name] = questions_digest(entries)
-        images.append(of_benchmark.shown)
-        scores += score_names(of_benchmark.benchmark, of_benchmark.counts)
-        if questions.scorer == "standardised":
-            try:
-                require_images(of_benchmark.benchmark, entries)
-            except InputError as error:
-                few = error
-    return digests, images, scores, few
+        read.digests[name] = questions_digest(entries)
+        read.shown.append(of_benchmark.shown)
+        read.images.append((of_benchmark.benchmark.title, count_images(entries)))
+        read.scores.extend(score_names(of_benchmark.benchmark, of_benchmark.counts))
+    return read

@@ -33,7 +33,7 @@ from degla.model.load import holds_model, load_encoder
 from degla.model.runs import (
     BEST_NAME,
     checkpoints,
-    how_to_go_on,
+    how_to_restart,
     latest_checkpoint,
     put_right,
     require_checkpoint,
@@ -128,7 +128,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             cause = str(error).strip(" .")
             raise DeglaError(
                 f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory or shared "
-                f"memory (/dev/shm) ran out, use fewer --data.workers, and {how_to_go_on(run)}."
+                f"memory (/dev/shm) ran out, use fewer --data.workers, and {how_to_restart(run)}."
             ) from None
 
 

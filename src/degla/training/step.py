@@ -140,7 +140,7 @@ class Trainer:
             # Before the target, which reuses embeddings of the pass that gave the teacher's attention.
             if stream.views is not None:
                 parts, raw = stream.views(parts, self.teacher, number=number)
-            elif blocks := stream.shared_blocks:  # Before the target: the teacher goes on from them, too.
+            elif blocks := stream.shared_blocks:  # Before the target, whose teacher reads them, too.
                 parts = [replace(part, frozen=self.encoder.run_frozen(part.image, blocks)) for part in parts]
             target = teacher_target(
                 self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw

@@ -50,7 +50,7 @@ _SHORTEST_KEY: Final = 8
 """Characters of a key that is hidden in answers, too, if it has more than letters: "EMPTY" or "anything" for a local
 server is a word, and no secret."""
 _NO_WORD: Final = 20
-"""Letters that hardly a word has: a key of so many is hidden, too."""
+"""From this length on a key of letters only is hidden, too: words are shorter."""
 _STATUSES: Final = frozenset(map(str, range(400, 600)))
 
 
