@@ -315,7 +315,6 @@ def test_what_is_learnt_follows_from_its_studies(head: str, names: dict[str, str
             assert [row[place]] == score_cells([score], study.rows[row[0]], study.data["plan"], {}), row[0]
 
 
-
 def test_tasks_in_sequence_follow_from_their_file() -> None:
     data = json.loads((CONTINUAL / "continual.json").read_text(encoding="utf-8"))
     text = (CONTINUAL / "continual.md").read_text(encoding="utf-8")
