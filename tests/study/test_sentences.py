@@ -167,7 +167,7 @@ def test_words_about_all_methods_hold() -> None:
     above = spearmanr([value("photographs", label, "joint") for label in gained], joint).statistic
     page = plain((ROOT / "docs" / "photographs.md").read_text("utf-8"))
     assert f"The intervals reach {points(tops[top])} (`{top}`)" in page and tops[top] < 0.05
-    assert f"(rank correlation {lost:.2f}; with the order above −{-above:.2f})" in page
+    assert f"(rank correlation {lost:.2f}; with the order of the first table −{-above:.2f})" in page
     assert not any(differences(study)[label, "clip", "composition"][2] for label in gained if label != "clip")
     assert len({label.partition(",")[0] for label in gained}) == 16, "sixteen methods"
 
