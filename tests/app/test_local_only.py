@@ -11,7 +11,7 @@ import pytest
 from degla.app.review_page import ReviewPage, build
 from degla.app.serving import MOST_BYTES, LocalOnly
 from degla.errors import InputError
-from degla.negatives.review import LONGEST, Draft, Review, draft_key
+from degla.negatives.review import MOST_CHARACTERS, Draft, Review, draft_key
 from degla.records import write_jsonl
 from tests.launch import run
 
@@ -183,7 +183,7 @@ def test_a_text_of_megabytes_is_refused_in_words(page: ReviewPage) -> None:
     assert "longer than 2,000 characters" in verdict and len(texts) < 2_000
     with pytest.raises(InputError, match="longer than 2,000 characters"):
         page.act("accept", key, text)
-    assert "checks passed" in page.judge(key, DRAFT.negative)[1] and len(DRAFT.negative) < LONGEST
+    assert "checks passed" in page.judge(key, DRAFT.negative)[1] and len(DRAFT.negative) < MOST_CHARACTERS
 
 
 def test_a_page_that_takes_files_bounds_them() -> None:

@@ -22,7 +22,7 @@ from degla.app.review_terminal import review_in_terminal
 from degla.errors import InputError
 from degla.negatives.differences import mark_words
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
-from degla.negatives.review import Decision, Draft, Review, draft_key, judge_text
+from degla.negatives.review import Decision, Draft, Review, ReviewState, draft_key, judge_text
 from degla.records import write_jsonl
 
 DRAFTS = [
@@ -243,6 +243,16 @@ def test_decisions_on_drafts_that_are_gone_are_passed_over(review: Review) -> No
     review.__exit__(None, None, None)
     with Review(DRAFTS[2:], log=review.log, out=review.out) as later:
         assert later.state.decided == 1
+
+
+def test_a_resumed_review_looks_for_an_open_draft_once(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        review.act("reject")
+    review.__exit__(None, None, None)
+    search, searches = ReviewState._next_open, []
+    monkeypatch.setattr(ReviewState, "_next_open", lambda *where: searches.append(where) or search(*where))
+    with Review(DRAFTS, log=review.log, out=review.out) as later:
+        assert later.state.position == 3 and len(searches) == 1, "a search for each decision of the log is quadratic"
 
 
 def test_one_text_by_two_rules_is_decided_for_each(tmp_path: Path) -> None:

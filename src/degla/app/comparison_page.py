@@ -30,7 +30,7 @@ from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
 from degla.evaluation.image_files import thumbnail
 from degla.evaluation.models import EmbeddingModel
 from degla.look import look
-from degla.negatives.review import LONGEST
+from degla.negatives.review import MOST_CHARACTERS
 from degla.pages.words import counted
 from degla.records import ItemImage
 from degla.search import ImageSearch
@@ -99,8 +99,8 @@ class ComparisonPage:
             raise InputError("no image yet. Drop one into the field, or click the field to choose one.")
         if not right:
             raise InputError("no true caption yet. Describe what the image shows.")
-        if max(map(len, (*right, *wrong))) > LONGEST:
-            raise InputError(f"a caption is longer than {LONGEST:,} characters. Use a single sentence.")
+        if max(map(len, (*right, *wrong))) > MOST_CHARACTERS:
+            raise InputError(f"a caption is longer than {MOST_CHARACTERS:,} characters. Use a single sentence.")
         if len(right) + len(wrong) > MOST_CAPTIONS:
             raise InputError(f"more than {MOST_CAPTIONS} captions. Remove some.")
         with self._lock, _collect_warnings() as warnings:
@@ -141,8 +141,8 @@ class ComparisonPage:
         search = self.search
         if search is None:
             return hint("Start the page with --folder IMAGES to search a folder of images.")
-        if len(text) > LONGEST:
-            raise InputError(f"the text is longer than {LONGEST:,} characters.")
+        if len(text) > MOST_CHARACTERS:
+            raise InputError(f"the text is longer than {MOST_CHARACTERS:,} characters.")
         with self._lock:
             hits = search.search(text, count=_HITS)
         return str(search_html(hits, self.names, self._thumbnail, text))

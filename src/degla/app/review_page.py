@@ -14,7 +14,7 @@ from degla.errors import InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.review import LONGEST, Action, Decision, Draft, Review, draft_key, judge_text
+from degla.negatives.review import MOST_CHARACTERS, Action, Decision, Draft, Review, draft_key, judge_text
 
 PageAction = Action | Literal["next", "previous"]
 """Actions of the buttons."""
@@ -99,8 +99,8 @@ class ReviewPage:
             state = self.review.state
             draft = state.find(key) or state.draft
             choice = state.choice(key)
-        if len(text) > LONGEST:
-            complaint = f"longer than {LONGEST:,} characters. Use a single sentence."
+        if len(text) > MOST_CHARACTERS:
+            complaint = f"longer than {MOST_CHARACTERS:,} characters. Use a single sentence."
             return _texts(draft, draft.negative), _complaint(complaint)
         with nullcontext() if text == draft.negative else self._judging:  # no wait for what was judged before
             verdict = judge_text(draft, text)

@@ -38,11 +38,12 @@ from degla.parse import parse_json
 from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, validate, write_jsonl
 
 Action = Literal["accept", "reject", "undo"]
-LONGEST: Final = 2_000
-"""Maximum characters of a negative; the checks would take minutes for a longer text, which is not a caption anyway."""
-_SPARE: Final = 100
+MOST_CHARACTERS: Final = 2_000
+"""Maximum characters of a text that a person enters; the checks would take minutes for a longer one, which is not a
+caption anyway."""
+_DRAWN_FOR_EACH: Final = 100
 """Captions drawn for each one needed: the grammar finds a swap of adjectives in one of 70 captions of COCO."""
-_MORE: Final = 1_000
+_DRAWN_BESIDES: Final = 1_000
 """Captions drawn beyond these: of the hundred for one, a quarter of all draws have no such swap."""
 
 
@@ -142,7 +143,7 @@ def draw_captions(
     def lot(record: CaptionRecord) -> bytes:
         return hashlib.sha256(f"{seed}\n{record.id}".encode()).digest()
 
-    candidates = iter(nsmallest(_SPARE * count + _MORE, captions, key=lot))
+    candidates = iter(nsmallest(_DRAWN_FOR_EACH * count + _DRAWN_BESIDES, captions, key=lot))
     while len(usable) < count and (batch := list(islice(candidates, 64))):
         english = [record for record in batch if check_caption(record.text).accepted]
         tagged = parse([record.text for record in english])
@@ -181,6 +182,7 @@ class ReviewState:
     drafts: Sequence[Draft]
     position: int = field(default=0, init=False)
     history: list[Decision] = field(default_factory=list, init=False)
+    _keys: tuple[str, ...] = field(init=False, repr=False)
     _places: dict[str, int] = field(init=False, repr=False)
     _choices: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
     """Decisions in `history` on each decided draft, by key; the last one is in effect."""
@@ -191,7 +193,7 @@ class ReviewState:
         own: dict[str, Draft] = {}
         for draft in self.drafts:
             own.setdefault(draft_key(draft), draft)
-        self.drafts = tuple(own.values())
+        self.drafts, self._keys = tuple(own.values()), tuple(own)
         self._places = {key: place for place, key in enumerate(own)}
 
     @property
@@ -202,12 +204,12 @@ class ReviewState:
     @property
     def key(self) -> str:
         """Key of the current draft."""
-        return draft_key(self.draft)
+        return self._keys[self.position]
 
     @property
     def accepted(self) -> list[tuple[Draft, str]]:
         """Accepted drafts with their final text, in the order of the drafts."""
-        pairs = ((draft, self.choice(key)) for key, draft in zip(self._places, self.drafts, strict=True))
+        pairs = ((draft, self.choice(key)) for key, draft in zip(self._keys, self.drafts, strict=True))
         return [(draft, choice.negative) for draft, choice in pairs if choice and choice.action == "accept"]
 
     @property
@@ -235,9 +237,9 @@ class ReviewState:
         Raises:
             InputError: the text is empty, far too long, or equal to the caption.
         """
-        if negative is not None and len(negative) > LONGEST:
-            raise InputError(f"the negative is longer than {LONGEST:,} characters. Write one sentence.")
-        text = " ".join((self.draft.negative if negative is None else negative).split())
+        if negative is not None and len(negative) > MOST_CHARACTERS:
+            raise InputError(f"the negative is longer than {MOST_CHARACTERS:,} characters. Write one sentence.")
+        text = _one_line(self.draft.negative if negative is None else negative)
         if not words.content(text):
             raise InputError("the negative has no words.")
         if words.content(text) == words.content(self.draft.caption):
@@ -253,7 +255,7 @@ class ReviewState:
         return Decision(action="undo", key=self.history[-1].key) if self.history else None
 
     def apply(self, decision: Decision) -> tuple[Decision | None, Decision | None]:
-        """Apply a decision and show the next undecided draft, or after "undo" the reopened one.
+        """Apply a decision; the draft that is shown stays, see `show_after`.
 
         Returns:
             The decision in effect for that draft before, and the one now.
@@ -269,12 +271,16 @@ class ReviewState:
             self._choices[decision.key].pop()
             if not self._choices[decision.key]:
                 del self._choices[decision.key]
-            self.position = self._places[decision.key]
         else:
             self.history.append(decision)
             self._choices.setdefault(decision.key, []).append(decision)
-            self.position = self._next_open(self._places[decision.key])
         return before, self.choice(decision.key)
+
+    def show_after(self, decision: Decision) -> None:
+        """Show the next undecided draft after that of a decision, or after "undo" the reopened one."""
+        self.show(decision.key)
+        if decision.action != "undo":
+            self.skip()
 
     def move(self, step: int) -> None:
         """Move to another draft: 1 for the next, -1 for the previous one; stops at the ends."""
@@ -299,9 +305,8 @@ class ReviewState:
     def _next_open(self, place: int) -> int:
         if self.is_done:
             return place
-        keys = tuple(self._places)
-        cycle = chain(range(place + 1, len(keys)), range(place + 1))
-        return next(other for other in cycle if keys[other] not in self._choices)
+        cycle = chain(range(place + 1, len(self._keys)), range(place + 1))
+        return next(other for other in cycle if self._keys[other] not in self._choices)
 
 
 def draft_key(draft: Draft) -> str:
@@ -396,8 +401,7 @@ class Review:
         if self._stream is None:
             raise RuntimeError("use Review in a with block")
         if decision.action != "undo" and self.state.choice(decision.key) == decision:
-            self.state.show(decision.key)
-            self.state.skip()
+            self.state.show_after(decision)
             return
         log, line = self._stream.fileno(), decision.model_dump_json().encode() + b"\n"
         end = os.fstat(log).st_size
@@ -410,12 +414,13 @@ class Review:
                 os.ftruncate(log, end)  # What was not decided must not be replayed.
             raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
         self._unwritten.append((decision.key, *self.state.apply(decision)))
+        self.state.show_after(decision)
         self._catch_up()
 
     def _catch_up(self) -> None:
         """Write what the decisions change in the rules' files, also those whose file could not be written before."""
         while self._unwritten:
-            self._settle(*self._unwritten[0])
+            self._update_file(*self._unwritten[0])
             del self._unwritten[0]
 
     @property
@@ -437,34 +442,35 @@ class Review:
                     raise InputError(f"{where}: {error} Remove the line.") from None
         stream.truncate(end)
         for rule in (rule for rule in self.rules if not self.file(rule).exists()):
-            texts = [(_origin(draft)[1], text) for draft, text in self.state.accepted if draft.rule == rule]
+            texts = [(_one_line(draft.caption), text) for draft, text in self.state.accepted if draft.rule == rule]
             if texts:
                 entries = [ExampleEntry(caption=caption, negative=text) for caption, text in dict.fromkeys(texts)]
                 write_examples(self.file(rule), entries, rule=rule)
         if last is not None:
-            self._settle(*last)  # the review may have been killed between writing the log and the examples
+            self._update_file(*last)  # the review may have been killed between writing the log and the examples
         self.state.show_first_open()
 
-    def _settle(self, key: str, before: Decision | None, after: Decision | None) -> None:
+    def _update_file(self, key: str, before: Decision | None, after: Decision | None) -> None:
         """Remove the text no longer in effect from the rule's file and add the one that is.
 
         All other entries are kept, even if edited by hand in the meantime.
         """
         draft, old, new = self.state.find(key), _accepted_text(before), _accepted_text(after)
         assert draft is not None  # as its decision was applied
-        if any(text == old and _origin(other) == _origin(draft) for other, text in self.state.accepted):
-            old = None  # Still in effect, by this draft or another one of the caption.
-        file, (_, caption) = self.file(draft.rule), _origin(draft)
-        earlier = read_examples(file, rule=draft.rule) if file.exists() else ()
+        file, rule, caption = self.file(draft.rule), draft.rule, _one_line(draft.caption)
+        in_effect = self.state.accepted if old is not None else ()
+        if any((text, one.rule, _one_line(one.caption)) == (old, rule, caption) for one, text in in_effect):
+            old = None  # By this draft or another one of the caption.
+        earlier = read_examples(file, rule=rule) if file.exists() else ()
         entries = [entry for entry in earlier if (entry.caption, entry.negative) != (caption, old)]
         if new is not None and not any((entry.caption, entry.negative) == (caption, new) for entry in entries):
             entries.append(ExampleEntry(caption=caption, negative=new))
         if entries != list(earlier):
-            write_examples(file, entries, rule=draft.rule)
+            write_examples(file, entries, rule=rule)
 
 
-def _origin(draft: Draft) -> tuple[str, str]:
-    return draft.rule, " ".join(draft.caption.split())
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _accepted_text(decision: Decision | None) -> str | None:
