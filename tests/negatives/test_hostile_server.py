@@ -19,7 +19,7 @@ from degla.errors import DeglaError
 from degla.negatives.llm import endpoint as endpoint_module
 from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings, find_choice
 from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
-from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
+from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, reset_in, retry_after
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, completion, failure, say, serving
 from tests.negatives.test_server import CHOICES, ask, connect, replies, reply, script, stops
@@ -170,9 +170,9 @@ def test_nothing_is_sent_after_the_error_that_ends_the_run(concurrency: int, con
 def test_waits_that_cannot_be_meant(value: str) -> None:
     assert retry_after({"retry-after": value}, now=1e9) in (None, 0.0)
     headers = {"x-ratelimit-remaining-requests": value, "x-ratelimit-reset-requests": value}
-    assert hold_for(headers, tokens=1, now=1e9) == 0.0
+    assert reset_in(headers, tokens=1, now=1e9) == 0.0
     headers["x-ratelimit-remaining-requests"] = "0"
-    assert hold_for(headers, tokens=1, now=1e9) == 0.0
+    assert reset_in(headers, tokens=1, now=1e9) == 0.0
 
 
 def test_a_longer_wait_is_reported_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_longer_wait_is_reported_once(caplog: pytest.LogCaptureFixture, monkey
             (500.0, 3.0),
         ):
             monkeypatch.setattr(endpoint_module, "time", SimpleNamespace(monotonic=lambda now=now: now))
-            endpoint.hold(wait, why="429: slow down")
+            endpoint.pause(wait, why="429: slow down")
             assert not endpoint.has_room(now + wait - 0.5)
     assert [record.getMessage() for record in caplog.records] == [
         "The server at there:1 asks to wait 299 s (429: slow down); waiting."
@@ -221,7 +221,7 @@ def test_what_a_server_says_cannot_steer_the_terminal() -> None:
 def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
     body = json.dumps({"error": {"message": "The request exceeds the limit of 9000 tokens a minute."}})
     natures = [fault_of_status(status, body, {}, now=0.0, secrets=()).nature for status in (400, 429, 503)]
-    assert natures == ["request", "passing", "passing"]
+    assert natures == ["request", "transient", "transient"]
 
 
 @pytest.mark.parametrize("body", [b"[", DEEP, DIGITS, b'{"data": 3}', b'{"data": [{"id": 1}, 4]}', BOMB])

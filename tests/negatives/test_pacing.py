@@ -9,7 +9,7 @@ from email.utils import formatdate
 import pytest
 
 from degla.negatives.llm.endpoint import back_off
-from degla.negatives.llm.faults import conceal, fault_of_status, hold_for, read_duration, retry_after
+from degla.negatives.llm.faults import conceal, fault_of_status, read_duration, reset_in, retry_after
 from tests.negatives.flaky_server import Received, Response, failure, say
 from tests.negatives.test_waiting import write
 from tests.negatives.virtual_time import Ask, PretendServer, run_in_jumping_time
@@ -96,7 +96,7 @@ def test_durations(text: str, seconds: float) -> None:
     ],
 )
 def test_rate_limit_headers(headers: dict[str, str], seconds: float) -> None:
-    assert hold_for(headers, tokens=200, now=1.79e9) == seconds
+    assert reset_in(headers, tokens=200, now=1.79e9) == seconds
 
 
 def test_retry_after_forms() -> None:

@@ -395,9 +395,9 @@ def test_a_schema_that_half_of_the_answers_keep_is_asked_for() -> None:
     notes: tuple[tuple[bool, Mode, int], ...] = ((True, "json_schema", 5), (False, "json_object", 9))
     for in_format, mode, times in (*notes, (False, "json_schema", 5)):
         for _ in range(times):
-            dialect.note(in_format, mode=mode)
+            dialect.note_format(in_format, mode=mode)
         assert dialect.mode == "json_schema"
-    dialect.note(False, mode="json_schema")
+    dialect.note_format(False, mode="json_schema")
     assert dialect.mode == "plain"
 
 

@@ -28,12 +28,14 @@ log = logging.getLogger(__name__)
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first one that is set is used."""
 
-_EMPTY: Final = 2
-"""Retries after an answer without choices; a content filter would give the same answer again."""
-_REJECTED: Final = 20
+_MOST_EMPTY: Final = 2
+"""Maximum retries after an answer without choices; a content filter would give the same answer again."""
+_MOST_REJECTED: Final = 20
 """Requests that a server rejects in a row after which the run ends: the cause is not in a request."""
-_LIMITED: Final = 4
-"""Retries after rate limits, as a multiple of `retries`: the server did not process the request, so nothing is lost."""
+_MOST_LIMITED: Final = 4
+"""Maximum retries after rate limits, as a multiple of `retries`: what a server did not process costs nothing."""
+_PATIENCE: Final = 600
+"""Time without an answer, as a multiple of `backoff`, after which a run ends; `PATIENCE_AT_START` if it had none."""
 
 
 def key_digest(key: RequestKey) -> str:
@@ -158,31 +160,32 @@ class Asker:
         if fault.nature == "fatal":
             if fault.wait is None or self._open_soon() == [endpoint]:
                 raise await self._end(fault, endpoint)
-            endpoint.hold(fault.wait, why=str(fault))  # the other servers continue
+            endpoint.pause(fault.wait, why=str(fault))  # the other servers continue
             pending.counts[f"retry: {fault.kind}"] += 1
             return 0.0
         if dialect.learn(fault, body, mode=mode):
             pending.counts["put otherwise"] += 1
             return 0.0
-        if dialect.is_doubtful(fault, mode=mode):
+        if dialect.suspects_schema(fault, mode=mode):
             pending.counts[f"retry: {fault.kind}"] += 1
             pending.plain = True
             return 0.0
         if fault.outcome == "rejected":
             endpoint.rejected_in_row += 1
-            if endpoint.rejected_in_row >= _REJECTED:
+            if endpoint.rejected_in_row >= _MOST_REJECTED:
                 raise DeglaError(
-                    f"The server at {dialect.host} has rejected {_REJECTED} requests in a row ({fault}). Once "
+                    f"The server at {dialect.host} has rejected {_MOST_REJECTED} requests in a row ({fault}). Once "
                     "the cause is removed, run the same command again: it resumes where this run stopped."
                 )
             if endpoint.rejected_in_row >= REST_AFTER:  # may not be due to this request: a later run asks again
                 fault = replace(fault, outcome="unreachable")
-        if fault.nature == "request" or (fault.kind == NO_CHOICES and pending.counts[f"retry: {NO_CHOICES}"] >= _EMPTY):
+        always_empty = fault.kind == NO_CHOICES and pending.counts[f"retry: {NO_CHOICES}"] >= _MOST_EMPTY
+        if fault.nature == "request" or always_empty:
             return pending.give_up(fault)
         self._check_alive()
         pending.limited += fault.kind == "429"
         pending.failures += fault.kind != "429"
-        if pending.failures > self.retries or pending.limited > _LIMITED * self.retries:
+        if pending.failures > self.retries or pending.limited > _MOST_LIMITED * self.retries:
             return pending.give_up(fault)
         pending.counts[f"retry: {fault.kind}"] += 1
         if fault.wait is not None:  # the server is already on hold; only add jitter
@@ -202,7 +205,7 @@ class Asker:
         began = max(endpoint.failing_since for endpoint in endpoints)
         silent = time.monotonic() - began
         faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in endpoints]
-        useless = ("connection", "bad body")
+        useless = ("connection", "bad body")  # kinds of faults by which a wrong --base-url shows
         unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind in useless]
         answered = any(endpoint.answers for endpoint in endpoints)
         if not answered and len(unreached) == len(faults) and silent > PATIENCE_AT_START * self.backoff:
@@ -212,10 +215,11 @@ class Asker:
                 "connection. For a certificate that is not publicly trusted, set SSL_CERT_FILE to its file."
             )
         last = "; ".join(f"{host}: {fault}" for host, fault in faults)
-        if silent > 20 * self.backoff and began != self._logged_silence:
+        if silent > PATIENCE_AT_START * self.backoff and began != self._logged_silence:
             self._logged_silence = began
-            log.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, 600 * self.backoff)
-        if silent > 600 * self.backoff:
+            longest = _PATIENCE * self.backoff
+            log.warning("No server has answered for %.0f s (%s); trying for %.0f s.", silent, last, longest)
+        if silent > _PATIENCE * self.backoff:
             raise DeglaError(
                 f"No server has answered for {silent:.0f} s. Last errors: {last}. Run the same command again once a "
                 "server answers: it resumes where this run stopped."
@@ -264,18 +268,18 @@ def _reply(pending: PendingRequest, received: Answer, endpoint: Endpoint, mode: 
     answer = endpoint.dialect.read(pending.request, received, mode=mode)
     if pending.plain:
         endpoint.dialect.note_failure()
-    endpoint.dialect.note(answer.kept, mode=mode)
+    endpoint.dialect.note_format(answer.in_format, mode=mode)
     endpoint.dialect.note_length(cut=answer.outcome == "cut_off")
     if received.usage:
         pending.counts.update(received.usage.counts())
-    if answer.kept is False and mode != "plain":
+    if answer.in_format is False and mode != "plain":
         pending.counts["schema: ignored"] += 1
     return Reply(
         pending.request.key,
         answer.outcome,
         text=answer.text,
         detail=endpoint.conceal(answer.detail),
-        repaired=answer.kept is False and answer.outcome == "answered",
+        repaired=answer.in_format is False and answer.outcome == "answered",
         attempts=pending.attempts,
         counts=dict(pending.counts),
     )

@@ -44,7 +44,7 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 _SYSTEM: Final = re.compile(r"system.{0,20}\brole|\brole.{0,40}system|roles must alternate", re.IGNORECASE)
-_CUT_OFF: Final = 20
+_CUT_BEFORE_WARNING: Final = 20
 """Answers cut off at the token limit after which a warning says so, if there were no more others."""
 _ENOUGH: Final = 3
 """Number of answers that ignore the schema, or of requests that succeed only without it, after which a server counts as
@@ -80,13 +80,13 @@ class Dialect:
         host: host and port, for the log.
         settings: settings common to all requests.
         mode: how the answer format is requested.
-        kept: number of answers that followed the schema.
+        followed: number of answers that followed the schema.
     """
 
     host: str
     settings: RequestSettings
     mode: Mode = "json_schema"
-    kept: int = 0
+    followed: int = 0
     _ignored: int = 0
     _failed: int = 0
     _cut: int = 0
@@ -173,38 +173,38 @@ class Dialect:
         "choose"."""
         choice = answer.choices[0]
         reply = choice.message.content or ""
-        if choice.message.refusal or _STOPPED.search(choice.finish_reason):
+        if choice.message.refusal or _FILTERED.search(choice.finish_reason):
             return RequestResult(
                 "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
             )
         if len(reply) > _LONGEST:
-            return RequestResult("malformed", detail=_short(reply), kept=False)
-        cut = choice.finish_reason in _CUT
+            return RequestResult("malformed", detail=_short(reply), in_format=False)
+        cut = choice.finish_reason in _AT_LIMIT
         bare = without_thinking(reply)
         # If an answer ended at the token limit, only its complete lines count.
         result = _read(request, (bare.rpartition("\n")[0] if cut else bare).strip(), mode=mode)
         if cut and result.outcome != "answered":
-            return RequestResult("cut_off", text=reply, detail=_short(reply), kept=result.kept)
+            return RequestResult("cut_off", text=reply, detail=_short(reply), in_format=result.in_format)
         return result
 
-    def is_doubtful(self, fault: Fault, *, mode: Mode) -> bool:
+    def suspects_schema(self, fault: Fault, *, mode: Mode) -> bool:
         """Return whether the schema may have caused a failure that the server does not blame on it."""
-        return mode != "plain" and not self.kept and (fault.outcome == "rejected" or fault.status in (500, 501))
+        return mode != "plain" and not self.followed and (fault.outcome == "rejected" or fault.status in (500, 501))
 
-    def note(self, in_format: bool | None, *, mode: Mode) -> None:
+    def note_format(self, in_format: bool | None, *, mode: Mode) -> None:
         """Record whether an answer to a request in that mode followed the format; None if unknown."""
         if mode == "plain" or mode != self.mode or in_format is None:
             return
-        self.kept += in_format
+        self.followed += in_format
         self._ignored += not in_format
-        if self._ignored >= _ENOUGH and self._ignored > self.kept and not self.settings.structured:
+        if self._ignored >= _ENOUGH and self._ignored > self.followed and not self.settings.structured:
             self._step_down("accepts but ignores it")
 
     def note_length(self, *, cut: bool) -> None:
         """Record whether an answer was cut off at the token limit."""
         self._cut += cut
         self._uncut += not cut
-        if cut and self._cut == _CUT_OFF > self._uncut:
+        if cut and self._cut == _CUT_BEFORE_WARNING > self._uncut:
             log.warning(
                 "The server at %s has cut off %d of %d answers at the limit of %d tokens. If the model thinks before "
                 "it answers, set a larger --max-tokens or turn its thinking off (docs/negatives-server.md).",
@@ -214,12 +214,12 @@ class Dialect:
     def note_failure(self) -> None:
         """Record that a request failed with the schema but was answered without it."""
         self._failed += 1
-        if self._failed >= _ENOUGH and not self.kept and self.mode != "plain":
+        if self._failed >= _ENOUGH and not self.followed and self.mode != "plain":
             self._step_down("fails with it but answers without it")
 
     def _step_down(self, why: str, *, to: Mode = "plain") -> None:
         old, self.mode = self.mode, to
-        self.kept = self._ignored = self._failed = 0
+        self.followed = self._ignored = self._failed = 0
         log.warning(
             'The server at %s does not support "%s" for structured output, using "%s" from now on: it %s.',
             self.host, old, self.mode, why,
@@ -284,10 +284,12 @@ _NUMBER: Final = re.compile(
 )
 
 
-_CUT: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
-_STOPPED: Final = re.compile(r"content_filter|safety|recitation|blocklist|prohibited|spii|sensitive|refusal")
+_AT_LIMIT: Final = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+"""Finish reasons of an answer that was cut off at the token limit."""
+_FILTERED: Final = re.compile(r"content_filter|safety|recitation|blocklist|prohibited|spii|sensitive|refusal")
+"""Finish reasons of an answer that a content filter stopped."""
 BROKEN: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
-"""Reasons for which servers (OpenRouter, vLLM, SGLang, DeepSeek) send half an answer with status 200."""
+"""Finish reasons with which servers (OpenRouter, vLLM, SGLang, DeepSeek) send half an answer with status 200."""
 
 _MOST_TOKENS: Final = 1 << 30
 _LONGEST: Final = 1 << 18
@@ -380,13 +382,13 @@ class RequestResult:
         outcome: as in `Reply`.
         text: as in `Reply`.
         detail: the model's words, if there is no usable text.
-        kept: whether the answer had the requested format; None if unknown.
+        in_format: whether the answer had the requested format; None if unknown.
     """
 
     outcome: ReplyStatus
     text: str = ""
     detail: str = ""
-    kept: bool | None = None
+    in_format: bool | None = None
 
 
 def _read(request: Request, reply: str, *, mode: Mode) -> RequestResult:
@@ -399,19 +401,19 @@ def _read(request: Request, reply: str, *, mode: Mode) -> RequestResult:
         return _read_choice(request, reply, mode=mode)
     in_format = mode == "plain" or bool(_as_schema(reply, "negative"))
     if not text:
-        return RequestResult("malformed", text=reply, detail=_short(reply), kept=in_format)
-    return RequestResult("answered", text=reply, kept=in_format)
+        return RequestResult("malformed", text=reply, detail=_short(reply), in_format=in_format)
+    return RequestResult("answered", text=reply, in_format=in_format)
 
 
 def _read_choice(request: Request, reply: str, *, mode: Mode) -> RequestResult:
     """Return the choice that an answer means: its exact text under a schema, else also its number."""
     exact = _as_schema(reply, _member(request))
     if exact in request.choices:
-        return RequestResult("answered", text=exact, kept=mode != "plain" or None)
+        return RequestResult("answered", text=exact, in_format=mode != "plain" or None)
     text = _find_word(reply, request.choices) if request.is_question else find_choice(reply, request.choices)
     if text is None:
-        return RequestResult("malformed", detail=_short(reply), kept=False)
-    return RequestResult("answered", text=text, kept=mode == "plain")
+        return RequestResult("malformed", detail=_short(reply), in_format=False)
+    return RequestResult("answered", text=text, in_format=mode == "plain")
 
 
 def find_choice(reply: str, choices: tuple[str, ...]) -> str | None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from degla.errors import InputError
 from degla.negatives.llm.dialect import Answer, Dialect
-from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for, take_secrets
+from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, reset_in, take_secrets
 from degla.parse import parse_json
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Endpoint:
         header = b64encode(f"{user}:{password}".encode()).decode() if parts.password else ""  # In the header.
         own = (url, parts.netloc, parts.password or "", password, header, parts.hostname or "")
         keys = (key, password, header, *take_secrets(dialect.settings.extra)[1])
+        # Messages hide all of these; whatever a server sends hides only keys, and of these no everyday word.
         self._keys = [each.encode() for each in keys if len(each) >= (_NO_WORD if each.isalpha() else _SHORTEST_KEY)]
         self._secrets = (key if key != NO_KEY else "", *own, *keys[1:])
         self._used_up: Fault | None = None  # the reason why the next request cannot be sent
@@ -119,34 +120,34 @@ class Endpoint:
         self.failed_in_row, self.rejected_in_row, self._resting = 0, 0, False
         self.limit = min(float(self._most), self.limit + self._growth)
         tokens = answer.usage.total if answer.usage else 0
-        if wait := hold_for(response.headers, tokens=tokens, now=time.time()):
+        if wait := reset_in(response.headers, tokens=tokens, now=time.time()):
             why = "its rate limit is used up (headers x-ratelimit-*)"
             if wait > LONGEST_WAIT:  # This answer counts; the next request fails.
                 self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
             else:
-                self.hold(wait, why=why)
+                self.pause(wait, why=why)
         return answer
 
     def _note(self, fault: Fault, backoff: float) -> None:
         if fault.congestion:
             self.limit = max(1.0, self.limit - 1.0)
             self._growth = 1.0 / _ANSWERS_A_STEP
-        if fault.nature != "passing" or fault.kind == NO_CHOICES:
+        if fault.nature != "transient" or fault.kind == NO_CHOICES:
             self.failed_in_row = 0
             return
         self.failing_since = self.failing_since if self.failed_in_row else time.monotonic()
         self.failed_in_row += 1
         self.last_fault = fault
         if fault.wait is not None:
-            self.hold(fault.wait, why=str(fault))
+            self.pause(fault.wait, why=str(fault))
         if self.failed_in_row >= REST_AFTER and not fault.congestion:
             self._resting = True
             rest = back_off(self.failed_in_row - REST_AFTER, base=backoff)
             left = self.failing_since + PATIENCE_AT_START * backoff - time.monotonic()
             # A run that reaches no server ends then, not a long rest later.
-            self.hold(min(rest, left) if left > 0 and not self.answers else rest)
+            self.pause(min(rest, left) if left > 0 and not self.answers else rest)
 
-    def hold(self, wait: float, *, why: str = "") -> None:
+    def pause(self, wait: float, *, why: str = "") -> None:
         """Send nothing for `wait` seconds; a long wait is logged if there is a reason."""
         until = time.monotonic() + wait
         if why and wait >= _LOGGED_FROM and until > self.opens_at + 1:
@@ -169,8 +170,8 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError) as error:
             if isinstance(error.__cause__, http_library().ConnectTimeout):
                 detail = f"no connection within {time_to_connect(self._timeout):g} s"
-                raise Fault("connection", "passing", detail) from None
-            raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s (--timeout)") from None
+                raise Fault("connection", "transient", detail) from None
+            raise Fault("timeout", "transient", f"no answer within {self._timeout:g} s (--timeout)") from None
         except openai.APIStatusError as error:
             raise self._fault(error.status_code, error.response) from None
         except openai.APIConnectionError as error:
@@ -179,29 +180,26 @@ class Endpoint:
                 raise cause from None
             message = self.conceal(str(cause) or type(cause).__name__)
             kind = "half reply" if "incomplete" in message or "without sending complete" in message else "connection"
-            raise Fault(kind, "passing", message) from None
+            raise Fault(kind, "transient", message) from None
 
     def _read(self, response: Any) -> Answer:
         with contextlib.suppress(ValidationError):
-            answer = self.dialect.parse(self._content(response))
+            answer = self.dialect.parse(self._without_keys(response.content))
             if answer.broken:
-                raise Fault("half reply", "passing", f"the server broke the answer off ({answer.broken})")
+                raise Fault("half reply", "transient", f"the server broke the answer off ({answer.broken})")
             return answer
         with contextlib.suppress(InputError):  # Some servers return errors with status 200.
             value = parse_json(self._text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None
             if isinstance(value, dict) and not value.get("choices", True) and not error:
-                raise Fault(NO_CHOICES, "passing", "an answer without choices", outcome="empty")
+                raise Fault(NO_CHOICES, "transient", "an answer without choices", outcome="empty")
             if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
                 raise self._fault(int(error["code"]), response)
-        raise Fault("bad body", "passing", self.conceal(f"not an answer: {self._text(response)[:100]}"))
+        raise Fault("bad body", "transient", self.conceal(f"not an answer: {self._text(response)[:100]}"))
 
     def _fault(self, status: int, response: Any) -> Fault:
         body = self._text(response)
         return fault_of_status(status, body, response.headers, now=time.time(), secrets=self._secrets)
-
-    def _content(self, response: Any) -> bytes:
-        return self._without_keys(response.content)
 
     def _without_keys(self, content: bytes) -> bytes:
         """Return what a server sent without the keys, which some repeat: of it, texts and messages go to files."""
@@ -210,7 +208,7 @@ class Endpoint:
         return content
 
     def _text(self, response: Any) -> str:
-        return self._content(response).decode("utf-8", errors="replace")
+        return self._without_keys(response.content).decode("utf-8", errors="replace")
 
     def conceal(self, message: str) -> str:
         """Return the message without this server's address and the key."""
@@ -221,7 +219,7 @@ class Endpoint:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 response = await self._client.get("/models", cast_to=self._response)
-            models = parse_json(self._content(response), where="the list of models")["data"]
+            models = parse_json(self._without_keys(response.content), where="the list of models")["data"]
             return [conceal(str(model["id"]), secrets=()) for model in models]
         return []
 
@@ -282,7 +280,7 @@ async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[byte
         Fault: the body is too long, damaged, or has another encoding.
     """
     if encoding not in ("", "identity", *_UNPACK):
-        raise Fault("bad body", "passing", f"compressed as {encoding[:40]!r}, which was not requested")
+        raise Fault("bad body", "transient", f"compressed as {encoding[:40]!r}, which was not requested")
     unpacker = zlib.decompressobj(_UNPACK[encoding]) if encoding in _UNPACK else None
     remaining = MOST_BYTES
     async for piece in raw:
@@ -290,10 +288,10 @@ async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[byte
             # One byte over the limit shows that the body is too long, without decompressing the rest.
             unpacked = unpacker.decompress(piece, remaining + 1) if unpacker else piece
         except zlib.error as error:
-            raise Fault("bad body", "passing", f"damaged: {error}") from None
+            raise Fault("bad body", "transient", f"damaged: {error}") from None
         remaining -= len(unpacked)
         if remaining < 0:
-            raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB is not an answer")
+            raise Fault("too large", "transient", f"a response of more than {MOST_BYTES >> 20} MiB is not an answer")
         yield unpacked
 
 

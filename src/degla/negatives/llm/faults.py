@@ -15,9 +15,9 @@ from degla.negatives.llm import ReplyStatus
 from degla.parse import parse_json
 from degla.passwords import SECRET
 
-Nature = Literal["passing", "request", "fatal"]
-"""passing: a retry may succeed. request: the server rejects this request as invalid. fatal: no request can succeed, as
-the key or the model's name is wrong."""
+Nature = Literal["transient", "request", "fatal"]
+"""transient: a retry may succeed. request: the server rejects this request as invalid. fatal: no request can succeed,
+as the key or the model's name is wrong."""
 
 _TOO_LONG: Final = re.compile(
     r"context[ _](?:length|window|size)|maximum (?:context|prompt)|max_model_len|(?:input|prompt).{0,30}too long"
@@ -129,7 +129,7 @@ def fault_of_status(
     if status in (404, 405) or (status in (400, 422) and _UNKNOWN_MODEL.search(both)):
         return fault("fatal")
     if status in (408, 409, 424, 425, 429) or status >= 500:
-        return fault("fatal" if wait is not None and wait > LONGEST_WAIT else "passing", wait=wait)
+        return fault("fatal" if wait is not None and wait > LONGEST_WAIT else "transient", wait=wait)
     return fault("request", "refused" if _FILTERED.search(both) else "rejected")
 
 
@@ -162,8 +162,8 @@ def retry_after(headers: Mapping[str, str], message: str = "", *, now: float) ->
     return read_duration(text)
 
 
-def hold_for(headers: Mapping[str, str], *, tokens: int, now: float) -> float:
-    """Return the seconds to wait for a used-up rate limit; 0 if it is not used up.
+def reset_in(headers: Mapping[str, str], *, tokens: int, now: float) -> float:
+    """Return the seconds until a used-up rate limit is reset; 0 if it is not used up.
 
     Args:
         headers: response headers, names in lower case; x-ratelimit-remaining-* and x-ratelimit-reset-* are read.
@@ -218,7 +218,7 @@ def take_secrets(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             public[name], more = take_secrets(value)
             secrets += more
         elif isinstance(value, list):
-            entries = [take_secrets({"": entry}) for entry in value]
+            entries = [take_secrets({"": entry}) for entry in value]  # each as a field that is not named like a key
             public[name] = [entry[""] for entry, _ in entries]
             secrets += [secret for _, more in entries for secret in more]
         else:
