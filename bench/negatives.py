@@ -27,7 +27,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import MOST_CANDIDATES, load_rule
 from degla.records import CaptionRecord
 from degla.shelf import RULES
 from degla.verbs._arguments import at_least
@@ -110,7 +110,7 @@ def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
     found = {}
     for caption in parse(texts):
         for name in rules:
-            candidates = load_rule(name).read(caption, None, draw_rng(0, caption.text, name))
+            candidates = load_rule(name).propose(caption, draw_rng(0, caption.text, name), MOST_CANDIDATES)
             found[caption.text.rstrip(". "), name] = candidates[0] if candidates else caption.text
     return found
 

@@ -32,7 +32,7 @@ from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import MOST_CANDIDATES, load_rule
 from degla.shelf import RULES
 from degla.verbs._arguments import at_least
 
@@ -70,7 +70,7 @@ def show_limits(given: argparse.Namespace) -> None:
         examples = load_examples(rule)
         written, grammar = [], []
         for example, caption in zip(examples, parse([one.caption for one in examples]), strict=True):
-            candidates = load_rule(rule).read(caption, None, Random(0))
+            candidates = load_rule(rule).propose(caption, Random(0), MOST_CANDIDATES)
             first, *others = likelihood.drops(example.caption, [example.negative, *candidates])
             written.append(first)
             grammar += others

@@ -26,7 +26,7 @@ from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import MOST_CANDIDATES, load_rule
 from degla.records import CaptionRecord
 from degla.verbs._arguments import at_least
 
@@ -62,7 +62,7 @@ def requests(
             for record, caption in tagged:
                 drawn = draw_examples(examples, count=5, rng=Random(len(made)))
                 chat = rule.ask(caption, drawn)
-                choices = tuple(dict.fromkeys(rule.read(caption, None, Random(0)))) if form == "choose" else ()
+                choices = tuple(rule.propose(caption, Random(0), MOST_CANDIDATES)) if form == "choose" else ()
                 if chat and (choices or form != "choose"):
                     key = RequestKey(f"{record.id} {len(made)}", name, 0)
                     made.append(Request(key, form, chat, caption.text, choices))

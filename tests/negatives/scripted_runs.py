@@ -14,7 +14,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Reply, ReplyStatus, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import MOST_CANDIDATES, load_rule
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 
@@ -95,9 +95,9 @@ def varied(request: Request) -> str | Reply | None:
     kind = rng.choice(["good", "good", "good", "other", "copy", "nonsense", "silent", "refusing", "long"])
     caption = parse_one(request.caption)
     if kind == "good":
-        return next(iter(load_rule(request.key.rule).read(caption, None, rng)), "no idea")
+        return next(iter(load_rule(request.key.rule).propose(caption, rng, MOST_CANDIDATES)), "no idea")
     if kind == "other":
-        return next(iter(load_rule("swap_nouns").read(caption, None, rng)), "no idea")
+        return next(iter(load_rule("swap_nouns").propose(caption, rng, MOST_CANDIDATES)), "no idea")
     if kind == "refusing":
         return Reply(request.key, "refused", detail="I cannot help with that.")
     return {"copy": request.caption, "nonsense": "Sure! Here it is", "silent": "", "long": "and " * 80}[kind]

@@ -14,7 +14,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus
-from degla.negatives.rule import judge, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, judge, load_rule
 from degla.shelf import RULES
 
 
@@ -130,7 +130,7 @@ def test_a_sentence_that_denies_something_has_no_negatives(caption: str, denied:
     reasons = {
         judge(load_rule(name), tagged, text).reason
         for name in RULES.names()
-        for text in load_rule(name).read(tagged, None, Random(0))
+        for text in load_rule(name).propose(tagged, Random(0), MOST_CANDIDATES)
     }
     assert reasons == {"still_true" if denied else ""}
 

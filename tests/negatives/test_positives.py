@@ -17,7 +17,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse, parse_one
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.positives.sibling_attribute import SiblingAttribute
-from degla.negatives.rule import judge, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, judge, load_rule
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import POSITIVES, RULES
@@ -112,7 +112,7 @@ def test_what_each_rule_makes(name: str) -> None:
     rule = load_rule(name)
     for text, expected in MADE[name]:
         caption = parse_one(text)
-        texts = rule.read(caption, None, Random(0), most=50)
+        texts = rule.propose(caption, Random(0), 50)
         assert set(expected) <= set(texts) and (expected or not texts), (text, texts)
         assert all(judge(rule, caption, candidate).accepted for candidate in texts), texts
         assert judge(rule, caption, "A zebra on a moon").reason == "not_rule"
@@ -133,7 +133,7 @@ def test_attributes_come_from_captions_of_the_same_image_alone() -> None:
     assert not rule.from_siblings(dressed[0], dressed[1:], Random(0), 9)
     two = parse(["A brown dog and a black dog."])
     assert not rule.from_siblings(caption, two, Random(0), 9)
-    assert not rule.read(caption, None, Random(0))
+    assert not rule.propose(caption, Random(0), MOST_CANDIDATES)
 
 
 def test_every_rule_for_positives_is_of_their_kind_and_asks_no_model() -> None:

@@ -14,7 +14,8 @@ from degla.errors import InputError
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rule import NegativeRule, judge, load_rule
+from degla.negatives.replies import read_reply
+from degla.negatives.rule import MOST_CANDIDATES, NegativeRule, judge, load_rule
 from degla.shelf import RULES
 
 CAPTIONS = [
@@ -55,7 +56,7 @@ def scenes(draw: st.DrawFn) -> tuple[str, list[tuple[str, str, str]]]:
 
 
 def proposals(name: str, caption: str, seed: int = 0) -> list[str]:
-    return load_rule(name).read(parse_one(caption), None, Random(seed))
+    return load_rule(name).propose(parse_one(caption), Random(seed), MOST_CANDIDATES)
 
 
 def reason(name: str, caption: str, negative: str) -> str:
@@ -82,29 +83,28 @@ def test_contract(name: str, text: str) -> None:
     assert isinstance(rule, NegativeRule)
     caption = parse_one(text)
     for seed in range(3):
-        proposed = rule.read(caption, None, Random(seed))
-        assert proposed == rule.read(caption, None, Random(seed))
+        proposed = rule.propose(caption, Random(seed), MOST_CANDIDATES)
+        assert proposed == rule.propose(caption, Random(seed), MOST_CANDIDATES)
         assert len({words.content(negative) for negative in proposed}) == len(proposed)
         for negative in proposed:
             assert words.content(negative) != words.content(text)
             assert judge(rule, caption, negative).reason == ""
     assert rule.check(caption, text).reason == "same_text"
     assert not rule.check(caption, "something else entirely, said with other words").accepted
-    assert rule.read(caption, "", Random(0)) == []
-    assert rule.read(caption, f'Output: "{text}"', Random(0)) == [words.repair_articles(text)]
+    assert read_reply(f'Output: "{text}"') == words.repair_articles(text)
 
 
 @pytest.mark.parametrize("name", RULES.names())
 def test_a_model_reply_is_one_candidate_and_is_judged_alike(name: str) -> None:
     rule, caption = load_rule(name), parse_one(CAPTIONS[0])
-    negative = rule.read(caption, None, Random(1))[0]
+    negative = rule.propose(caption, Random(1), MOST_CANDIDATES)[0]
     for reply in (
         negative,
         f'"{negative}"\n\nI hope this helps.',
         f'{{"negative": "{negative}"}}',
         f"Answer: {negative}",
     ):
-        assert rule.read(caption, reply, Random(0)) == [negative]
+        assert read_reply(reply) == negative
         assert rule.check(caption, negative).accepted
 
 

@@ -10,8 +10,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.words import UsageCounter
-from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import Example, ReplacingRule, judge, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, Example, ReplacingRule, judge, load_rule
 from degla.shelf import POSITIVES, PUBLISHED_RULES, RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")
@@ -20,7 +19,7 @@ SIMPLE = "A man riding a brown horse next to two dogs"
 
 def proposals(name: str, caption: str, seeds: int = 6, most: int = 12) -> set[str]:
     rule, tagged = load_rule(name), parse_one(caption)
-    return {text for seed in range(seeds) for text in rule.read(tagged, None, Random(seed), most=most)}
+    return {text for seed in range(seeds) for text in rule.propose(tagged, Random(seed), most)}
 
 
 def reason(name: str, caption: str, negative: str) -> str:
@@ -132,11 +131,11 @@ def test_nothing_is_added_to_owners_scenes_and_what_is_absent(caption: str, neve
 def test_numbers_of_places_come_last() -> None:
     rule, caption = load_rule("change_number"), parse_one("a boy is on a wooden ramp beside a white house")
     for seed in range(6):
-        first, *_ = rule.read(caption, None, Random(seed), most=9)
+        first, *_ = rule.propose(caption, Random(seed), 9)
         assert "boys are on" in first
-        first, *_ = rule.read(parse_one("a boy doing a trick"), None, Random(seed), most=9)
+        first, *_ = rule.propose(parse_one("a boy doing a trick"), Random(seed), 9)
         assert "boys" in first
-        first, *_ = rule.read(parse_one("a couple preparing for a ride in a park"), None, Random(seed), most=9)
+        first, *_ = rule.propose(parse_one("a couple preparing for a ride in a park"), Random(seed), 9)
         assert "couples" in first
     vague = {"some": {"one"}, "several": {"one", "two"}, "many": {"one", "two"}}
     for word, numbers in vague.items():
@@ -226,9 +225,9 @@ def test_more_candidates_on_request(name: str) -> None:
         "behind an old boat"
     )
     rule, caption = load_rule(name), parse_one(text)
-    few, many = rule.read(caption, None, Random(0)), rule.read(caption, None, Random(0), most=20)
+    few, many = rule.propose(caption, Random(0), MOST_CANDIDATES), rule.propose(caption, Random(0), 20)
     assert len(few) <= MOST_CANDIDATES
-    assert len(rule.read(caption, None, Random(0), most=1)) == 1
+    assert len(rule.propose(caption, Random(0), 1)) == 1
     assert len(many) >= len(few)
     if name not in ("swap_adjectives", "negation", "swap_phrases"):
         assert len(many) > MOST_CANDIDATES
@@ -282,13 +281,13 @@ def test_what_comes_into_a_caption_in_capitals_is_in_capitals(name: str) -> None
         "IN A KITCHEN, A CHEF HOLDS A KNIFE.",
         "TWO PEOPLE ARE ON A BUS",
     ):
-        texts = rule.read(parse_one(text), None, Random(0), most=20)
+        texts = rule.propose(parse_one(text), Random(0), 20)
         assert texts == [text.upper() for text in texts]
 
 
 def test_a_first_word_with_two_capitals_keeps_them_elsewhere() -> None:
     caption = parse_one("TVs sit on a bench in a park.")
-    assert load_rule("front_place").read(caption, None, Random(0)) == ["In a park, TVs sit on a bench."]
+    assert load_rule("front_place").propose(caption, Random(0), MOST_CANDIDATES) == ["In a park, TVs sit on a bench."]
 
 
 @pytest.mark.parametrize("name", RULES.names())

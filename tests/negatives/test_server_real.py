@@ -14,7 +14,7 @@ from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import Form, Reply, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
-from degla.negatives.rule import Example, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, Example, load_rule
 
 RULE = "replace_nouns"
 EXAMPLES = (
@@ -55,7 +55,7 @@ def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Reque
         for number, caption in enumerate(parse(CAPTIONS)):
             chat = rule.ask(caption, EXAMPLES)
             assert chat is not None
-            choices = tuple(rule.read(caption, None, Random(0)))[:2] if form == "choose" else ()
+            choices = tuple(rule.propose(caption, Random(0), MOST_CANDIDATES))[:2] if form == "choose" else ()
             request = Request(RequestKey(str(number), RULE, 0), form, chat, caption.text, choices)
             by_key[request.key] = (caption, request)
             model.start(request)

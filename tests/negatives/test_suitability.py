@@ -11,7 +11,7 @@ from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.meaning import tagged
 from degla.negatives.grammar.phrases import Caption, parse_one
 from degla.negatives.grammar.suitability import can_do, is_strange, suits_preposition
-from degla.negatives.rule import judge, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, judge, load_rule
 
 CASES = [
     ("replace_nouns", "A boy eats at a table.", "A boy eats at a desk.", ""),
@@ -166,7 +166,7 @@ def test_modifiers_of_one_subject_come_in_any_order(caption: str, text: str, rea
 def test_principles(name: str, caption: str, negative: str, reason: str) -> None:
     rule, tagged = load_rule(name), parse_one(caption)
     assert judge(rule, tagged, negative).reason == reason
-    proposed = {words.content(text) for seed in range(4) for text in rule.read(tagged, None, Random(seed), most=20)}
+    proposed = {words.content(text) for seed in range(4) for text in rule.propose(tagged, Random(seed), 20)}
     assert (words.content(negative) in proposed) == (reason == "")
 
 
@@ -177,7 +177,7 @@ def test_principles(name: str, caption: str, negative: str, reason: str) -> None
 def test_verbs_of_unknown_use_and_participles_with_other_prepositions_stay(caption: str) -> None:
     tagged = parse_one(caption)
     verbs = [token.lower for token in tagged.tokens if token.is_verb]
-    for text in load_rule("reshuffle_order").read(tagged, None, Random(0), most=20):
+    for text in load_rule("reshuffle_order").propose(tagged, Random(0), 20):
         assert [token.lower for token in parse_one(text).tokens if token.lower in verbs] == verbs
 
 
@@ -203,7 +203,8 @@ def test_a_verb_taken_for_a_noun_agrees_with_its_subject() -> None:
     assert next(token.tag for token in caption.tokens if token.lower == "flies") == "VBZ"
     for seed in range(4):
         assert not any(
-            text.startswith("Skis") for text in load_rule("reshuffle_order").read(caption, None, Random(seed))
+            text.startswith("Skis")
+            for text in load_rule("reshuffle_order").propose(caption, Random(seed), MOST_CANDIDATES)
         )
 
 
@@ -223,7 +224,7 @@ def test_a_verb_taken_for_a_noun_agrees_with_its_subject() -> None:
 )  # fmt: skip
 def test_a_verb_taken_for_part_of_a_noun_follows_the_number_of_its_subject(text: str, number: str) -> None:
     """The tagger reads "a bone runs" and "dog playing" as one noun; no plural follows "a"."""
-    texts = load_rule("change_number").read(parse_one(text), None, Random(0), most=20)
+    texts = load_rule("change_number").propose(parse_one(text), Random(0), 20)
     assert number in texts
 
 
@@ -262,7 +263,7 @@ def test_strange_scenes_are_accepted_and_come_last(name: str, caption: str, nega
     rule, tagged_caption = load_rule(name), parse_one(caption)
     assert judge(rule, tagged_caption, negative).accepted
     for seed in range(4):
-        texts = rule.read(tagged_caption, None, Random(seed), most=20)
+        texts = rule.propose(tagged_caption, Random(seed), 20)
         strange = [is_strange(tagged_caption, _tokens(tagged_caption, text)) for text in texts]
         assert strange == sorted(strange)
         assert strange[[words.content(text) for text in texts].index(words.content(negative))]

@@ -100,14 +100,12 @@ CASES = [
 def test_what_may_be_true_together_is_refused(name: str, caption: str, negative: str, reason: str) -> None:
     rule, tagged = load_rule(name), parse_one(caption)
     assert judge(rule, tagged, negative).reason == reason
-    proposed = {words.content(text) for seed in range(8) for text in rule.read(tagged, None, Random(seed), most=20)}
+    proposed = {words.content(text) for seed in range(8) for text in rule.propose(tagged, Random(seed), 20)}
     assert reason == "" or words.content(negative) not in proposed
 
 
 def test_phrases_with_a_wrong_article_do_not_move() -> None:
-    texts = load_rule("reshuffle_order").read(
-        parse_one("a wooden chairs on a bed under a lamp"), None, Random(0), most=20
-    )
+    texts = load_rule("reshuffle_order").propose(parse_one("a wooden chairs on a bed under a lamp"), Random(0), 20)
     assert texts
     assert all(text.startswith("a wooden chairs ") for text in texts)
 

@@ -41,9 +41,6 @@ _AROUND_QUOTED: Final = re.compile(r"\A[\s*_`]+|(?<![\s*_`])[\s*_`]+\Z")
 _QUOTES: Final = "\"'“”‘’"
 _DOUBLE: Final = re.compile(r"[\"“”]")
 
-MOST_CANDIDATES: Final = 6
-"""Maximum candidates that a rule returns for one caption unless told otherwise; enough to skip duplicates."""
-
 
 def read_reply(reply: str) -> str:
     """Return the text inside a model's answer: in JSON its "negative" or only string, else the first line with words.

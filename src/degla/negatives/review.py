@@ -32,7 +32,7 @@ from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse, parse_one
-from degla.negatives.rule import judge, load_rule
+from degla.negatives.rule import MOST_CANDIDATES, judge, load_rule
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json
 from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, validate, write_jsonl
@@ -148,9 +148,10 @@ def draw_captions(
         english = [record for record in batch if check_caption(record.text).accepted]
         tagged = parse([record.text for record in english])
         for record, caption in zip(english, tagged, strict=True):
-            if member.ask(caption, ()) is not None and (
-                writes or any(judge(member, caption, text).accepted for text in member.read(caption, None, Random(0)))
-            ):
+            if not member.applies(caption):
+                continue
+            texts = [] if writes else member.propose(caption, Random(0), MOST_CANDIDATES)
+            if writes or any(judge(member, caption, text).accepted for text in texts):
                 usable.setdefault(record.text, record)
     return list(usable.values())[:count]
 

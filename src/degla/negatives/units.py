@@ -203,7 +203,7 @@ def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, k
     foils: list[str] = []
     for name in RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
-        foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
+        foils += load_rule(name).propose(unit, chance, FOILS_PER_RULE)
     return unsaid(foils, statements)
 
 

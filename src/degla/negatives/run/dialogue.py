@@ -25,8 +25,17 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.grammar.words import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
-from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import Example, NegativeRule, ReplacingRule, SiblingRule, TrueRule, judge, load_rule
+from degla.negatives.replies import read_reply
+from degla.negatives.rule import (
+    MOST_CANDIDATES,
+    Example,
+    NegativeRule,
+    ReplacingRule,
+    SiblingRule,
+    TrueRule,
+    judge,
+    load_rule,
+)
 from degla.negatives.run.stream import CaptionTask, hash_content, hash_text
 from degla.pages.words import counted
 from degla.records import NegativeRecord
@@ -147,8 +156,6 @@ _MOST_PROPOSED: Final = 8
 """Maximum choices with words that the model itself proposed."""
 _LAST: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
 """Outcomes after which more requests about this caption and rule are pointless."""
-_UNUSED: Final = Random(0)
-"""A placeholder: reading a reply draws nothing."""
 
 
 @dataclass(frozen=True)
@@ -260,11 +267,10 @@ class _Turn:
         reply = yield from self._ask("write")
         if reply is None:
             return
-        texts = self.rule.read(self.caption, reply.text, _UNUSED)
-        if not texts:
-            self.note("write", reason="model_empty", reply=reply)
-        for text in texts:
+        if text := read_reply(reply.text):
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
+        else:
+            self.note("write", reason="model_empty", reply=reply)
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Let the model choose among valid texts, made with words that it proposed or by the grammar."""
@@ -323,7 +329,7 @@ class _Turn:
             return rule.from_siblings(self.caption, parse(self.task.sibling_texts), rng, most)
         if self.maker.usage is not None and isinstance(rule, ReplacingRule | TrueRule):
             return rule.propose(self.caption, rng, most, self.maker.usage)
-        return rule.read(self.caption, None, rng, most=most)
+        return rule.propose(self.caption, rng, most)
 
     def _filled(self, rule: ReplacingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
         """Yield the caption with proposed words filled in, the likeliest of every slot first."""
