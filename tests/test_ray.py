@@ -31,7 +31,7 @@ from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply
 from degla.negatives.run.dialogue import Maker, Prompts
 from degla.negatives.run.output import Journal, journal_path, parts_folder
-from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order
+from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, WorkerSetup, _in_order
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.ray import open_ray
@@ -148,7 +148,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     (batch,) = CaptionStream(records(TEXTS)).batches()
 
     def work(open_model: Callable[[], UnsteadyModel]) -> BatchResult:
-        return Worker().work(Means(maker, open_model, PartFolder(folder)), batch, [])
+        return Worker().work(WorkerSetup(maker, open_model, PartFolder(folder)), batch, [])
 
     failed = work(lambda: UnsteadyModel(varied, forms=forms, fail_after=10))
     assert failed.error is not None
@@ -166,8 +166,8 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     unreachable = Reply(first.key, "unreachable")
     for name, earlier, keys in (("a", result.replies, []), ("b", [(form, unreachable), *others], [first.key])):
         answers = UnsteadyModel(varied, forms=forms)
-        means = Means(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
-        assert Worker().work(means, batch, earlier).rows == result.rows
+        setup = WorkerSetup(maker, partial(lambda opened: opened, answers), PartFolder(tmp_path / name))
+        assert Worker().work(setup, batch, earlier).rows == result.rows
         assert [request.key for request in answers.requests] == keys
     with pytest.raises(InputError, match=r"replies.000000000000.jsonl: already exists, but .* cannot be resumed"):
         run(out, UnsteadyModel(varied, forms=forms), rules=RULES)

@@ -196,8 +196,8 @@ def generate_negatives(
     stream = CaptionStream(records, count_usage=True)
     negatives: list[list[AcceptedNegative]] = [[] for _ in records]
     with ExitStack() as stack:
-        model, questions, _ = prepare_model(_language_model(llm), settings, stack)
-        maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, questions, stream.usage)
+        model, prompts, _ = prepare_model(_language_model(llm), settings, stack)
+        maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, prompts, stream.usage)
         finished: FinishedRows = (make_rows(batch, maker) for batch in stream.batches())
         if model is not None:  # Ctrl-C ends the call here, as nothing is saved: no signal is caught.
             pipeline = Pipeline(model, maker, lambda _: None, lambda _: None, Interruption())

@@ -19,7 +19,7 @@ from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import YES_OR_NO, ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
 from degla.negatives.run.asking import replies_to, rule_name
-from degla.negatives.run.output import PASSING
+from degla.negatives.run.output import TRANSIENT
 from degla.negatives.run.stream import hash_text
 from degla.pages.words import counted
 from degla.records import ItemImage, NegativeRecord, write_jsonl
@@ -215,7 +215,7 @@ class TruthScreen:
         """
         requests = [self._request(row) for row in rows]
         replies = replies_to(requests, model=self.model, journal=self.journal)
-        self.unanswered += sum(reply.outcome in PASSING for reply in replies.values())
+        self.unanswered += sum(reply.outcome in TRANSIENT for reply in replies.values())
         return [_truth_verdict(replies[each.key].outcome, replies[each.key].text) for each in requests]
 
     def _request(self, row: Screened) -> Request:

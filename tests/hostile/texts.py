@@ -18,7 +18,7 @@ from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.report.sheet import count_verdicts
 from degla.negatives.review import Draft
-from degla.negatives.run.output import read_replies, write_line
+from degla.negatives.run.output import format_line, read_replies
 from degla.records import read_jsonl, write_jsonl
 from degla.shelf import BENCHMARKS
 from degla.study.plan import read_plan
@@ -134,7 +134,7 @@ def _negatives(folder: Path) -> list[Kind]:
         Reply(RequestKey(f"c{n}", "swap_nouns", 0), "answered", text=text, counts={"x": n + 1})
         for n, text in enumerate(TEXTS)
     ]
-    write(journal, "".join(write_line("write", reply) for reply in replies))
+    write(journal, "".join(format_line("write", reply) for reply in replies))
     manifest = write(
         folder / "negatives.jsonl.manifest.json", json.dumps({"captions": 9, "rules": ["swap_nouns"], "seed": 0})
     )

@@ -278,12 +278,12 @@ def test_examples_of_ones_own_are_what_the_model_sees(tmp_path: Path) -> None:
     assert {message.content for message in model.requests[0].chat[1:-1]} == {
         text for entry in own for text in (entry.caption, entry.negative)
     }
-    with pytest.raises(InputError, match="rule swap_nouns has 2 examples, fewer than the 3 per request"):
+    with pytest.raises(InputError, match=r"rule swap_nouns has 2 examples, fewer than the 3 per request\. Add some"):
         run(tmp_path / "more.jsonl", model, TEXTS[:2], **settings, examples=3)
 
 
 def test_a_form_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="form 'write'"):
+    with pytest.raises(InputError, match=r"form 'write' does not allow\. Choose another form\."):
         run(tmp_path / "negatives.jsonl", UnsteadyModel(varied, forms=("choose", "fill")), form="write")
     with pytest.raises(InputError, match="examples"):
         run(tmp_path / "negatives.jsonl", UnsteadyModel(varied), examples=-1)

@@ -130,13 +130,13 @@ def generate(
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as stack:
-        llm, questions, description = prepare_model(model, settings, stack)
+        llm, prompts, description = prepare_model(model, settings, stack)
         entries = manifest(stream, settings, description)
         output = stack.enter_context(continue_output(out, entries, stream, rules, summary))
         journal = stack.enter_context(Journal(journal_path(out), summary)) if llm else None
         if journal is not None:
             journal.index()
-        maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
+        maker = Maker(rules, settings.seed, settings.per_rule, prompts, stream.usage)
         stop = stack.enter_context(Interruption(llm.wait_no_longer) if llm else Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows
@@ -155,7 +155,7 @@ def generate(
                 rows = Pipeline(llm, maker, journal.find, journal.keep, stop).run(tagged)
         # Requests go rule by rule within a batch, so the first captions finish together, and late.
         task = TaskProgress(progress).task(
-            "true texts" if summary.true else "negatives", len(stream), done=output.captions_done,
+            "true texts" if summary.makes_true_texts else "negatives", len(stream), done=output.captions_done,
             warm_up=BATCH if model else 0, note=summary.describe,
         )  # fmt: skip
         advance = stack.enter_context(task)
@@ -175,7 +175,7 @@ def prepare_model(
     model = source if isinstance(source, LanguageModel) else source()
     stack.callback(model.close)
     folder = settings.examples_folder
-    questions = Prompts(
+    prompts = Prompts(
         source=model.name,
         forms=usable_forms(model.forms, settings.form, name=model.name),
         writes="write" in model.forms,
@@ -194,7 +194,7 @@ def prepare_model(
     }
     if settings.examples:
         description["examples_sha256"] = examples_digest(settings.rules, folder=folder)
-    return model, questions, description
+    return model, prompts, description
 
 
 def manifest(stream: CaptionStream, settings: NegativesSettings, description: Mapping[str, object]) -> dict[str, Any]:

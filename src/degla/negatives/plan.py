@@ -203,13 +203,13 @@ def plan_negatives(
     if engine == "local":
         processes = min(processes, usable_cores()) if model is None and len(stream) > BATCH else 1
     with ExitStack() as stack:
-        llm, questions, description = prepare_model(model, settings, stack)
+        llm, prompts, description = prepare_model(model, settings, stack)
         finished, replies = 0, Counter[tuple[str, Form]]()
         if out is not None and address_of(out) is None:
             entries = manifest(stream, settings, description)
             finished = count_finished(out, entries, stream, rules)
             replies = count_replies(out, stream.ids[finished:])
-        maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
+        maker = Maker(rules, settings.seed, settings.per_rule, prompts, stream.usage)
         batches = list(_sample(stream))
         size = sum(len(batch.tasks) for batch in batches)
         scale = (len(stream) - finished) / size if size else 0.0
@@ -228,7 +228,7 @@ def plan_negatives(
         for (rule, _), count in replies.items():
             by_rule[rule] += count
         most = least = _volume(requests, rules, scale, by_rule)
-        if questions is not None and questions.forms[0] == "write":
+        if prompts is not None and prompts.forms[0] == "write":
             written = Counter({rule: count for (rule, form), count in replies.items() if form == "write"})
             least = _volume([each for each in requests if each.draw == 0], rules, scale * settings.per_rule, written)
         seconds, few = None, list[TaggedTask]()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.files import whole_file, whole_lines
-from degla.negatives.run.output import journal_path, manifest_path, read_line
+from degla.negatives.run.output import journal_path, manifest_path, parse_line
 from degla.negatives.run.summary import Outcomes
 from degla.pages.words import counted
 from degla.parse import FORM, PARQUET_ENDINGS, open_file, open_parquet, parse_json, read_json_object, require_form
@@ -188,7 +188,7 @@ def read_outcomes(path: Path) -> Outcomes | None:
     outcomes = Outcomes()
     with open_file(journal) as stream:
         for number, _, line in whole_lines(stream):
-            outcomes.add(*read_line(line, f"{journal} line {number}"))
+            outcomes.add(*parse_line(line, f"{journal} line {number}"))
     return outcomes
 
 

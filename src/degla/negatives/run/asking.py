@@ -9,7 +9,7 @@ from pathlib import Path
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
-from degla.negatives.run.output import PASSING, Journal, journal_path
+from degla.negatives.run.output import TRANSIENT, Journal, journal_path
 from degla.negatives.run.stream import hash_text
 from degla.negatives.run.summary import Summary
 from degla.pages.words import counted
@@ -72,7 +72,7 @@ def texts_of(requests: Iterable[Request], *, model: LanguageModel, journal: Jour
         DeglaError: the model cannot continue, or did not answer; the journal has what it answered.
     """
     replies = replies_to(requests, model=model, journal=journal)
-    silent = sum(reply.outcome in PASSING for reply in replies.values())
+    silent = sum(reply.outcome in TRANSIENT for reply in replies.values())
     if silent:
         raise DeglaError(
             f"{model.name} did not answer for {counted(silent, 'caption')}. Run the same command again: the replies so "

@@ -46,7 +46,6 @@ RowForm = Literal["grammar", "write", "choose", "fill"]
 RULES_SOURCE: Final = "rules"
 """`NegativeRecord.source` of rows made by the grammar."""
 
-
 FormChoice = Literal["write", "choose", "both"]
 """Whether a model may write freely, only choose among (and propose words for) the grammar's candidates, or both."""
 
@@ -71,7 +70,9 @@ def usable_forms(forms: Sequence[Form], choice: FormChoice, *, name: str) -> tup
     usable = tuple(form for form in forms if form in _ALLOWED[choice])
     if "write" in usable or "choose" in usable:
         return usable
-    raise InputError(f"{name} supports only the forms {', '.join(forms)}, which form {choice!r} does not allow.")
+    raise InputError(
+        f"{name} supports only the forms {', '.join(forms)}, which form {choice!r} does not allow. Choose another form."
+    )
 
 
 def draw_rng(seed: int, caption_id: str, rule: str) -> Random:
@@ -103,7 +104,7 @@ class Prompts:
     sets: int = 0
     examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
-    def draw(self, rule: str, *, caption_id: str, draw: int) -> tuple[Example, ...]:
+    def examples_for(self, rule: str, *, caption_id: str, draw: int) -> tuple[Example, ...]:
         """Draw the examples of one request."""
         if not self.count:
             return ()
@@ -131,7 +132,8 @@ def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) 
     for rule, examples in by_rule.items():
         if len(examples) < count:
             raise InputError(
-                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} per request."
+                f"rule {rule} has {counted(len(examples), 'example')}, fewer than the {count} per request. "
+                "Add some to its file, or request fewer (--examples)."
             )
     return by_rule
 
@@ -154,7 +156,7 @@ MOST_CHOICES: Final = 12
 """Maximum texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
 _MOST_PROPOSED: Final = 8
 """Maximum choices with words that the model itself proposed."""
-_LAST: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
+_FINAL: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
 """Outcomes after which more requests about this caption and rule are pointless."""
 
 
@@ -166,14 +168,14 @@ class Maker:
         rules: names of the rules, in the order of the rows.
         seed: determines every draw, with the caption's id and the rule's name.
         per_rule: maximum accepted negatives per rule and caption.
-        questions: settings of the requests to a language model; None to use only the grammar.
+        prompts: settings of the requests to a language model; None to use only the grammar.
         usage: word frequencies by which the grammar draws words; None draws all words of a list equally often.
     """
 
     rules: tuple[str, ...]
     seed: int
     per_rule: int = 1
-    questions: Prompts | None = None
+    prompts: Prompts | None = None
     usage: WordUsage | None = None
 
     @property
@@ -236,16 +238,16 @@ class _Turn:
     def run(self, caption: Caption) -> Generator[Request, Reply, None]:
         """Send requests and judge replies until there are enough negatives or nothing is left to request."""
         self.caption = caption
-        questions = self.maker.questions
-        if questions is None or self._chat() is None:
+        prompts = self.maker.prompts
+        if prompts is None or self._chat() is None:
             self._take_grammar()
             return
-        if questions.forms[0] == "write":
+        if prompts.forms[0] == "write":
             for _ in range(self.maker.per_rule):
                 if self._open:
                     yield from self._write()
-        if self._open and "choose" in questions.forms:
-            yield from self._choose(questions)
+        if self._open and "choose" in prompts.forms:
+            yield from self._choose(prompts)
 
     def _take_grammar(self) -> None:
         """Take the grammar's candidates until there are enough negatives; a few are made first, usually enough."""
@@ -272,10 +274,10 @@ class _Turn:
         else:
             self.note("write", reason="model_empty", reply=reply)
 
-    def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
+    def _choose(self, prompts: Prompts) -> Generator[Request, Reply, None]:
         """Let the model choose among valid texts, made with words that it proposed or by the grammar."""
         proposals: list[str] = []
-        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, ReplacingRule):
+        if "fill" in prompts.forms and prompts.forms[0] != "write" and isinstance(self.rule, ReplacingRule):
             slots = self.rule.slots(self.caption)
             reply = (yield from self._ask("fill", slots=slots)) if slots else None
             if reply is not None:
@@ -285,7 +287,7 @@ class _Turn:
         most = max(MOST_CHOICES, self.maker.per_rule)
         candidates = self._valid([*proposals, *self._grammar(self.maker.candidates)], most=most)
         while self._open and candidates:
-            if len(candidates) == 1 and questions.writes:  # do not pay a writing model for a choice of one
+            if len(candidates) == 1 and prompts.writes:  # do not pay a writing model for a choice of one
                 self._take(candidates[0], form="grammar", verdict=ACCEPTED)
                 return
             reply = yield from self._ask("choose", choices=tuple(candidates))
@@ -309,15 +311,15 @@ class _Turn:
         if reply.outcome == "answered":
             return reply
         self.note(form, reason=f"model_{reply.outcome}", reply=reply)
-        self.ended = reply.outcome in _LAST
+        self.ended = reply.outcome in _FINAL
         return None
 
     def _chat(self) -> Chat | None:
         """Return the next request's chat, shared by all forms; None if the rule has nothing to request."""
-        questions = self.maker.questions
-        assert questions is not None
+        prompts = self.maker.prompts
+        assert prompts is not None
         if self.next_chat is None or self.next_chat[0] != self.draw:
-            examples = questions.draw(self.name, caption_id=self.task.id, draw=self.draw)
+            examples = prompts.examples_for(self.name, caption_id=self.task.id, draw=self.draw)
             self.next_chat = (self.draw, self.rule.ask(self.caption, examples))
         return self.next_chat[1]
 
@@ -368,13 +370,13 @@ class _Turn:
 
     def note(self, form: RowForm, *, reason: str, text: str | None = None, reply: Reply | None = None) -> None:
         """Add a row made from a reply, or without one by the grammar."""
-        questions = self.maker.questions
+        prompts = self.maker.prompts
         row = NegativeRecord(
             caption_id=self.task.id,
             rule=self.name,
             kind=self.rule.kind,
             text=text,
-            source=questions.source if reply and questions else RULES_SOURCE,
+            source=prompts.source if reply and prompts else RULES_SOURCE,
             accepted=not reason,
             reason=reason,
             draw=reply.key.draw if reply else self.draw,

@@ -31,7 +31,7 @@ from degla.parse import FORM, parse_json, read_json_object, require_form
 from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.remote import refuse_address
 
-PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
+TRANSIENT: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
 """Transient outcomes; later runs repeat these requests."""
 
 JournalEntry = tuple[Form, Reply]
@@ -67,7 +67,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 """Fields of a reply that are omitted from a line if they have this value."""
 
 
-def write_line(form: Form, reply: Reply) -> str:
+def format_line(form: Form, reply: Reply) -> str:
     """Return a reply as one line of the journal."""
     key = reply.key
     row = {"caption_id": key.caption_id, "rule": key.rule, "draw": key.draw, "form": form, "outcome": reply.outcome}
@@ -129,7 +129,7 @@ class Journal:
     def _read_places(self) -> Iterator[tuple[str, str, int, int]]:
         for place, (form, reply) in _read_all(self.file):
             self._summary.replies.add(form, reply)
-            if reply.outcome not in PASSING:
+            if reply.outcome not in TRANSIENT:
                 yield reply.key.caption_id, reply.key.rule, reply.key.draw, place
 
     def find(self, key: RequestKey) -> JournalEntry | None:
@@ -148,7 +148,7 @@ class Journal:
         entries = []
         for (place,) in rows:
             self.file.stream.seek(place)
-            entries.append(read_line(self.file.stream.readline(), str(self.file.path)))
+            entries.append(parse_line(self.file.stream.readline(), str(self.file.path)))
         return entries
 
     def keep(self, replies: Sequence[JournalEntry], *, part: Path | None = None) -> None:
@@ -167,7 +167,7 @@ class Journal:
         """
         if part is not None and part.exists():
             part = part.rename(f"{part}.{self.file.stream.seek(0, SEEK_END)}")
-        self.file.append(write_line(form, reply) for form, reply in replies)
+        self.file.append(format_line(form, reply) for form, reply in replies)
         if part is not None:
             part.unlink(missing_ok=True)
 
@@ -185,12 +185,12 @@ def _read_all(file: LineFile) -> Iterator[tuple[int, JournalEntry]]:
     """Yield every reply with its line's byte offset; drop an incomplete last line."""
     end = 0
     for number, place, line in whole_lines(file.stream):
-        yield place, read_line(line, f"{file.path} line {number}")
+        yield place, parse_line(line, f"{file.path} line {number}")
         end = place + len(line)
     file.stream.truncate(end)
 
 
-def read_line(line: bytes, where: str) -> JournalEntry:
+def parse_line(line: bytes, where: str) -> JournalEntry:
     """Parse one line of the journal; raises `InputError` if it is not a reply."""
     return _read(ReplyRecord, line, where, remedy="Remove the line; its request will be repeated.").entry()
 
@@ -203,9 +203,9 @@ def _read(model: type[RecordType], line: bytes, where: str, *, remedy: str) -> R
 
 
 _STARTED: Final = "started"
-_NO_SETTINGS: Final = frozenset({_STARTED, *FORM})
+_MAY_DIFFER: Final = frozenset({_STARTED, *FORM})
 """The manifest entries that may differ when a file is resumed."""
-_PASSING_REASONS: Final = frozenset(f"model_{outcome}" for outcome in PASSING)
+_TRANSIENT_REASONS: Final = frozenset(f"model_{outcome}" for outcome in TRANSIENT)
 
 
 @dataclass
@@ -243,7 +243,7 @@ def continue_output(
     refuse_address(out)
     if out.is_dir():
         raise InputError(f"{out}: is a folder. Choose a file for the negatives with --out.")
-    beside = manifest_path(out)
+    manifest = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _require_manifest(out)
@@ -253,8 +253,8 @@ def continue_output(
         if not file.claim():
             raise InputError(f"{out}: another run is writing this file. Wait for it or choose another --out.")
         # Only after the claim: of two runs that start at once, one would overwrite the other's manifest.
-        if beside.exists():
-            _compare(out, beside, settings)
+        if manifest.exists():
+            _require_same_settings(out, settings)
         else:
             write_manifest(out, {**settings, _STARTED: datetime.now(UTC).isoformat(timespec="seconds")})
         end, captions_done, texts = _find_end(file.stream, captions, rules, summary, path=out)
@@ -266,9 +266,8 @@ def count_finished(out: Path, settings: dict[str, Any], captions: CaptionStream,
     """Return how many leading captions an earlier run has finished; changes nothing; raises as `continue_output`."""
     require_writable(out)
     _require_manifest(out)
-    beside = manifest_path(out)
-    if beside.exists():
-        _compare(out, beside, settings)
+    if manifest_path(out).exists():
+        _require_same_settings(out, settings)
     if not out.exists():
         return 0
     with out.open("rb") as stream:
@@ -277,7 +276,7 @@ def count_finished(out: Path, settings: dict[str, Any], captions: CaptionStream,
             return finished
         # Only the very last pair of all is left. A run makes it again, which takes no request: its replies are there.
         last = [_read(NegativeRecord, line, str(out), remedy="") for _, at, line in whole_lines(stream) if at >= end]
-    return finished + (bool(last) and all(row.reason not in _PASSING_REASONS for row in last))
+    return finished + (bool(last) and all(row.reason not in _TRANSIENT_REASONS for row in last))
 
 
 def count_replies(out: Path, captions: NDArray[np.uint64]) -> Counter[tuple[str, Form]]:
@@ -294,19 +293,19 @@ def count_replies(out: Path, captions: NDArray[np.uint64]) -> Counter[tuple[str,
     for path in filter(Path.exists, (journal := journal_path(out), *list_parts(journal))):
         with path.open("rb") as stream:
             for number, _, line in whole_lines(stream):
-                form, reply = read_line(line, f"{path} line {number}")
-                if reply.outcome in PASSING:
+                form, reply = parse_line(line, f"{path} line {number}")
+                if reply.outcome in TRANSIENT:
                     continue
                 ids[reply.key.rule, form].append(hash_text(reply.key.caption_id))
     return Counter({key: int(np.isin(np.array(each, np.uint64), captions).sum()) for key, each in ids.items()})
 
 
 def _require_manifest(out: Path) -> None:
-    beside = manifest_path(out)
+    manifest = manifest_path(out)
     for path in (out, journal := journal_path(out), *list_parts(journal)):
-        if path.exists() and path.stat().st_size and not beside.exists():
+        if path.exists() and path.stat().st_size and not manifest.exists():
             raise InputError(
-                f"{path}: already exists, but {beside.name} is missing, so the run cannot be resumed. "
+                f"{path}: already exists, but {manifest.name} is missing, so the run cannot be resumed. "
                 "Move the file or choose another --out."
             )
 
@@ -336,12 +335,12 @@ def list_parts(journal: Path) -> list[Path]:
     return sorted(parts_folder(journal).glob("*.jsonl*"))
 
 
-def _compare(out: Path, beside: Path, settings: dict[str, Any]) -> None:
-    remedy = "Delete this manifest together with its negatives."
-    earlier = read_json_object(beside, remedy=remedy)
-    require_form(earlier, where=beside, remedy=remedy)
+def _require_same_settings(out: Path, settings: dict[str, Any]) -> None:
+    manifest, remedy = manifest_path(out), "Delete this manifest together with its negatives."
+    earlier = read_json_object(manifest, remedy=remedy)
+    require_form(earlier, where=manifest, remedy=remedy)
     names = dict.fromkeys([*settings, *earlier])
-    different = [name for name in names if name not in _NO_SETTINGS and earlier.get(name) != settings.get(name)]
+    different = [name for name in names if name not in _MAY_DIFFER and earlier.get(name) != settings.get(name)]
     if different:
         differences = "; ".join(f"{name}: was {earlier.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise InputError(
@@ -369,7 +368,7 @@ def _find_end(
         row = _read(NegativeRecord, line, where, remedy="Delete the file and its manifest to start over.")
         pair = (row.caption_id, row.rule)
         if pair != current:
-            if any(earlier.reason in _PASSING_REASONS for earlier in pending):
+            if any(earlier.reason in _TRANSIENT_REASONS for earlier in pending):
                 break
             if current is not None:
                 summary.add(pending)

@@ -26,8 +26,8 @@ from degla.shelf import own_errors
 from degla.stopping import Interruption
 
 _MOST_OPEN: Final = 8
-"""Maximum batches between the first caption still waiting for a reply and the last one started; more if the model
-takes more than half as many requests at once."""
+"""Maximum batches between the first caption still waiting for a reply and the last one started; more if the model takes
+more than a quarter as many requests at once as they have captions."""
 _AHEAD: Final = 4
 """Maximum waiting batches per process: keeps memory small and processes busy."""
 

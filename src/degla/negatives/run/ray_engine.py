@@ -18,7 +18,7 @@ from degla.errors import DeglaError
 from degla.files import LineFile
 from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.output import PASSING, Journal, JournalEntry, parts_folder, read_replies, write_line
+from degla.negatives.run.output import TRANSIENT, Journal, JournalEntry, format_line, parts_folder, read_replies
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
 from degla.ray import RETRIES, open_ray
@@ -50,10 +50,10 @@ class PartFolder:
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
         """Save replies of a batch, identified by the position of its first caption."""
         with LineFile(part_file(self._folder, start)) as file:
-            file.append(write_line(form, reply) for form, reply in replies)
+            file.append(format_line(form, reply) for form, reply in replies)
 
 
-class FarFolder:
+class RemotePartFolder:
     """A `PartFolder` that runs as an actor of the cluster on the command's machine."""
 
     def __init__(self, folder: Path) -> None:
@@ -112,13 +112,13 @@ def run_on_ray(
         DeglaError: a model reports that continuing is pointless, or Ray gives up.
     """
     with open_ray(workers) as ray:
-        folder = None if journal is None else FarFolder(parts_folder(journal.file.path))
+        folder = None if journal is None else RemotePartFolder(parts_folder(journal.file.path))
         actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         actors = [actor.remote() for _ in range(workers)]
         # Held by this process and passed with each batch: constructor arguments are lost when Ray restarts an actor.
-        means = ray.put(Means(maker, open_model, folder))
+        setup = ray.put(WorkerSetup(maker, open_model, folder))
         find_all = journal.find_all if journal else lambda caption_id: []
-        work = ((means, batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
+        work = ((setup, batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
         try:
             for result in _in_order(ray, actors, work):
                 if result.error is not None:
@@ -174,7 +174,7 @@ class BatchResult:
 
 
 @dataclass(frozen=True)
-class Means:
+class WorkerSetup:
     """What a worker needs for its work.
 
     Attributes:
@@ -185,7 +185,7 @@ class Means:
 
     maker: Maker
     open_model: Callable[[], LanguageModel] | None
-    parts: PartFolder | FarFolder | None
+    parts: PartFolder | RemotePartFolder | None
 
 
 class Worker:
@@ -196,16 +196,16 @@ class Worker:
     def ready(self) -> None:
         """Return once the process has started."""
 
-    def work(self, means: Means, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
+    def work(self, setup: WorkerSetup, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
         """Make the rows of one batch; `earlier` are its replies in the journal."""
-        parts = means.parts
-        if means.open_model is None or parts is None:
-            rows, captions = make_rows(batch, means.maker)
+        parts = setup.parts
+        if setup.open_model is None or parts is None:
+            rows, captions = make_rows(batch, setup.maker)
             return BatchResult(batch.start, rows, captions, [])
         replies = parts.earlier(batch.start)  # from a worker that died
         journal: dict[RequestKey, JournalEntry] = {}
         for form, reply in [*earlier, *replies]:
-            if reply.outcome not in PASSING:
+            if reply.outcome not in TRANSIENT:
                 journal.setdefault(reply.key, (form, reply))
 
         def keep(entries: Sequence[JournalEntry]) -> None:
@@ -213,8 +213,8 @@ class Worker:
             replies.extend(entries)
 
         try:
-            self._model = self._model or means.open_model()
-            pipeline = Pipeline(self._model, means.maker, journal.get, keep, Interruption())
+            self._model = self._model or setup.open_model()
+            pipeline = Pipeline(self._model, setup.maker, journal.get, keep, Interruption())
             results = list(pipeline.run(iter([tag(batch)])))
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)

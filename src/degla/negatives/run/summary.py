@@ -194,13 +194,15 @@ class Summary:
         }
 
     @property
-    def true(self) -> bool:
+    def makes_true_texts(self) -> bool:
         """Whether the rules make true texts."""
         return all(rule in POSITIVES.names() for rule in self.rules)
 
     def render(self) -> Group:
         """Return a table for a terminal with one line per rule, then skipped captions and totals."""
-        title, one = ("True texts that look changed", "true text") if self.true else ("Hard negatives", "negative")
+        title, one = "Hard negatives", "negative"
+        if self.makes_true_texts:
+            title, one = "True texts that look changed", "true text"
         columns = [
             *map(Column, ("rule", "accepted", "captions covered")),
             Column("refused or none by reason", align="left"),
