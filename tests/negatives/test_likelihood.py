@@ -11,7 +11,7 @@ import torch
 
 from degla.errors import InputError
 from degla.negatives.llm.embedded import WordTokens, propose
-from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree, open_likelihood
+from degla.negatives.llm.likelihood import NOTHING, Likelihood, TooLongError, Tree, open_likelihood
 from degla.negatives.llm.weights import find_weights, load
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
 
@@ -41,7 +41,7 @@ def test_tree_equals_plain_passes(likelihood: Likelihood) -> None:
     tree = Tree(likelihood.begin([first, second]))
     question = likelihood.encode("\nCaption:")
     last = tree.add(question)[-1]
-    alone = tree.add((likelihood.start,), after=-2)[-1]
+    alone = tree.add((likelihood.start,), after=NOTHING)[-1]
     texts = [likelihood.encode(" " + text) for text in (*CAPTIONS, CAPTIONS[0].replace("horse", "cat"))]
     behind = [tree.add(text, after=last) for text in texts]
     apart = [tree.add(text, after=alone) for text in texts]

@@ -81,6 +81,7 @@ def signs(pair: CaptionNegative) -> dict[int, float]:
     values = {name: float(times) for name, times in counts.items() if times}
     size, other = len(words.content(pair.caption)), len(words.content(pair.negative))
     whole = pair.caption_likely * (size + 1) - pair.negative_likely * (other + 1)
+    # Lengths and likelihoods, each with the difference from which on its size counts in full.
     measures = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
     for number, (value, scale) in enumerate(measures):
         # The direction can identify a pair on its own, the size in a sum with other signs.
@@ -261,36 +262,39 @@ class Balancer:
         """
         self.report = Balance(len(captions))
         self._rows, self._captions, self._settings, self._likelihoods = rows, captions, settings, likelihoods
-        self._flags = array("B")
+        self._chosen = array("B")
         self._sides: dict[tuple[str, int], _Side] = {}
         for block in self._blocks():
-            self._settle(block)
-        self._finish()
+            self._choose_in_block(block)
+        self._test_rules()
 
     def write(self, out: Path) -> None:
         """Write, atomically, the chosen rows, and one refused row for each caption and rule without any."""
         write_jsonl(out, self._output_rows())
 
     def _output_rows(self) -> Iterator[NegativeRecord]:
-        flags = iter(self._flags)
-        covered, negatives = [0, 0], [0, 0]
+        chosen = iter(self._chosen)
+        captions_before = captions_after = negatives_before = negatives_after = 0
         for _, of_caption in groupby(self._rows(), key=lambda row: row.caption_id):
-            covers = [False, False]
+            had_any = has_any = False
             for rule, rows in groupby(of_caption, key=lambda row: row.rule):
                 state = self.report.rules.get(rule)
-                candidates = [(row, next(flags)) for row in rows]
+                candidates = [(row, next(chosen)) for row in rows]
                 selection = [row for row, is_chosen in candidates if is_chosen and state and state.stays]
                 had = any(row.accepted for row, _ in candidates)
-                negatives = [negatives[0] + had, negatives[1] + len(selection)]
-                covers = [covers[0] or had, covers[1] or bool(selection)]
+                negatives_before += had
+                negatives_after += len(selection)
+                had_any, has_any = had_any or had, has_any or bool(selection)
                 if selection:
                     yield from selection
                 else:
                     row = next((row for row, _ in candidates if row.accepted), candidates[0][0])
                     reason = ((state.reason if state else "") or "unbalanced") if had else row.reason
                     yield row.model_copy(update={"accepted": False, "reason": reason})
-            covered = [covered[0] + covers[0], covered[1] + covers[1]]
-        self.report.negatives, self.report.covered = (negatives[0], negatives[1]), (covered[0], covered[1])
+            captions_before += had_any
+            captions_after += has_any
+        self.report.negatives = negatives_before, negatives_after
+        self.report.covered = captions_before, captions_after
 
     def _blocks(self) -> Iterator[list[_Group]]:
         """Yield groups of accepted rows in blocks; a block never splits a caption."""
@@ -320,9 +324,9 @@ class Balancer:
             places, texts = [], []
             for row in candidates:
                 if row.accepted and row.text is not None:
-                    places.append(len(self._flags))
+                    places.append(len(self._chosen))
                     texts.append(row.text)
-                self._flags.append(0)
+                self._chosen.append(0)
             if texts:
                 likely, *others = self._likelihoods[half]([caption.text, *texts])
                 # A missing likelihood favours neither text.
@@ -334,7 +338,7 @@ class Balancer:
                 self.report.unread += sum(not math.isfinite(likely - own) for own in others)
                 yield _Group(rule, half, places, pairs)
 
-    def _settle(self, block: list[_Group]) -> None:
+    def _choose_in_block(self, block: list[_Group]) -> None:
         """Choose in one block, for each rule separately."""
         for rule in _with_progress(
             "choosing among candidates, rules", list(dict.fromkeys(group.rule for group in block))
@@ -346,7 +350,7 @@ class Balancer:
             for groups, side in zip(halves, sides, strict=True):
                 for group in groups:
                     selection = [
-                        pair for place, pair in zip(group.places, group.pairs, strict=True) if self._flags[place]
+                        pair for place, pair in zip(group.places, group.pairs, strict=True) if self._chosen[place]
                     ]
                     state.captions += 1
                     state.candidates += len(group.places)
@@ -370,28 +374,28 @@ class Balancer:
         blocks = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
         picks: list[Any] = [None, None]
 
-        def choose(reward: float) -> int:
+        def choose_with(reward: float) -> int:
             state.reward = reward
             for half, side in enumerate(sides):
                 side.chooser.reward = reward
                 picks[half] = side.chooser.choose(blocks[half], picks[half])
-            return min(int((half >= 0).sum()) for half in picks)
+            return min(int((chosen >= 0).sum()) for chosen in picks)
 
         if state.reward:
-            choose(state.reward)
+            choose_with(state.reward)
         else:
             low, high = 0, len(REWARDS) - 1
             while low < high:
                 # The smaller the reward, the less the texts give away, so a binary search finds it.
                 middle = (low + high) // 2
-                choose(REWARDS[middle])
+                choose_with(REWARDS[middle])
                 low, high = (low, middle) if self._passes(halves, picks) else (middle + 1, high)
-            if choose(REWARDS[low]) < FEWEST and low:
-                choose(REWARDS[low - 1])  # A rule with too few pairs to test would be dropped.
+            if choose_with(REWARDS[low]) < FEWEST and low:
+                choose_with(REWARDS[low - 1])  # A rule with too few pairs to test would be dropped.
         for groups, groups_picks in zip(halves, picks, strict=True):
             places = [place for group in groups for place in group.places]
             for pick in groups_picks[groups_picks >= 0]:
-                self._flags[places[pick]] = 1
+                self._chosen[places[pick]] = 1
 
     def _passes(self, halves: Sequence[list[_Group]], picks: Sequence[Any]) -> bool:
         """Whether the chosen texts give away no more than allowed."""
@@ -404,7 +408,7 @@ class Balancer:
             samples.append(sample.items)
         return min(map(len, samples)) < FEWEST or accuracy_by_words(samples[0], samples[1]) <= self._settings.text_only
 
-    def _finish(self) -> None:
+    def _test_rules(self) -> None:
         """Test each rule, drop those still identified by text only, and test the rest together."""
         for rule, state in _with_progress("testing the selection, rules", list(self.report.rules.items())):
             state.before, state.after = (measure_text_accuracy(halves) for halves in self._samples([rule]))
@@ -418,8 +422,10 @@ class Balancer:
         """Sample pairs of some rules, before and after balancing, in two halves; several rules are pooled."""
         draw = Random(self._settings.seed)
 
-        def sample(kind: str, half: int) -> list[CaptionNegative]:
-            pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).items]
+        def sample(reservoirs: Iterable[Reservoir[CaptionNegative]]) -> list[CaptionNegative]:
+            pairs = [pair for reservoir in reservoirs for pair in reservoir.items]
             return draw.sample(pairs, min(len(pairs), _TESTED))
 
-        return (sample("before", 0), sample("before", 1)), (sample("after", 0), sample("after", 1))
+        first, second = ([self._sides[rule, half] for rule in rules] for half in (0, 1))
+        before = sample(side.before for side in first), sample(side.before for side in second)
+        return before, (sample(side.after for side in first), sample(side.after for side in second))

@@ -22,7 +22,7 @@ import torch
 from degla.errors import InputError
 from degla.negatives.checks import check_drop, largest_drop
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
-from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
+from degla.negatives.llm.likelihood import NOTHING, Likelihood, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
 
 _REPLIES: Final = 16
@@ -176,7 +176,7 @@ class EmbeddedModel:
         """
         encode = self.likelihood.encode
         tree, last = self._prompt(request.chat)
-        alone = tree.add((self.likelihood.start,), after=-2)[-1]
+        alone = tree.add((self.likelihood.start,), after=NOTHING)[-1]
         texts = [encode(" " + text) for text in (request.caption, *request.choices)]
         behind = [tree.add(tokens, after=last) for tokens in texts[1:]]
         plain = [tree.add(tokens, after=alone) for tokens in texts]

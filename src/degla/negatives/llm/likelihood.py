@@ -27,6 +27,11 @@ _ROUNDING: Final = 0.5
 _KEPT_TOKENS: Final = 16_384
 """Maximum tokens of cached prefixes: 23 kB each in SmolLM2-135M, so at most 0.4 GB."""
 
+PREFIX: Final = -1
+"""As a parent: the prefix of a tree."""
+NOTHING: Final = -2
+"""As a parent: a separate text starts."""
+
 TokenIds = tuple[int, ...]
 Layers = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, `[1, heads, tokens, width]`."""
@@ -56,7 +61,7 @@ class Tree:
     Attributes:
         beginning: the prefix of every path that is added without a parent.
         tokens: token of each node.
-        parents: parent of each node; -1 if it follows the prefix, -2 if it starts a separate text.
+        parents: parent of each node, or `PREFIX` or `NOTHING`.
         depths: position of each node in its text.
         layers: keys and values of the prefix and the computed nodes.
     """
@@ -76,12 +81,12 @@ class Tree:
         """Number of nodes already computed by the model."""
         return int(self.layers[0][0].shape[2]) - len(self.beginning.tokens) if self.layers else 0
 
-    def add(self, tokens: Sequence[int], *, after: int = -1) -> list[int]:
+    def add(self, tokens: Sequence[int], *, after: int = PREFIX) -> list[int]:
         """Add a path and return its nodes.
 
         Args:
             tokens: one or more tokens.
-            after: the node that the path continues; -1 for the prefix, -2 to start a separate text.
+            after: the node that the path continues, or `PREFIX` or `NOTHING`.
         """
         path = []
         for token in tokens:
@@ -90,7 +95,7 @@ class Tree:
                 node = self._children[after, token] = len(self.tokens)
                 self.tokens.append(token)
                 self.parents.append(after)
-                first = len(self.beginning.tokens) if after == -1 else 0
+                first = len(self.beginning.tokens) if after == PREFIX else 0
                 self.depths.append(first if after < 0 else self.depths[after] + 1)
             path.append(node)
             after = node
@@ -155,7 +160,7 @@ class Likelihood:
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self._kept: OrderedDict[tuple[TokenIds, ...], Beginning] = OrderedDict()
-        self._prove()
+        self._check_masking()
 
     def encode(self, text: str) -> TokenIds:
         """Return the tokens of a text, without start and end tokens.
@@ -219,7 +224,7 @@ class Likelihood:
             TooLongError: one of the texts does not fit the context.
         """
         tree = Tree()
-        start = tree.add((self.start,), after=-2)[-1]
+        start = tree.add((self.start,), after=NOTHING)[-1]
         paths = [tree.add(tokens, after=start) for tokens in texts]
         if not any(paths):
             return [math.nan] * len(texts)
@@ -255,12 +260,12 @@ class Likelihood:
         logits: Tensor = output.logits[0]
         return logits
 
-    def _prove(self) -> None:
+    def _check_masking(self) -> None:
         """Compare a tree's results with a plain forward pass over its texts."""
         kind = self.model.config.model_type
         first, second = self.encode("A small dog runs."), self.encode("A small cat sits on a mat.")
         tree = Tree(self.begin([(self.start,), first]))
-        nodes = [tree.add(second)[-1], tree.add((self.start, *second), after=-2)[-1]]
+        nodes = [tree.add(second)[-1], tree.add((self.start, *second), after=NOTHING)[-1]]
         try:
             computed = self.compute(tree, ask=nodes)
             for node, tokens in zip(nodes, ((self.start, *first, *second), (self.start, *second)), strict=True):
@@ -299,7 +304,7 @@ def _mask(tree: Tree, start: int, dtype: Any) -> Tensor:
     for node, parent in enumerate(tree.parents):
         if parent >= 0:
             sees[node] = sees[parent]
-        elif parent == -1:
+        elif parent == PREFIX:
             sees[node, :before] = True
         sees[node, before + node] = True
     mask = torch.zeros(count - start, before + count, dtype=dtype)
