@@ -126,7 +126,7 @@ def test_processes_share_the_time(
         engine=engine,
         workers=workers,
     )
-    assert plan.processes == plan.plain["processes"] == processes
+    assert plan.processes == plan.plain()["processes"] == processes
     *_, timed, grammar = map(str, plan.render().renderables)
     shared = f"in {processes} process{'es' if processes > 1 else ''} (--workers)"
     assert (shared in grammar) == (model is None or processes > 1)

@@ -210,7 +210,7 @@ def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
         if len(headers.getlist(name)) > 1:
             return 403, f"two headers {name}"
     host = headers.get("host", "")
-    if _name(f"http://{host}") not in _HOSTS:
+    if _hostname(f"http://{host}") not in _HOSTS:
         return 403, "the host name is not this machine's own"
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"http://{host}".lower():
@@ -273,7 +273,7 @@ def _too_long(most: int) -> Refusal:
     return 413, f"more than {most >> 20} MiB" if most >> 20 else f"more than {most >> 10} KiB"
 
 
-def _name(url: str) -> str | None:
+def _hostname(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
     except ValueError:

@@ -97,9 +97,8 @@ class NegativesPlan:
     measured: int = 0
     prices: tuple[float, float] | None = None
 
-    @property
     def plain(self) -> dict[str, object]:
-        """The estimates as JSON values."""
+        """Return the estimates as JSON values."""
         bounds = {name: each for name, each in (("least", self.least), ("most", self.most)) if each is not None}
         return {
             "captions": self.captions,

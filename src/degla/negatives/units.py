@@ -25,7 +25,7 @@ from degla.negatives.grammar.phrases import Caption, parse, parse_records
 from degla.negatives.rule import load_rule
 from degla.records import LONGEST_TEXT, CaptionRecord, CaptionUnit
 
-RULES: Final = {
+FOIL_RULES: Final = {
     "thing": ("replace_adjectives", "replace_nouns"),
     "relation": ("replace_relation", "swap_nouns", "replace_nouns"),
 }
@@ -172,11 +172,10 @@ def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
 
 def _relates(gap: Sequence[Token]) -> bool:
     """Whether words between two phrases relate them: verbs, prepositions and their particles."""
-    related = {"IN", "RP", "TO", "RB"}
-    relates = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
-    if any(token.role == "mark" or token.lower in _CLAUSES for token in gap):
+    if len(gap) > _LONGEST or any(token.role == "mark" or token.lower in _CLAUSES for token in gap):
         return False
-    return 0 < len(gap) <= _LONGEST and relates and all(token.is_verb or token.tag in related for token in gap)
+    relates = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
+    return relates and all(token.is_verb or token.tag in ("IN", "TO", "RP", "RB") for token in gap)
 
 
 def _text(caption: Caption, start: int, end: int) -> str:
@@ -201,7 +200,7 @@ def unsaid(foils: Iterable[str], statements: Sequence[str]) -> tuple[str, ...]:
 def _foils(unit: Caption, record: CaptionRecord, statements: Sequence[str], *, kind: str, seed: int) -> tuple[str, ...]:
     """Return the rules' foils of a unit that the caption does not say itself."""
     foils: list[str] = []
-    for name in RULES[kind]:
+    for name in FOIL_RULES[kind]:
         chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
         foils += load_rule(name).propose(unit, chance, FOILS_PER_RULE)
     return unsaid(foils, statements)

@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
             prices=prices,
             out=arguments.out,
         )
-        answer(arguments, lambda: plan.plain, lambda: show(plan.render()))
+        answer(arguments, plan.plain, lambda: show(plan.render()))
         return 0
     summary = generate(
         captions, settings, out=arguments.out, model=model, engine=arguments.engine, workers=arguments.workers

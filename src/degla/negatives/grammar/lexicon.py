@@ -22,6 +22,8 @@ GROUPS_NAME = "groups.toml"
 RELATIONS_NAME = "relations.toml"
 ADDITIONS_NAME = "additions.toml"
 TABLE_NAME = "wordnet.tsv"
+"""Each line begins with its sort: n a noun, s a sense of nouns, a an adjective, r a sense of adjectives with similar
+ones, x an adjective with its antonym, c a compound noun."""
 DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
 
 Relation = Literal["", "synonym", "hypernym", "part", "compatible"]

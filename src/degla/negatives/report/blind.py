@@ -92,7 +92,7 @@ class Blind:
         }
 
 
-def features(text: str) -> Counter[str]:
+def all_features(text: str) -> Counter[str]:
     """Count a text's features for the classifier; the first character of a name is the kind of feature."""
     counts = words_and_pairs(text)
     number = counts.pop(_WORDS)
@@ -155,7 +155,7 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0, halves: bool
     folds = _folds(pairs, seed, halves=halves)
     if folds is None:
         return None
-    matrix, names = _differences(pairs, features)
+    matrix, names = _differences(pairs, all_features)
     scores = _cross_validated(matrix, folds, [half_of(pair.image_id) for pair in pairs] if halves else None)
     weights = _fit_chosen(matrix, folds, left_out=None)
     return Blind(
@@ -169,7 +169,7 @@ def blind_across(
     train: Sequence[CaptionNegative],
     test: Sequence[CaptionNegative],
     *,
-    features: Features = features,
+    features: Features = all_features,
     extra: Sequence[Sequence[float]] | None = None,
 ) -> float:
     """Return the accuracy of a classifier on pairs of images that it was not trained on; ties count as one half.

@@ -224,10 +224,10 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-MOST: Final = 0.65
+_GIVEAWAY: Final = 0.65
 """Accuracy of one cue above which it is reported, and `degla negatives balance` would drop the rule."""
 
-_FORM: Final = 0.95
+_BY_FORM: Final = 0.95
 """Accuracy by length above which no candidate of the rule is assumed to have the opposite length."""
 
 _MIRRORS: Final = {
@@ -281,24 +281,25 @@ def explain(rule: str, pairs: Sequence[CaptionNegative], blind: Blind | None) ->
     likelier = clustered(worth([pair.likelier for pair in pairs]), images)
     by_length, by_likelihood = (_telling(proportion) for proportion in (shorter, likelier))
     sentences = []
-    if by_length > MOST:
-        side = "shorter" if shorter.share > MOST else "longer"
+    if by_length > _GIVEAWAY:
+        side = "shorter" if shorter.share > _GIVEAWAY else "longer"
         sentences.append(f"Length: the caption is the {side} text in {_percent(by_length)} of pairs.")
-    if blind is not None and blind.accuracy.share > MOST:
+    if blind is not None and blind.accuracy.share > _GIVEAWAY:
         cues = ", ".join(cue for cue in blind.negative_cues if cue != "more words")
         mainly = f", mainly by: {cues}" if cues else ""  # There may be parts of words only.
         sentences.append(f"Words: they identify {_percent(blind.accuracy.share)} of pairs{mainly}.")
-    if by_likelihood > MOST:
-        side = "likelier" if likelier.share > MOST else "less likely"
+    if by_likelihood > _GIVEAWAY:
+        side = "likelier" if likelier.share > _GIVEAWAY else "less likely"
         sentences.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)} of pairs.")
     alike = f" together with similar true texts (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
     if not sentences and blind is None:
         sentences.append(
-            f"Neither length nor likelihood reliably identifies over {_percent(MOST)} of pairs; words were not tested."
+            f"Neither length nor likelihood reliably identifies over {_percent(_GIVEAWAY)} of pairs; "
+            "words were not tested."
         )
     elif not sentences:
-        sentences.append(f"No cue identifies more than {_percent(MOST)} of pairs.")
-    elif by_length > _FORM:
+        sentences.append(f"No cue identifies more than {_percent(_GIVEAWAY)} of pairs.")
+    elif by_length > _BY_FORM:
         remedy = f"drop the rule, or train on it{alike}" if alike else "drop the rule"
         sentences.append(f"The rule's form gives every candidate away: {remedy}.")
     else:
