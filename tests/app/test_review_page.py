@@ -185,8 +185,7 @@ def test_a_tab_undoes_its_own_decisions_and_those_before_it_was_opened(
 
 @pytest.mark.parametrize("action", ["accept", "reject", "undo", "next"])
 def test_a_tab_of_an_earlier_review_decides_nothing(page: ReviewPage, action: PageAction) -> None:
-    key = page.show()[4]
-    page.act("accept", key, page.show()[3])
+    page.act("accept", page.show().key, page.show().text)
     before = page.show()
     *shown, verdict, text, open_key = page.act(action, "0" * 16, "a text of another draft")
     assert "not in this review" in verdict

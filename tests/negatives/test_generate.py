@@ -183,7 +183,7 @@ def test_workers_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     texts = [f"A {a} {b} under a wooden {c} in a park" for a in colours for b in things for c in seats]
     assert len(texts) == 280  # two batches
     run(tmp_path / "one.jsonl", texts)
-    monkeypatch.setattr("degla.negatives.generate._SPREAD", 280)
+    monkeypatch.setattr("degla.negatives.generate._MANY", 280)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     started: list[int] = []
     monkeypatch.setattr(

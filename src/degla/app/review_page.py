@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from html import escape
 from threading import Lock, RLock, Thread
 from time import monotonic_ns
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
 from degla.errors import InputError
@@ -25,6 +25,24 @@ _HELP: Final = (
 )
 
 
+class Shown(NamedTuple):
+    """What the page shows, in the order of its widgets.
+
+    Attributes:
+        progress: HTML.
+        texts: caption and negative as HTML.
+        verdict: verdict or complaint as HTML.
+        text: content of the text field.
+        key: key of the draft, and after a space the decision on it, if any.
+    """
+
+    progress: str
+    texts: str
+    verdict: str
+    text: str
+    key: str
+
+
 class ReviewPage:
     """Content and actions of the page; the widgets of `build` only pass its answers on.
 
@@ -38,13 +56,12 @@ class ReviewPage:
         self._made: dict[int, tuple[int, int]] = {}
         """Tab and time of the n-th decision in effect; those of earlier runs are missing."""
 
-    def act(self, action: PageAction, key: str, text: str, tab: int = 0) -> tuple[str, str, str, str, str]:
+    def act(self, action: PageAction, key: str, text: str, tab: int = 0) -> Shown:
         """Apply a button's action to the draft that the browser shows, and return the updated page.
 
         Args:
             action: "accept", "reject", "undo", "next" or "previous".
-            key: as returned by `show`: key of the draft that the browser shows, and the decision on it; another tab may
-                have moved on. An unknown key changes nothing.
+            key: `Shown.key` in the browser; another tab may have moved on. An unknown key changes nothing.
             text: content of the text field.
             tab: when the browser's tab was opened, in nanoseconds of `monotonic_ns`, which also identifies it.
 
@@ -55,9 +72,8 @@ class ReviewPage:
         key, _, seen = key.partition(" ")
         with self._lock:
             if self.review.state.find(key) is None:  # a tab that is older than this server
-                progress, texts, _, its_text, its_key = self.show()
                 message = "Nothing was decided: that draft is not in this review. The current draft is shown instead."
-                return progress, texts, _complaint(message), its_text, its_key
+                return self.show()._replace(verdict=_complaint(message))
             self.review.state.show(key)
             if action == "next":
                 self.review.state.move(1)
@@ -83,14 +99,14 @@ class ReviewPage:
                 self.review.act(action, text)
             return self.show()
 
-    def show(self) -> tuple[str, str, str, str, str]:
-        """Return progress, texts and verdict as HTML, the current draft's text, and its key and decision."""
+    def show(self) -> Shown:
+        """Return the page of the current draft."""
         with self._lock:
             state = self.review.state
             texts, verdict = self.judge(state.key, state.text())
             choice = state.choice(state.key)
             key = state.key if choice is None else f"{state.key} {_summary(choice)}"
-            return self._progress(), texts, verdict, state.text(), key
+            return Shown(self._progress(), texts, verdict, state.text(), key)
 
     def judge(self, key: str, text: str) -> tuple[str, str]:
         """Return the two texts with their differences, and the verdict on a text that is being edited, as HTML."""
@@ -183,13 +199,14 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
     return blocks
 
 
-def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], tuple[str, ...]]:
-    def handle(key: str, text: str, tab: str) -> tuple[str, ...]:
+def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], Shown]:
+    def handle(key: str, text: str, tab: str) -> Shown:
         try:
             return page.act(action, key, text, int(tab or 0))  # "" until the page has loaded
         except InputError as error:
-            progress, _, _, _, shown = page.show()
-            return progress, page.judge(shown, text)[0], _complaint(str(error)), text, shown
+            shown = page.show()
+            texts, _ = page.judge(shown.key, text)
+            return shown._replace(texts=texts, verdict=_complaint(str(error)), text=text)
 
     return handle
 

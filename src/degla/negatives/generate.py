@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from degla.allowance import usable_cores
 from degla.errors import DeglaError, InputError
@@ -40,7 +40,7 @@ from degla.version import __version__
 log = logging.getLogger(__name__)
 
 WordSource = Literal["captions", "lexicon"]
-_SPREAD = 8 * BATCH
+_MANY: Final = 8 * BATCH
 """Number of captions from which additional processes are worth their start-up time of seconds."""
 ModelSource = LanguageModel | Callable[[], LanguageModel]
 """A language model, or a function that opens one; the Ray engine calls it once in every worker."""
@@ -226,7 +226,7 @@ def manifest(stream: CaptionStream, settings: NegativesSettings, description: Ma
 def process_count(workers: int | None, captions: int, *, grammar_only: bool) -> int:
     """Return the number of processes; by default one per core for many captions without a model, else one."""
     if workers is None:
-        return usable_cores() if grammar_only and captions >= _SPREAD else 1
+        return usable_cores() if grammar_only and captions >= _MANY else 1
     if workers < 1:
         raise InputError(f"workers ({workers}) must be 1 or more.")
     return workers

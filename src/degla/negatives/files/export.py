@@ -25,7 +25,7 @@ from degla.records import NegativeRecord
 
 POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 """The rule of each text in a record of the published JSON, in the paper's order (arXiv 2504.16801)."""
-READ: Final = 4
+TEXTS_READ: Final = 4
 """Number of texts per record that the released loader reads."""
 NEIGHBOURS: Final = 3
 """Number of other rows that NegCLIP's table lists per row."""
@@ -85,7 +85,7 @@ def export_degla_json(records: Iterable[NegativeRecord], captions: CaptionIndex,
     with whole_file(out, newline="") as stream:
         for row in captions.negatives():
             texts, rest = _arrange(row.texts)
-            number = _whole(row.caption.image_id)
+            number = _plain_integer(row.caption.image_id)
             reason = _reason(row, texts, number=number)
             if reason:
                 summary.left_out[reason] += 1
@@ -127,9 +127,9 @@ def _arrange(texts: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
         if position not in by_position and spare:
             by_position[position] = spare.pop(0)[1]
     # The loader reads only the first four, so the fifth text is better used to fill a gap among them.
-    for position in range(READ):
-        if position not in by_position and READ in by_position:
-            by_position[position] = by_position.pop(READ)
+    for position in range(TEXTS_READ):
+        if position not in by_position and TEXTS_READ in by_position:
+            by_position[position] = by_position.pop(TEXTS_READ)
     return [by_position[position] for position in sorted(by_position)], [rule for rule, _ in spare]
 
 
@@ -139,10 +139,10 @@ def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None) 
         return "captions whose image_id is not an integer without leading zeros"
     if not row.texts:
         return "captions without a negative"
-    return f"captions with fewer than {READ} negatives" if len(texts) < READ else ""
+    return f"captions with fewer than {TEXTS_READ} negatives" if len(texts) < TEXTS_READ else ""
 
 
-def _whole(name: str) -> int | None:
+def _plain_integer(name: str) -> int | None:
     """Return the integer that a name spells in canonical form, else None."""
     return int(name) if name.isascii() and name.isdigit() and str(int(name)) == name else None
 
@@ -172,18 +172,18 @@ def export_table(
     """
     summary = ExportSummary()
     captions.add_negatives(records, summary.left_out)
-    rows_of: list[int] = []
-    numbers: dict[str, int] = {}
-    own_rows: dict[str, int] = {}
+    image_of: list[int] = []
+    numbers: dict[str, int] = {}  # of images
+    row_of: dict[str, int] = {}
     for row in captions.negatives():
         if row.texts:
             if similar is not None:
-                own_rows[row.id] = len(rows_of)
-            rows_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
+                row_of[row.id] = len(image_of)
+            image_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
         else:
             summary.left_out["captions without a negative"] += 1
-    _refuse_nothing(len(rows_of), summary, out)
-    neighbours = _neighbours(rows_of)
+    _refuse_nothing(len(image_of), summary, out)
+    neighbours = _neighbours(image_of)
     drawn = 0
     with whole_file(out, newline="") as stream:
         writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() in tsv.ENDINGS else ",", lineterminator="\n")
@@ -194,7 +194,7 @@ def export_table(
             caption = row.caption
             path = caption.image if images is None else str(images / caption.image)
             texts, rules = [text for _, text in row.texts], [rule for rule, _ in row.texts]
-            near = [own_rows[name] for name in (similar or {}).get(row.id, ()) if name in own_rows]
+            near = [row_of[name] for name in (similar or {}).get(row.id, ()) if name in row_of]
             drawn += not near
             near = near or neighbours(summary.captions)
             writer.writerow([row.id, caption.image_id, caption.text, path, texts, rules, near])
@@ -212,20 +212,20 @@ def export_table(
     return summary
 
 
-def _neighbours(rows_of: Sequence[int]) -> Callable[[int], list[int]]:
+def _neighbours(image_of: Sequence[int]) -> Callable[[int], list[int]]:
     """Return a function that draws numbers of rows of other images for a row; none if there is only one image."""
     random = Random(0)
-    (main, times), *_ = Counter(rows_of).most_common(1)
+    (main, times), *_ = Counter(image_of).most_common(1)
     # Of an image with most rows, drawing until another one comes would take as many draws as it has rows.
-    others_of_main = [row for row, image in enumerate(rows_of) if image != main] if 2 * times > len(rows_of) else None
+    others_of_main = [row for row, image in enumerate(image_of) if image != main] if 2 * times > len(image_of) else None
 
     def draw(row: int) -> list[int]:
-        if others_of_main is not None and rows_of[row] == main:
+        if others_of_main is not None and image_of[row] == main:
             return random.choices(others_of_main, k=NEIGHBOURS) if others_of_main else []
         others: list[int] = []
         while len(others) < NEIGHBOURS:
-            other = random.randrange(len(rows_of))
-            if rows_of[other] != rows_of[row]:
+            other = random.randrange(len(image_of))
+            if image_of[other] != image_of[row]:
                 others.append(other)
         return others
 

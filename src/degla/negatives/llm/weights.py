@@ -41,9 +41,9 @@ _RECORD: Final = "degla.json"
 _WEIGHTS: Final = "model.safetensors"
 _LOADED: Final = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
 """Suffixes of all files that may belong to a model and its tokenizer."""
-_OWN: Final = {"local_files_only": True, "trust_remote_code": False}
+_FILES_ONLY: Final = {"local_files_only": True, "trust_remote_code": False}
 """Fetch nothing and run none of a folder's code; by default transformers asks at the terminal whether to run it."""
-_MODEL: Final = {**_OWN, "use_kernels": False}
+_MODEL_OPTIONS: Final = {**_FILES_ONLY, "use_kernels": False}
 """From version 5.25 on transformers gives a model kernels of the hub unless it is told not to."""
 
 
@@ -79,17 +79,17 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
         raise InputError(f"the embedded language model is not installed. Run: {INSTALL}")
     cache = cache or cache_folder("language-models")
     if model is None:
-        return _unpack(_packaged(), cache)
+        return _converted(_packaged(), cache)
     path = Path(at_home(model))
     if path.is_file():
-        return _unpack(path, cache)
+        return _converted(path, cache)
     if path.is_dir():
         if (path / "config.json").is_file():
             adapter = path / "adapter_config.json"
             if adapter.is_file():  # transformers before 5 would read the base that it names, wherever that is.
                 raise InputError(f"{adapter}: is an adapter. Merge it into the weights, or remove the file.")
             return ModelWeights(path.resolve().name, path, _folder_digest(path))
-        return _unpack(_only_gguf(path), cache)
+        return _converted(_only_gguf(path), cache)
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
         raise InputError(
             f"{model}: no such file or folder. Give a GGUF file, a folder in the format of transformers, or a hub id "
@@ -114,10 +114,10 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
     dtype = getattr(torch, precision or best_precision())
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_OWN)
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_FILES_ONLY)
             # "eager" is a tenth faster than "sdpa" with the trees' masks (bfloat16, one thread).
             model: Any = AutoModelForCausalLM.from_pretrained(
-                weights.folder, dtype=dtype, attn_implementation="eager", **_MODEL
+                weights.folder, dtype=dtype, attn_implementation="eager", **_MODEL_OPTIONS
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{weights.folder}: cannot load a causal language model: {in_one_line(error)}") from error
@@ -165,7 +165,7 @@ def _from_hub(model: str) -> ModelWeights:
     return ModelWeights(model.split("/")[1], folder, _folder_digest(folder))
 
 
-def _unpack(file: Path, cache: Path) -> ModelWeights:
+def _converted(file: Path, cache: Path) -> ModelWeights:
     """Return the folder converted from a GGUF file, which is converted now if the folder is missing."""
     digest = sha256_of(file)
     folder = cache / digest
@@ -257,9 +257,9 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         # The progress bar of dequantisation cannot be disabled.
         with quiet_transformers(), redirect_stderr(io.StringIO()):
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_OWN)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **_FILES_ONLY)
             packed = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.float32, **_MODEL
+                file.parent, gguf_file=file.name, dtype=torch.float32, **_MODEL_OPTIONS
             )
             # transformers refuses to save a dequantised model, so the weights go into a model without that mark.
             settings = packed.config.to_dict()

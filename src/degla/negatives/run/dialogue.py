@@ -250,8 +250,11 @@ class _Turn:
             yield from self._choose(prompts)
 
     def _take_grammar(self) -> None:
-        """Take the grammar's candidates until there are enough negatives; a few are made first, usually enough."""
-        for number in dict.fromkeys((self.maker.per_rule, self.maker.candidates)):
+        """Take the grammar's candidates until there are enough negatives.
+
+        A few are made first, usually enough; the longer list begins with them.
+        """
+        for number in (self.maker.per_rule, self.maker.candidates):
             texts = self._grammar(number)
             for text in texts[self.draw :]:
                 if self._open:
