@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from rich.console import Console
 
+from degla.app.review_page import ReviewPage, _handler
 from degla.app.review_terminal import review_in_terminal
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.differences import mark_words
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review import Decision, Draft, Review, ReviewState, draft_key, judge_text
@@ -193,7 +194,7 @@ def test_a_full_disk_takes_no_decision(review: Review, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(InputError, match="cannot be written: No space left"):
+        with pytest.raises(DeglaError, match="cannot be written: the disk is full"):
             review.act("accept")
     assert review.state.decided == 1
     review.act("undo")
@@ -352,6 +353,21 @@ def test_the_end_of_the_input_is_no_loss(review: Review) -> None:
     assert "2 of 6 decided, 1 accepted" in run_terminal(review, "a\nr")
     assert "6 of 6 decided, 5 accepted" in run_terminal(review, "a\n" * 9)
     assert "6 of 6 decided" in run_terminal(review, "")
+
+
+def test_a_full_disk_is_said_and_the_review_goes_on(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was an unexpected error of the page, and ended the review in a terminal."""
+
+    def fail(path: Path, entries: list[ExampleEntry], *, rule: str) -> None:
+        raise DeglaError("the disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("degla.negatives.review.write_examples", fail)
+        assert "the disk is full" in run_terminal(review, "a\ns\n")
+        shown = _handler(ReviewPage(review), "accept")(review.state.key, review.state.text(), "")
+        assert "the disk is full" in shown.verdict
+    review.act("reject")
+    assert len(texts(review, "swap_nouns")) == review.state.decided - 1 == 2
 
 
 def test_a_terminal_without_single_keys_gives_lines(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import Any, Final, Literal, NamedTuple
 
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
@@ -68,6 +68,7 @@ class ReviewPage:
         Raises:
             InputError: the text cannot be accepted, another tab has decided the draft or made the last decision
                 meanwhile, or a file cannot be written.
+            DeglaError: the disk is full.
         """
         key, _, seen = key.partition(" ")
         with self._lock:
@@ -203,7 +204,7 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], 
     def handle(key: str, text: str, tab: str) -> Shown:
         try:
             return page.act(action, key, text, int(tab or 0))  # "" until the page has loaded
-        except InputError as error:
+        except DeglaError as error:
             shown = page.show()
             texts, _ = page.judge(shown.key, text)
             return shown._replace(texts=texts, verdict=_complaint(str(error)), text=text)

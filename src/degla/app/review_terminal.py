@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import mark_words
 from degla.negatives.review import Action, Review, judge_text
@@ -43,7 +43,7 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
         try:
             _obey(review, command, keys, console)
             shown = ""
-        except InputError as error:
+        except DeglaError as error:
             console.print(f"{error}", style="red")
     state = review.state
     console.print(

@@ -26,7 +26,7 @@ from typing import IO, Final, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.files import hold, whole_lines
+from degla.files import cannot_write, hold, whole_lines
 from degla.negatives.checks import Verdict, check_caption
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
@@ -358,7 +358,7 @@ class Review:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.log.open("ab+")
         except OSError as error:
-            raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
+            raise cannot_write(self.log, error, remedy="Move the drafts into a folder of your own.") from None
         if hold(self._stream.fileno()) is False:
             self._stream.close()
             raise InputError(f"{self.log}: another review of these drafts is open. Close it first.")
@@ -381,6 +381,7 @@ class Review:
 
         Raises:
             InputError: the text cannot be accepted, there is nothing to undo, or a file cannot be written.
+            DeglaError: the disk is full.
         """
         if action == "accept":
             self.decide(self.state.accept(text))
@@ -398,6 +399,7 @@ class Review:
 
         Raises:
             InputError: a file cannot be written.
+            DeglaError: the disk is full.
         """
         if self._stream is None:
             raise RuntimeError("use Review in a with block")
@@ -413,7 +415,7 @@ class Review:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(log, end)  # What was not decided must not be replayed.
-            raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
+            raise cannot_write(self.log, error, remedy="Decide again once it can.") from None
         self._unwritten.append((decision.key, *self.state.apply(decision)))
         self.state.show_after(decision)
         self._catch_up()
