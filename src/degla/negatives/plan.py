@@ -33,9 +33,9 @@ _BATCHES: Final = 4
 """Batches in the sample, at equal distances."""
 _MEASURED: Final = 4
 """Captions for which a model in this process is really asked, to measure its time."""
-_LETTERS: Final = 4
+_CHARACTERS: Final = 4
 """Characters per token of English text, roughly the same for all tokenizers of language models in use."""
-_TURN: Final = 4
+_TURN_TOKENS: Final = 4
 """Tokens of a chat template around a turn."""
 _RATES: Final = (10, 100, 1000)
 """Answers per second for which a server's time is given."""
@@ -150,7 +150,7 @@ class NegativesPlan:
             lines.append("at least: every written answer is accepted; at most: none is, and the model chooses, too")
         prompts, answers = [each.prompt_tokens for each in bounds], [each.answer_tokens for each in bounds]
         lines.append(
-            f"tokens, at {_LETTERS} characters each: {_range(prompts, _millions)} million read (repeated prefixes "
+            f"tokens, at {_CHARACTERS} characters each: {_range(prompts, _millions)} million read (repeated prefixes "
             f"included), {_range(answers, _millions)} million written (without thinking)"
         )
         if self.prices is not None:
@@ -276,12 +276,16 @@ def _requests(maker: Maker, tagged: list[list[TaggedTask]]) -> list[_RequestSize
 
     def note(request: Request) -> None:
         turns = messages(request, mode="plain")
-        prompt_tokens = sum(len(turn["content"]) // _LETTERS + _TURN for turn in turns)
+        prompt_tokens = sum(_tokens(turn["content"]) for turn in turns)
         answer = request.choices[0] if request.choices else request.caption
-        sizes.append(_RequestSize(request.key.rule, request.key.draw, prompt_tokens, len(answer) // _LETTERS + _TURN))
+        sizes.append(_RequestSize(request.key.rule, request.key.draw, prompt_tokens, _tokens(answer)))
 
     _run(ScriptedModel(note, capacity=BATCH), maker, tagged)
     return sizes
+
+
+def _tokens(turn: str) -> int:
+    return len(turn) // _CHARACTERS + _TURN_TOKENS
 
 
 def _volume(

@@ -44,8 +44,8 @@ _AFTER: Final = (
 )
 MOST_CANDIDATES: Final = 6
 """Candidates of the grammar that are usually enough for one caption, duplicates included."""
-_OPEN: Final = 2_048
-"""Captions and rules, about as many as are open while a model answers."""
+_CACHED: Final = 2_048
+"""Captions and rules whose places are kept, about as many as are open while a model answers."""
 _WORD: Final = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
 Item = TypeVar("Item")
@@ -172,7 +172,7 @@ class ReplacingRule(NegativeRule):
     def places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """Return the places, each with the grammar's words as dictionary forms (none: only a model can fill it)."""
 
-    @lru_cache(maxsize=_OPEN)  # noqa: B019 - rules live as long as the process
+    @lru_cache(maxsize=_CACHED)  # noqa: B019 - rules live as long as the process
     def cached_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """Return the places; cached because they are needed for every candidate, and for a model's answer again."""
         return self.places(caption)

@@ -62,7 +62,9 @@ class ReplyRecord(Record):
 
 
 _DEFAULTS: Final[dict[str, Any]] = {
-    field.name: {} if field.default is MISSING else field.default for field in fields(Reply)[2:]
+    each.name: {} if each.default is MISSING else each.default
+    for each in fields(Reply)
+    if each.name not in ("key", "outcome")
 }
 """Fields of a reply that are omitted from a line if they have this value."""
 

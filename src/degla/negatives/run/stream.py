@@ -32,6 +32,7 @@ FinishedRules = dict[str, tuple[str, ...]]
 
 BATCH: Final = 256
 """Captions per batch; batches start at multiples of it, so a resumed run tags the same batches."""
+_REMEDY: Final = "Run the same command again when nothing else writes them."
 
 
 def hash_text(text: str) -> int:
@@ -140,7 +141,9 @@ class CaptionStream:
         while batch := list(islice(records, BATCH)):
             for place, record in enumerate(batch, start):
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
-                    raise InputError(f"caption {place}, id {record.id!r}: the captions changed while being read.")
+                    raise InputError(
+                        f"caption {place}, id {record.id!r}: the captions changed while being read. {_REMEDY}"
+                    )
             unfinished = max(first - start, 0)
             of_image: dict[str, list[str]] = {}
             for record in batch:
@@ -164,7 +167,7 @@ class CaptionStream:
         if start < len(self):
             raise InputError(
                 f"the captions changed while being read: {counted(len(self), 'caption')} in the first pass, "
-                f"{start} in the second."
+                f"{start} in the second. {_REMEDY}"
             )
 
     def _read(self) -> Iterator[CaptionRecord]:

@@ -121,12 +121,10 @@ class Summary:
 
     def add(self, rows: Sequence[NegativeRecord]) -> None:
         """Count rows; all rows of one caption and rule must come in one call, and a caption's rows consecutively."""
-        pairs = set()
         for row in rows:
             if row.accepted:
                 self.accepted[row.rule] += 1
                 self._cover(row.caption_id)
-                pairs.add((row.caption_id, row.rule))
             else:
                 self.reasons[row.rule, row.reason] += 1
                 if row.reason in _SKIPPING and row.text is None and row.rule == self.rules[0]:
@@ -134,7 +132,7 @@ class Summary:
                     ids = self.skipped_ids.setdefault(row.reason, [])
                     if len(ids) < _NAMED:
                         ids.append(row.caption_id)
-        self.covered.update(rule for _, rule in pairs)
+        self.covered.update(rule for _, rule in {(row.caption_id, row.rule) for row in rows if row.accepted})
 
     def _cover(self, caption_id: str) -> None:
         last, count = self._last
