@@ -358,7 +358,7 @@ class Review:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.log.open("ab+")
         except OSError as error:
-            raise cannot_write(self.log, error, remedy="Move the drafts into a folder of your own.") from None
+            raise cannot_write(self.log, error, remedy="Move the drafts to a folder that you can write to.") from None
         if hold(self._stream.fileno()) is False:
             self._stream.close()
             raise InputError(f"{self.log}: another review of these drafts is open. Close it first.")
@@ -461,9 +461,9 @@ class Review:
         draft, old, new = self.state.find(key), _accepted_text(before), _accepted_text(after)
         assert draft is not None  # as its decision was applied
         file, rule, caption = self.file(draft.rule), draft.rule, _one_line(draft.caption)
-        in_effect = self.state.accepted if old is not None else ()
-        if any((text, one.rule, _one_line(one.caption)) == (old, rule, caption) for one, text in in_effect):
-            old = None  # By this draft or another one of the caption.
+        accepted = self.state.accepted if old is not None else ()
+        if any((text, one.rule, _one_line(one.caption)) == (old, rule, caption) for one, text in accepted):
+            old = None  # Still in effect, by this draft or another one of the caption.
         earlier = read_examples(file, rule=rule) if file.exists() else ()
         entries = [entry for entry in earlier if (entry.caption, entry.negative) != (caption, old)]
         if new is not None and not any((entry.caption, entry.negative) == (caption, new) for entry in entries):
