@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from degla.errors import DeglaError
-from degla.evaluation import scoring
-from degla.evaluation.scoring import EmbeddingRows, RankVerdicts, rank, unit_rows
+from degla.evaluation import run, scoring
+from degla.evaluation.embed import Embedder
+from degla.evaluation.run import Evaluation
+from degla.evaluation.scoring import EmbeddingRows, pair_similarities, rank, unit_rows
+from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
 
 DIMENSIONS = 24
 
@@ -70,6 +76,15 @@ def test_a_bad_query_is_named_in_whatever_block(monkeypatch: pytest.MonkeyPatch,
         rank(queries, candidates, truth, [str(number) for number in range(20)])
 
 
+def peak_of(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the queries need no second matrix: what grows is three numbers a query."""
     peaks = []
@@ -77,11 +92,30 @@ def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None
         queries, candidates, truth = ranking(count, 400)
         ids = [str(number) for number in range(count)]
         in_blocks(monkeypatch, 50, len(candidates))
-        tracemalloc.start()
-        try:
-            verdicts: RankVerdicts = rank(queries, candidates, truth, ids)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-        assert len(verdicts.better) == count
+        peaks.append(peak_of(partial(rank, queries, candidates, truth, ids)))
     assert peaks[1] < peaks[0] + 100_000 < 4 * 2000 * 400
+
+
+def test_products_of_pairs_are_summed_in_small_blocks() -> None:
+    rows, numbers = np.ones((10, 512), dtype=np.float32), np.zeros((20_000, 2), dtype=np.int64)
+    assert peak_of(lambda: pair_similarities(rows, rows, numbers, numbers)) < 16e6
+
+
+def test_embeddings_are_in_memory_once(tmp_path: Path) -> None:
+    row = spread_row(b"", 4096)
+    encoder = FakeEncoder(lambda image: row, lambda tokens: row)
+    texts = [f"text {number}" for number in range(1000)]
+    assert peak_of(lambda: Embedder(encoder, tmp_path, texts_per_batch=10).embed([], texts)) < 1.3 * 4 * 4096 * 1000
+
+
+def test_floors_are_found_before_the_embeddings_are_there(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, find = spreading(), run.find_floors
+    embedded = []
+
+    def found(*arguments: object, **options: object) -> object:
+        embedded.append(encoder.texts_seen > 0)
+        return find(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "find_floors", found)
+    Evaluation(["small"], small_root, progress=False).score(encoder)
+    assert embedded == [False, True]

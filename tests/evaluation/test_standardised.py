@@ -131,6 +131,18 @@ def test_a_mean_over_few_images_is_refused(root: Path) -> None:
             CurrentQuestions().require_scores(questions, [], where="plan")
 
 
+def test_questions_that_cannot_be_scored_are_refused_before_a_model_is_loaded(
+    root: Path, small_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.evaluation.run.load_model", pytest.fail)
+    (root / "own" / "mine.jsonl").write_text('{"image": "0.png", "caption": "one", "negative": "two"}\n')
+    command = ["evaluate", "random", "--benchmarks", "own", "--root", str(root), "--out", str(root / "a.json")]
+    assert main([*command, "--no-cache", "--scorer", "standardised"]) == 2
+    assert "standardised scores need a mean over at least 20 images; it has 1." in capsys.readouterr().err
+    with pytest.raises(InputError, match="but small has other questions"):
+        Evaluation(["small"], small_root, regions=Regions((1,))).score_named("random")
+
+
 def test_the_command_says_that_scores_are_standardised(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

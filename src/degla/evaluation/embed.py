@@ -209,10 +209,21 @@ class Embedder:
             order: sort key of the indices to embed; None: as they come.
         """
         count, first = self.processes.count, self.processes.first
-        # Keep the rows here too: a cache may lose them.
-        rows = [self.cache.get(key) if first else None for key in keys]
+        table, missing = _nothing(), list[int]()
+
+        def keep(index: int, row: EmbeddingRows) -> None:
+            nonlocal table
+            if table.size == 0:
+                table = np.empty((len(keys), len(row)), dtype=np.float32)
+            table[index] = row
+
+        for index, key in enumerate(keys):
+            if (row := self.cache.get(key) if first else None) is None:
+                missing.append(index)
+            else:
+                keep(index, row)
         # Rows that the first process has in its cache need not be embedded by any process.
-        todo = self.processes.from_first(lambda: [index for index, row in enumerate(rows) if row is None])
+        todo = self.processes.from_first(lambda: missing)
         todo = todo if order is None else sorted(todo, key=order)
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
         mine = self.processes.share(batches)
@@ -235,10 +246,10 @@ class Embedder:
                 before = batches[(place - 1) * count : place * count] if place else []
                 for batch, embeddings in zip(before, self.processes.together(partial(work, place)), strict=False):
                     for index, row in zip(batch, embeddings, strict=True) if first else ():
-                        rows[index] = self.cache[keys[index]] = row
+                        keep(index, row)
+                        self.cache[keys[index]] = table[index]  # In a dictionary a view, so that no row is there twice.
                     advance(len(batch))
-        there = [row for row in rows if row is not None]
-        return np.stack(there) if there else _nothing()
+        return table
 
     def _open(self, image: ItemImage, digest: str, files: ImageFiles) -> Tensor:
         picture = decode_item(files.read(image.path, digest), self.root, image, reading=self.reading)
@@ -246,22 +257,22 @@ class Embedder:
         return pixels
 
     def _texts(self, texts: list[str]) -> tuple[dict[str, int], EmbeddingRows]:
-        tokens: list[NDArray[np.int64]] = []
-        for start in range(0, len(texts), 4096):
-            block = tokens_of(self.encoder, texts[start : start + 4096])
-            tokens.extend(np.asarray(block.cpu(), dtype=np.int64))
-            if tokens[0].size != tokens[-1].size:
-                raise DeglaError(
-                    f"model {self.encoder.name!r}: tokenize returned {tokens[0].size} tokens a text in one call and "
-                    f"{tokens[-1].size} in another; it must pad all texts to one length, context_length."
-                )
-        distinct: dict[bytes, int] = {}
-        text_row = {
-            text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
-        }
-        sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         padding = getattr(self.encoder, "padding", 0)
-        self._tell_cut([text for text, row in zip(texts, tokens, strict=True) if row[-1] != padding])
+        text_row, distinct, full, width = dict[str, int](), dict[bytes, int](), list[str](), 0
+        for start in range(0, len(texts), 4096):
+            some = texts[start : start + 4096]
+            tokens = np.asarray(tokens_of(self.encoder, some).cpu(), dtype=np.int64)
+            width = width or tokens.shape[1]
+            if tokens.shape[1] != width:
+                raise DeglaError(
+                    f"model {self.encoder.name!r}: tokenize returned {width} tokens a text in one call and "
+                    f"{tokens.shape[1]} in another; it must pad all texts to one length, context_length."
+                )
+            for text, row in zip(some, tokens, strict=True):
+                text_row[text] = distinct.setdefault(row.tobytes(), len(distinct))
+            full += compress(some, tokens[:, -1] != padding)
+        self._tell_cut(full)
+        sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         lengths = [int(np.flatnonzero(row != padding)[-1]) + 1 if (row != padding).any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
 

@@ -102,11 +102,13 @@ def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None, t
     parts = list(dict.fromkeys(entry.part for entry in entries))
     for part in parts:
         metric = benchmark.part(part).metrics[0]
-        for floor, rows in verdicts.items():
-            if floor != COMPARED and _tells([row for row in rows if row.verdict.part == part], metric.verdict):
+        for floor in verdicts:
+            own = [row for row in verdicts[floor] if row.verdict.part == part]
+            if floor != COMPARED and _tells(own, metric.verdict):
                 floors_of[part] = (*floors_of.get(part, ()), floor)
     cut = without(benchmark, floors_of, parts)
-    values = {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows}
+    # Verdicts are freed as soon as they are averaged: with many items they need more memory than all else.
+    values = {floor: aggregate(cut, verdicts.pop(floor), draws=1) for floor in list(verdicts) if verdicts[floor]}
     ceiling = aggregate(cut, order_blind(cut, pairs, tie=tie), draws=1) if pairs else None
     return TextFloors(floors_of, cut, values, ceiling)
 

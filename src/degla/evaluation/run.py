@@ -50,7 +50,7 @@ from degla.files import sha256_of
 from degla.passwords import without_passwords
 from degla.processes import ProcessGroup
 from degla.progress import TaskProgress
-from degla.records import ImageReading, ItemImage
+from degla.records import ImageReading
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__, installed_version
@@ -176,6 +176,7 @@ class Evaluation:
         name = model if isinstance(model, str) else model.name
         if self.scorer != "cosine":  # Reports tell the scores of one model apart by their labels.
             label = f"{label or name}, {self.scorer}"
+        self._require_scorable()  # Before a model is loaded.
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
@@ -225,7 +226,19 @@ class Evaluation:
         if not isinstance(fingerprint, str):
             given = type(fingerprint).__name__
             raise InputError(f"evaluate: {type(encoder).__name__}.fingerprint: expected a text, got {given}.")
-        embedder = Embedder(
+        self._require_scorable()
+        images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
+        table = None
+        if self.regions is not None:
+            table = self.regions.table(images, texts, root=self.root, reading=self.image_reading)
+            images, texts = images + table.images, texts + table.texts
+            # Reports tell the scores of one model apart by their labels.
+            label = f"{label or encoder.name}, {self.regions.name}"
+        # Now, as later their verdicts would be in memory at the same time as the embeddings. They are kept.
+        for questions in self.all_questions if processes.first else ():
+            find_floors(questions.benchmark, questions.kept, cache, tie=self.tie)
+        # The embedder is not kept: without a cache it holds every row.
+        embeddings = Embedder(
             encoder,
             root=self.root,
             cache={} if cache is None else cache,
@@ -237,17 +250,7 @@ class Evaluation:
             reading=self.image_reading,
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,
-        )
-        if self.scorer == "standardised":
-            for questions in self.all_questions:
-                require_images(questions.benchmark.title, count_images(questions.entries))
-        images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
-        table = self._regions(images, texts)
-        if table is not None:
-            images, texts = images + table.images, texts + table.texts
-            # Reports tell the scores of one model apart by their labels.
-            label = f"{label or encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
-        embeddings = embedder.embed(images, texts)
+        ).embed(images, texts)
         # To this one all images are alike: counting its ties as right would make it perfect.
         tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
         scored = processes.from_first(
@@ -277,12 +280,13 @@ class Evaluation:
             leakage=leakage,
         )
 
-    def _regions(self, images: Sequence[ItemImage], texts: Sequence[str]) -> RegionTable | None:
-        if self.regions is None:
-            return None
+    def _require_scorable(self) -> None:
+        """Raise InputError for questions that this scorer cannot score."""
         for questions in self.all_questions:
-            require_pairs(questions.entries, benchmark=questions.benchmark.name)
-        return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
+            if self.scorer == "standardised":
+                require_images(questions.benchmark.title, count_images(questions.entries))
+            if self.regions is not None:
+                require_pairs(questions.entries, benchmark=questions.benchmark.name)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
         return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 EmbeddingRows = NDArray[np.float32]
 _TIE_WORTH = {"strict": 0.0, "half": 0.5, "lenient": 1.0}
 _CHUNK_BYTES = 64 << 20
+"""Size of the similarities of queries that are ranked at once."""
+_PAIRS_BYTES = 4 << 20
+"""Size of the products of embeddings that are summed at once."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def pair_similarities(
     """
     count, K, L = len(image_index), image_index.shape[1], text_index.shape[1]
     result = np.empty((count, K, L), dtype=np.float32)
-    step = max(1, _CHUNK_BYTES // (4 * K * L * max(1, images.shape[1])))
+    step = max(1, _PAIRS_BYTES // (4 * K * L * max(1, images.shape[1])))
     for start in range(0, count, step):
         part = slice(start, start + step)
         # Multiply and sum along the row: the summation order is the same for every pair. A matrix product
