@@ -177,7 +177,7 @@ def _check_names(evaluation: Evaluation, goal: Goal) -> None:
     """Check that the benchmarks have the named scores, before hours are spent on evaluation."""
     names: list[str] = []
     for questions in evaluation.all_questions:
-        benchmark = find_floors(questions.benchmark, questions.kept, evaluation.cache, tie=evaluation.tie).benchmark
+        benchmark = find_floors(questions.benchmark, questions.passing, evaluation.cache, tie=evaluation.tie).benchmark
         own = score_names(benchmark, questions.counts)
         names += [*own, *(f"{benchmark.name}:{score}" for score in own)]
     for flag, name in (("--gain", goal.gain), ("--kept", goal.kept)):

@@ -21,7 +21,7 @@ from degla.data import pack as pack_module
 from degla.data.dataset import ImageTransform, RandomCrop
 from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
-from degla.evaluation.overlap import find_leakage, trained_images
+from degla.evaluation.overlap import find_leakage, images_of_pairs
 from degla.evaluation.trainings import TrainedPairs
 from degla.locks import lock
 from degla.model.runs import checkpoints
@@ -237,7 +237,7 @@ def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
     shutil.copy(first, root / "renamed.jpg")
     Image.new("RGB", (9, 9)).save(root / "new.png")
     data = TrainedPairs(captions=str(packed["captions"]), images=str(packed["images"]))
-    (overlap,) = find_leakage(trained_images(data), [("b", ["renamed.jpg", "new.png"])], root=root).overlaps
+    (overlap,) = find_leakage(images_of_pairs(data), [("b", ["renamed.jpg", "new.png"])], root=root).overlaps
     assert (overlap.images, overlap.by_content, overlap.examples) == (2, 1, ("renamed.jpg",))
 
     lines = packed["images"].joinpath("originals.jsonl").read_text().splitlines()
@@ -245,7 +245,7 @@ def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
     named = json.loads(lines[0]) | {"name": "train/COCO_train2014_000000000042.jpg", "sha256": "0" * 64}
     packed["images"].joinpath("originals.jsonl").write_text(json.dumps(named) + "\n")
     Image.new("RGB", (9, 9)).save(root / "000000000042.jpg")
-    (overlap,) = find_leakage(trained_images(data), [("b", ["000000000042.jpg"])], root=root).overlaps
+    (overlap,) = find_leakage(images_of_pairs(data), [("b", ["000000000042.jpg"])], root=root).overlaps
     assert (overlap.by_id, overlap.by_content) == (1, 0)
 
 

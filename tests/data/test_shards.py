@@ -24,7 +24,7 @@ from degla.data.places import base_of, files_of
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.image_files import has_image, read_image_file
-from degla.evaluation.overlap import find_leakage, trained_images
+from degla.evaluation.overlap import find_leakage, images_of_pairs
 from degla.evaluation.trainings import TrainedPairs
 from degla.training.loop import train
 from degla.training.rows import read_rows
@@ -385,7 +385,7 @@ def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
     write_tar(tmp_path / "shards" / "0.tar", {"a.png": IMAGE, "a.txt": b"x"})
     (tmp_path / "seen.webp").write_bytes(IMAGE)
     (tmp_path / "new.webp").write_bytes(IMAGE[:-1] + bytes([IMAGE[-1] ^ 1]))
-    training = trained_images(TrainedPairs(captions=str(tmp_path / "shards")))
+    training = images_of_pairs(TrainedPairs(captions=str(tmp_path / "shards")))
     leakage = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
     assert leakage.overlaps[0].by_content == 1 and leakage.overlaps[0].examples == ("seen.webp",)
 

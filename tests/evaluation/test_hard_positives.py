@@ -16,7 +16,7 @@ from degla.evaluation.comparison import compare
 from degla.evaluation.neutral import score_names
 from degla.evaluation.results import save_result
 from degla.evaluation.terminal import named_scores
-from degla.evaluation.verdicts import brittle, chance_of
+from degla.evaluation.verdicts import brittle, pair_chances
 from degla.results import Result
 from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import Colours, literal_image, literal_text, paint, score, tiny_encoder, values_of
@@ -68,7 +68,7 @@ def test_brittleness_of_all_orders() -> None:
         assert brittle(worth) == float((c > n) != (p > n))
         values.append(brittle(worth))
     assert sum(values) == 2
-    chance = {"text_ok.1": 0.5, "text_ok.2": 0.5} | chance_of(((1, 1, 0),))
+    chance = {"text_ok.1": 0.5, "text_ok.2": 0.5} | pair_chances(((1, 1, 0),))
     assert brittle(chance) == pytest.approx(np.mean(values)) == pytest.approx(1 / 3)
 
 

@@ -24,8 +24,8 @@ from degla.evaluation.overlap import (
     TrainingImages,
     coco_id,
     find_leakage,
+    images_of_training,
     joined_images,
-    trained_by,
     training_images,
 )
 from degla.evaluation.report import report
@@ -270,7 +270,7 @@ def test_a_record_that_a_checkpoint_does_not_vouch_for_is_damaged(run: Path) -> 
 def test_images_of_captions_that_name_none_are_those_of_the_pattern(small_root: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('[{"image_id": 3, "original": "a", "enhanced": ["b"]}]')
     data = DataConfig(captions=tmp_path / "c.json", images=small_root, image_pattern="{image_id}.png")
-    (images,) = trained_by(training_of(to_plain(TrainConfig(data=data))))
+    (images,) = images_of_training(training_of(to_plain(TrainConfig(data=data))))
     assert images.files == {small_root / "3.png"}
 
 
@@ -280,7 +280,7 @@ def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_pat
     (tmp_path / "r.jsonl").write_text(json.dumps(row | {"image": "2.png"}))
     own, replayed = (DataConfig(captions=tmp_path / name, images=small_root) for name in ("c.jsonl", "r.jsonl"))
     config = TrainConfig(data=own, replay=replace(TrainConfig().replay, data=replayed))
-    trainings = trained_by(training_of(to_plain(config)))
+    trainings = images_of_training(training_of(to_plain(config)))
     assert [sorted(file.name for file in each.files) for each in trainings] == [["0.png", "1.png"], ["2.png"]]
 
 

@@ -86,10 +86,12 @@ def test_an_evaluation_by_parts_says_so_and_refuses_rankings(
         Evaluation(questions=[questions], **settings).score(spreading())
     pairs = tuple(entry for entry in questions.entries if isinstance(entry, PairItem))
     encoder = spreading()
-    result = Evaluation(questions=[replace(questions, entries=pairs, kept=pairs)], **settings).score(encoder)
+    result = Evaluation(questions=[replace(questions, entries=pairs, passing=pairs)], **settings).score(encoder)
     assert result.model.label == "fake, regions 1+2" and encoder.images_seen == 6 * 5
     assert len(result.items) == 8
-    named = Evaluation(questions=[replace(questions, entries=pairs, kept=pairs)], **settings).score(encoder, label="a")
+    named = Evaluation(questions=[replace(questions, entries=pairs, passing=pairs)], **settings).score(
+        encoder, label="a"
+    )
     assert named.model.label == "a, regions 1+2"
     words = [
         "evaluate",

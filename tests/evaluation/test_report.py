@@ -24,7 +24,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation import item_difference
 from degla.evaluation.comparison import Comparison, compare
-from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
+from degla.evaluation.item_difference import averaged_scores, lead_variance, question_variance
 from degla.evaluation.page import _frontiers
 from degla.evaluation.plots import BARS, families, family_bars
 from degla.evaluation.report import report
@@ -325,9 +325,9 @@ def test_intervals_of_several_seeds_cover_their_questions_too(
         for label in ("degla", BASELINE)
     )
     own, start = (averaged_scores(each, where="")["world"][row.name, row.metric] for each in (degla, base))
-    expected = seed_spread(list(cell.values.values()), questions_of(own)).interval
+    expected = seed_spread(list(cell.values.values()), question_variance(own)).interval
     assert expected is not None and cell.interval.high == pytest.approx(expected.high)
-    lead = questions_of_lead([(1.0, own, start)])
+    lead = lead_variance([(1.0, own, start)])
     (fixed,) = row.cells[BASELINE].values.values()
     expected = seed_difference(dict(enumerate(cell.values.values())), {None: fixed}, lead).interval
     assert expected is not None and cell.gain.interval.low == pytest.approx(expected.low)
@@ -448,8 +448,8 @@ def test_plots_of_two_benchmarks_have_two_names(report_of: Callable[[str], Repor
     comparison = compare(report_of("world").paths, baseline="base")
     other = [replace(row, benchmark="other") for row in comparison.headline if row.title == "composition"]
     both = replace(comparison, headline=type(comparison.headline)([*comparison.headline, *other]))
-    titles = {"world": "Embedded world", "other": "Other"}
-    shown = [[part.part.title for part in _frontiers(each, titles, None)] for each in (comparison, both)]  # type: ignore[union-attr]
+    titles = vars(both)["titles"] = {"world": "Embedded world", "other": "Other"}
+    shown = [[part.part.title for part in _frontiers(each, None)] for each in (comparison, both)]  # type: ignore[union-attr]
     assert shown[0] == ["Composition gained, recognition kept"]
     assert shown[1] == [f"Composition ({name}) gained, recognition (Embedded world) kept" for name in titles.values()]
 

@@ -7,7 +7,7 @@ import pytest
 
 from degla.errors import DeglaError
 from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, unit_rows
-from degla.evaluation.verdicts import chance_of
+from degla.evaluation.verdicts import pair_chances
 
 IDENTITY = np.array([[[1, 0], [0, 1]]])
 
@@ -138,7 +138,7 @@ def test_rank_counts_the_better_ones_and_allows_several_true() -> None:
 def test_chance_is_what_random_similarities_get(gold: tuple[tuple[int, ...], ...]) -> None:
     truth = np.broadcast_to(np.array(gold), (40000, len(gold), len(gold[0])))
     verdicts = score_pairs(np.random.default_rng(4).random(truth.shape), truth, tie="strict")
-    chance = chance_of(gold)
+    chance = pair_chances(gold)
     for key in ("text_ok", "image_ok", "group_ok"):
         assert chance[key] == pytest.approx(getattr(verdicts, key).mean(), abs=0.01)
     if len(gold) == 2:

@@ -15,7 +15,7 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, pair_question
 from degla.evaluation.caveats import floor_notes
 from degla.evaluation.forms import square_question
-from degla.evaluation.neutral import find_floors, without
+from degla.evaluation.neutral import find_floors, without_solvable
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
@@ -155,17 +155,17 @@ def test_an_average_of_averages_leaves_out_parts_that_text_solves() -> None:
     parts = ("add/a", "add/b", "swap")
     averages = (Average("add", of=("add/*",)), Average("both", of=("add", "swap")))
     whole = replace(benchmark(parts), averages=averages, headline={"composition": "both"})
-    one = without(whole, ["add/a"], parts)
+    one = without_solvable(whole, ["add/a"], parts)
     assert one.averages[2:] == (
         Average("add.neutral", of=("add/b",)),
         Average("both.neutral", of=("add.neutral", "swap")),
     )
     assert one.headline == {"composition": "both.neutral", TEXT_SOLVABLE: "add/a"}
-    all_of_them = without(whole, parts[:2], parts)
+    all_of_them = without_solvable(whole, parts[:2], parts)
     assert all_of_them.averages[2:] == (Average("both.neutral", of=("swap",)), Average("text_solvable", of=parts[:2]))
     # A column may be a part, which is text-solvable as a whole.
     columns = {"composition": "add", "swap": "swap", "order": "add/b"}
-    assert without(replace(whole, headline=columns), ["swap"], parts).headline == {
+    assert without_solvable(replace(whole, headline=columns), ["swap"], parts).headline == {
         "composition": "add", TEXT_SOLVABLE: "swap", "order": "add/b",
     }  # fmt: skip
 

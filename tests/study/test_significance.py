@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.benchmark import Average, BenchmarkPart, Metric, parts_of
-from degla.evaluation.item_difference import averaged_scores, questions_of_lead
+from degla.evaluation.item_difference import averaged_scores, lead_variance
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standalone_picture
@@ -276,7 +276,7 @@ def test_models_without_two_seeds_in_common_are_tested_over_all_of_each(
         for label, own in wanted.items()
     ]
     one, other = (each["composition.id", "macro"] for each in scores)
-    assert test.questions == questions_of_lead([(1.0, one, other)])
+    assert test.questions == lead_variance([(1.0, one, other)])
     assert test.difference.doubt == "" and test.p_seeds is None and test.p_questions is not None
     assert test.difference.value == pytest.approx(float(one.weights @ one.worth - other.weights @ other.worth))
 
@@ -664,11 +664,11 @@ def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
 
     few, others = score([1.0] * 8 + [0.0] * 2), score([1.0] * 3 + [0.0] * 7)
     many = score([1.0] * 500)
-    alone = questions_of_lead([(1.0, few, others)])
-    assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
-    assert doubt_of(alone) == "fewer than 25 images" and questions_of_lead([(0.0, few, others)]) is None
+    alone = lead_variance([(1.0, few, others)])
+    assert lead_variance([(1.0, few, others), (0.0, many, many)]) == alone
+    assert doubt_of(alone) == "fewer than 25 images" and lead_variance([(0.0, few, others)]) is None
     # Losses count with the opposite sign, and twice at a price of 2.
-    lost = questions_of_lead([(-2.0, few, others)])
+    lost = lead_variance([(-2.0, few, others)])
     assert alone is not None and alone.interval is not None and lost is not None and lost.interval is not None
     # Five of the ten are answered differently.
     assert (alone.uneven, alone.interval) == (5, paired_score_interval(5, 0, 10))
@@ -691,7 +691,7 @@ def test_images_of_two_benchmarks_are_one_where_their_files_are(folder: str, ima
 
     parts = (("sugarcrepe", "swap_att", "text_ok"), ("cc_neg", "test", "text_ok"))
     one, other = ((1.0, drawn(*each, right=25), drawn(*each, right=0)) for each in parts)
-    alone, both = questions_of_lead([one]), questions_of_lead([one, other])
+    alone, both = lead_variance([one]), lead_variance([one, other])
     assert alone is not None and both is not None
     assert (both.images, both.uneven) == (images, images * 25 // 40)
     assert both.error == pytest.approx(times * alone.error, rel=0.1)

@@ -112,7 +112,7 @@ def drawn_values(benchmark: Benchmark, verdicts: Sequence[ItemVerdict]) -> dict[
     values is a paired bootstrap. So is a sum of scores of two benchmarks with the same images in the same
     order; draws of other benchmarks are independent.
     """
-    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, leave_out=True)
+    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], 0, DRAWS, may_lack=True)
     # Each benchmark numbers its images from 0 and draws these numbers the same way, whatever the images are. A
     # permutation per list of images keeps draws paired for all scores, models and benchmarks with this list only.
     names = dict.fromkeys(verdict.drawn_with for verdict in verdicts)
@@ -131,9 +131,9 @@ def _number_of(name: str) -> int:
 
 
 def _draw_all(
-    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int, *, leave_out: bool = False
+    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int, *, may_lack: bool = False
 ) -> list[_Drawn]:
-    """Every metric of every part, all in the same draws; with `leave_out`, not those that a part's verdicts lack."""
+    """Every metric of every part, all in the same draws; `may_lack`: metrics after a part's first may be missing."""
     clusters = cluster_numbers([row.verdict.drawn_with for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -142,7 +142,7 @@ def _draw_all(
         column
         for name, indices in members.items()
         for place, metric in enumerate(benchmark.part(name).metrics)
-        if not place or not leave_out or any(metric.verdict in judged[index].verdict.ok for index in indices)
+        if not place or not may_lack or any(metric.verdict in judged[index].verdict.ok for index in indices)
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
     if not columns:  # No group is large enough for any metric, or there are no verdicts.
@@ -206,8 +206,8 @@ def _whole_groups(column: _Column, groups: NDArray[np.int64]) -> _Column:
 def _scored(column: _Column, draws: FloatArray) -> _Drawn:
     chance: float | None = column.metric.chance
     if chance is None:
-        counted = grouped_mean(column.chance, column.groups)
-        chance = None if math.isnan(counted) else counted
+        mean = grouped_mean(column.chance, column.groups)
+        chance = None if math.isnan(mean) else mean
     weights = shares_of_items(column.groups, len(column.worth))
     items = ItemScore(draws, weights, column.worth, column.clusters)
     score = Score(
@@ -234,7 +234,7 @@ def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
         weights = sizes / sizes.sum() if average.how == "micro" else np.full(len(members), 1 / len(members))
         chances = [member.score.chance for member in members]
         present = [chance for chance in chances if chance is not None]
-        items = joined([member.items for member in members], weights)
+        items = weighted_sum([member.items for member in members], weights)
         score = Score(
             name=average.name,
             metric=average.how,
@@ -249,7 +249,7 @@ def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
     return list(averages.values())
 
 
-def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
+def weighted_sum(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     """A weighted sum of scores."""
     return ItemScore(
         draws=weights @ np.stack([each.draws for each in items]),

@@ -14,8 +14,9 @@ from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of
 
 _NAMED = 3
-_PRINTED = 1000
-"""Scores are printed in tenths of a percent, which ties of fewer than one item in 1,000 change by at most one."""
+_ITEMS_A_TIE = 1000
+"""Ties of fewer than one in so many items are not reported: they change a printed score, in tenths of a percent, by at
+most one tenth."""
 _POINTS = "This can change scores by points"
 _HALF = "In measurements half precision changed scores by up to 0.6 points, on 2,000 items or more by up to 0.3"
 
@@ -44,7 +45,7 @@ def caveats_of(
 
 
 def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
-    """Yield what `trained_on` and `trained_unknown` do."""
+    """Yield the sentences on benchmark images in the training data, and on training data that is not known."""
     yield from trained_on(label, leakage, titles)
     yield from trained_unknown(label, leakage)
 
@@ -135,7 +136,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]], *, blind: Coll
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
         n = sum(part.scores[0].n for part in entry.parts)
-        if label not in blind and ties * _PRINTED >= n and ties > labels.get(label, (0, n))[0]:
+        if label not in blind and ties * _ITEMS_A_TIE >= n and ties > labels.get(label, (0, n))[0]:
             labels[label] = (ties, n)
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))

@@ -97,8 +97,13 @@ class Row:
     floors: dict[str, float] = field(default_factory=dict)
     lower: bool = False
 
+    @property
+    def key(self) -> str:
+        """Identifies the row for programs that read the page (`data-row`)."""
+        return f"{self.benchmark} {self.name} {self.metric}"
 
-def limited(score: Score | Row) -> bool:
+
+def has_ceiling(score: Score | Row) -> bool:
     """Whether a model that ignores word order cannot get everything right."""
     return score.ceiling is not None and score.ceiling < 1 - 1e-9  # An average of ones may be rounded.
 

@@ -61,7 +61,7 @@ class ItemChange:
     Attributes:
         image: path of its (first) image, relative to the benchmark's root; its own id if it has none.
         images: number of its images; 0 if unknown.
-        asked: digest of all questions of its benchmark, as in the results.
+        items_sha256: digest of all questions of its benchmark, as in the results.
         change: change of the margin.
         true, false: texts that are true of the first image, and texts that are not; empty if unknown.
         thumbnail: `data:` URL of a thumbnail; "" if the file was not found.
@@ -78,7 +78,7 @@ class ItemChange:
     false: tuple[str, ...] = ()
     images: int = 0
     thumbnail: str = ""
-    asked: str = ""
+    items_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
         alike = _alike(base, method)
         after = _tallies(method)
         changes = (
-            replace(_change(before[name], tally), asked=alike[tally.row.benchmark])
+            replace(_change(before[name], tally), items_sha256=alike[tally.row.benchmark])
             for name, tally in after.items()
             if name in before and tally.row.benchmark in alike
         )
@@ -241,12 +241,12 @@ def illustrated(
     require_root(root)
     wanted: dict[tuple[str, str], set[str]] = {}
     for change in (change for changes in by_name.values() for change in changes):
-        wanted.setdefault((change.benchmark, change.asked), set()).add(change.id)
+        wanted.setdefault((change.benchmark, change.items_sha256), set()).add(change.id)
     items = {
         (digest, item.id): item for (name, digest), ids in wanted.items() for item in _items(name, digest, ids, root)
     }
     return {
-        label: tuple(_illustrate(change, items.get((change.asked, change.id)), root, side) for change in changes)
+        label: tuple(_illustrate(change, items.get((change.items_sha256, change.id)), root, side) for change in changes)
         for label, changes in by_name.items()
     }
 

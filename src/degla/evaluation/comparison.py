@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
 from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
-from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
+from degla.evaluation.item_difference import ScoreName, item_score, lead_over, question_variance
 from degla.evaluation.results import load_result
 from degla.results import Result, Score, ScoreKey
 from degla.shelf import did_you_mean
@@ -59,7 +60,7 @@ class Comparison:
     text_solvable: tuple[str, ...] = ()
     joint: JointScore | None = None
 
-    @property
+    @cached_property
     def titles(self) -> dict[str, str]:
         """Name of each benchmark to its published title."""
         return {name: data["title"] for name, data in benchmark_sources(self.methods).items()}
@@ -90,7 +91,7 @@ def compare(
                 f"Labels: {', '.join(methods)}."
             )
         methods = {baseline: methods[baseline], **methods}
-    ordered, floors = _apart(methods, baseline)
+    ordered, floors = _split_floors(methods, baseline)
     rows: list[Row] = []
     headline: list[Row] = []
     for name in dict.fromkeys(entry.name for entry in entries_of(ordered)):
@@ -186,7 +187,7 @@ def _group(paths: Sequence[Path], names: Mapping[Path, str]) -> dict[str, Method
     return methods
 
 
-def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[Method, ...], tuple[Method, ...]]:
+def _split_floors(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[Method, ...], tuple[Method, ...]]:
     """Separate methods from floors; a floor that is the baseline, or floors without any other model, are methods."""
     low = [
         method
@@ -211,10 +212,11 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                     scores.setdefault(key, {}).setdefault(method.label, {})[seed] = score
     beside = floor_values({floor.label: list(floor.results.values()) for floor in floors}, name, questions=questions)
     one_rule = all(len(rule) == 1 for rule in rules.values())
+    comparable = len(questions) == 1 and one_rule
     rows = []
-    for (kind, title, metric, family, tie), cells in scores.items():
-        comparable = len(questions) == 1 and one_rule
-        first = next(iter(next(iter(cells.values())).values()))
+    for key, by_label in scores.items():
+        kind, title, metric, family, tie = key
+        first = next(iter(next(iter(by_label.values())).values()))
         ranked = comparable and not first.lower
         rows.append(
             Row(
@@ -228,10 +230,10 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 n=first.n,
                 chance=first.chance,
                 comparable=comparable,
-                cells=_cells(name, (title, metric), cells, methods, baseline if ranked else None, ranked),
+                cells=_cells(name, (title, metric), by_label, methods, baseline if ranked else None, ranked),
                 lower=first.lower,
                 ceiling=first.ceiling if kind == "part" or one_rule else None,
-                floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
+                floors=first.floors | beside.get(key, {}),
             )
         )
     # A part's tie rule is part of its key, so two rules give two rows; parts come before averages.
@@ -254,14 +256,16 @@ def _cells(
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
     rivals = [label for label in values if label != leader]
-    leads = bool(rivals) and ranked
-    for rival in rivals if leads else ():
+
+    def is_behind(rival: str) -> bool:
         gap = difference(leader, rival)
-        leads = leads and gap.significant and gap.value > 0
+        return gap.significant and gap.value > 0
+
+    leads = ranked and bool(rivals) and all(map(is_behind, rivals))
     cells = {}
     for label, seeds in scores.items():
         items = item_score(benchmark, key, [by_label[label].paths[seed] for seed in seeds]) if len(seeds) > 1 else None
-        spread = seed_spread(list(values[label].values()), questions_of(items[1]) if items else None)
+        spread = seed_spread(list(values[label].values()), question_variance(items[1]) if items else None)
         gain = (
             difference(label, baseline) if baseline is not None and baseline in values and label != baseline else None
         )

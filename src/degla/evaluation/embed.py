@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -169,7 +170,7 @@ class Embedder:
                     pixels = pixels_of(self.encoder, [future.result() for future in ahead.pop(place)])
                     return self.encoder.encode_images(send(pixels, self.encoder.device))
 
-                size = self.images_per_batch or self._size(8, small=32, other=128)
+                size = self.images_per_batch or self._batch_size(8, cpu_small=32, gpu=128)
                 paths = {number: image.path for number, image in image_of.items()}
                 table = self._rows(list(numbers), embed, size=size, name="images", name_of=paths.__getitem__)
             finally:
@@ -242,9 +243,10 @@ class Embedder:
             return embeddings
 
         with self.progress.task(name, len(todo)) as advance:
-            for place in range(-(-len(batches) // count) + 1 if batches else 0):
-                before = batches[(place - 1) * count : place * count] if place else []
-                for batch, embeddings in zip(before, self.processes.together(partial(work, place)), strict=False):
+            rounds = math.ceil(len(batches) / count)
+            for place in range(rounds + 1 if rounds else 0):  # The last one only awaits rows.
+                finished = batches[(place - 1) * count : place * count] if place else []
+                for batch, embeddings in zip(finished, self.processes.together(partial(work, place)), strict=False):
                     for index, row in zip(batch, embeddings, strict=True) if first else ():
                         keep(index, row)
                         self.cache[keys[index]] = table[index]  # In a dictionary a view, so that no row is there twice.
@@ -290,7 +292,7 @@ class Embedder:
             return self.encoder.encode_captions(numbers if grows else send(numbers, self.encoder.device))
 
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
-        size = self.texts_per_batch or self._size(32, small=256, other=512)
+        size = self.texts_per_batch or self._batch_size(32, cpu_small=256, gpu=512)
         text_of = {number: text for text, number in reversed(text_row.items())}
         return text_row, self._rows(keys, embed, size=size, name="texts", name_of=text_of.__getitem__, order=order)
 
@@ -304,13 +306,13 @@ class Embedder:
         else:
             self.cut.update(cut)
 
-    def _size(self, processor: int, *, small: int, other: int) -> int:
-        """Batch size by device and model size."""
+    def _batch_size(self, cpu: int, *, cpu_small: int, gpu: int) -> int:
+        """Batch size by device and, on a CPU, model size."""
         if not str(self.encoder.device).startswith("cpu"):
-            return other
+            return gpu
         parameters = getattr(self.encoder, "parameters", None)
         few = parameters is not None and sum(weight.numel() for weight in parameters()) < _SMALL
-        return small if few else processor
+        return cpu_small if few else cpu
 
     def _key(self, kind: str, content: str) -> str:
         identity = self.image_identity if kind == "image" and self.image_identity else self.identity

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.questions import checked_entries, count_differences, count_items, images_under, require_root
+from degla.evaluation.questions import checked_entries, count_items, differing_counts, find_images, require_root
 from degla.pages.table import Column, Table
 from degla.pages.words import counted
 from degla.records import Record
@@ -88,7 +88,7 @@ def _inventory_of(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
     about: dict[str, Any] = {name: getattr(benchmark, name) for name in _DESCRIBED}
     try:
         counts, passing = checked_entries(benchmark, root)
-        paths, absent = images_under(root, passing)
+        paths, absent = find_images(root, passing)
     except InputError as error:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
         if not any(path.exists() for path in begun):
@@ -98,7 +98,7 @@ def _inventory_of(benchmark: Benchmark, root: Path) -> BenchmarkInventory:
         return BenchmarkInventory(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
     passing_counts = count_items(passing)
     examples = tuple(sorted(absent)[:_EXAMPLES])
-    wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
+    wrong = [f"{difference}." for difference in differing_counts(benchmark, root, counts)]
     if absent:
         there = counted(len(paths), "image is", "images are")
         wrong.append(f"{len(absent):,} of {there} missing, for example {', '.join(examples)}.")

@@ -47,12 +47,12 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[I
     return ids, replace(scores[0], draws=draws, worth=worth)
 
 
-def questions_of(score: ItemScore) -> QuestionVariance | None:
+def question_variance(score: ItemScore) -> QuestionVariance | None:
     """Return the variance of a score over questions."""
     return over_questions(score.draws, contributions(score.worth, score.weights, score.clusters))
 
 
-def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> QuestionVariance | None:
+def lead_variance(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> QuestionVariance | None:
     """Return the variance of a weighted sum of leads over questions.
 
     Args:
@@ -96,7 +96,7 @@ def lead_over(
         if one is None or other is None or one[0] != other[0]:
             return None
         leads.append((1.0, one[1], other[1]))
-    return questions_of_lead(leads)
+    return lead_variance(leads)
 
 
 def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[ScoreName, ItemScore]]:

@@ -83,7 +83,7 @@ class EmbeddingModel(Protocol):
         """Encode `[N, T]` to rows `[N, D]`, likewise."""
 
 
-KINDS = ("random", "blind")
+_FLOOR_KINDS = ("random", "blind")
 DIMENSION = 512
 """Dimension of random rows: two of them have a cosine of 0 ± 1 / sqrt(512)."""
 Dislike = Callable[[Sequence[str]], Sequence[float]]
@@ -118,7 +118,7 @@ def load_floor(name: str) -> EmbeddingModel:
             return BlindModel(name, count_characters, fingerprint="characters")
         dislike, fingerprint = open_dislike(setting)
         return BlindModel(name, dislike, fingerprint=fingerprint)
-    raise InputError(f"{name}: unknown floor. Known: {', '.join(KINDS)}.")
+    raise InputError(f"{name}: unknown floor. Known: {', '.join(_FLOOR_KINDS)}.")
 
 
 def seed_of(name: str) -> int | None:
@@ -362,7 +362,7 @@ def _has_own(name: str, own: str, precision: EvaluationPrecision) -> InputError:
 
 def means_floor(name: str) -> bool:
     """Whether a name is that of a floor (random, random:SEED, blind, blind:LANGUAGE_MODEL), not of a file or folder."""
-    return name.partition(":")[0] in KINDS and not Path(name).exists()
+    return name.partition(":")[0] in _FLOOR_KINDS and not Path(name).exists()
 
 
 def load_model(name: str, *, device: str | torch.device = "cpu") -> EmbeddingModel:

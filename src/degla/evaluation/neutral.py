@@ -50,7 +50,7 @@ class TextFloors:
     values: Mapping[str, Scores]
     ceiling: Scores | None
 
-    def beside(self, score: Score) -> Score:
+    def with_floors(self, score: Score) -> Score:
         """Return the score with the floors' values and the order-blind ceiling on the same questions."""
         floors = {floor: value for floor, scores in self.values.items() for value in _values_of(score, scores)}
         ceiling = None if self.ceiling is None or score.lower else next(_values_of(score, self.ceiling), None)
@@ -59,9 +59,10 @@ class TextFloors:
     def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
         """Return the entry with these scores, their floors, the parts that floors solve, and columns without those."""
         parts = tuple(
-            part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
+            part.model_copy(update={"scores": tuple(map(self.with_floors, scores.parts[part.name]))})
+            for part in entry.parts
         )
-        averages = tuple(map(self.beside, scores.averages))
+        averages = tuple(map(self.with_floors, scores.averages))
         names = {part.name for part in parts} | {average.name for average in averages}
         headline = {column: name for column, name in self.benchmark.headline.items() if name in names}
         update = {"text_solvable": dict(self.text_solvable), "parts": parts, "averages": averages, "headline": headline}
@@ -104,16 +105,16 @@ def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None, t
         metric = benchmark.part(part).metrics[0]
         for floor in verdicts:
             own = [row for row in verdicts[floor] if row.verdict.part == part]
-            if floor != COMPARED and _tells(own, metric.verdict):
+            if floor != COMPARED and _is_solved_by(own, metric.verdict):
                 floors_of[part] = (*floors_of.get(part, ()), floor)
-    cut = without(benchmark, floors_of, parts)
+    cut = without_solvable(benchmark, floors_of, parts)
     # Verdicts are freed as soon as they are averaged: with many items they need more memory than all else.
     values = {floor: aggregate(cut, verdicts.pop(floor), draws=1) for floor in list(verdicts) if verdicts[floor]}
     ceiling = aggregate(cut, order_blind(cut, pairs, tie=tie), draws=1) if pairs else None
     return TextFloors(floors_of, cut, values, ceiling)
 
 
-def _tells(rows: Sequence[Judged], verdict: str) -> bool:
+def _is_solved_by(rows: Sequence[Judged], verdict: str) -> bool:
     usable = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
     if not usable:
         return False
@@ -168,10 +169,10 @@ def benchmark_of(result: BenchmarkResult) -> Benchmark:
     """Return the benchmark of a result with the neutral averages of the result's floors; raises as `declared_by`."""
     benchmark = declared_by(result)
     names = dict.fromkeys([*(part.name for part in result.parts), *result.text_solvable])
-    return without(benchmark, result.text_solvable, list(names))
+    return without_solvable(benchmark, result.text_solvable, list(names))
 
 
-def without(benchmark: Benchmark, solvable_parts: Collection[str], parts: Sequence[str]) -> Benchmark:
+def without_solvable(benchmark: Benchmark, solvable_parts: Collection[str], parts: Sequence[str]) -> Benchmark:
     """Return the benchmark with columns without text-solvable parts, and a twin of each average that includes some.
 
     Args:
@@ -182,7 +183,7 @@ def without(benchmark: Benchmark, solvable_parts: Collection[str], parts: Sequen
     if not solvable_parts:
         return benchmark
     cuts: dict[str, Average | None] = {}
-    for average in _due(benchmark, parts):
+    for average in _averages_to_cut(benchmark, parts):
         cuts[average.name] = _cut(average, cuts, solvable_parts, parts)
     columns: dict[str, str] = {}
     apart: dict[str, None] = {}
@@ -206,7 +207,7 @@ def without(benchmark: Benchmark, solvable_parts: Collection[str], parts: Sequen
     return replace(benchmark, averages=(*benchmark.averages, *twins), headline=columns)
 
 
-def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
+def _averages_to_cut(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
     """The averages that fill columns, their members, and averages of none of their parts.
 
     Other averages of the same parts are official ones in other forms; twins of them would add nothing.

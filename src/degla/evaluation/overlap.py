@@ -120,7 +120,7 @@ def training_images(name: str, known: Trainings | None = None) -> TrainingImages
     """
     found = known or trainings_of(name)
     try:
-        trainings = [images for training in found.data for images in trained_by(training)]
+        trainings = [images for training in found.data for images in images_of_training(training)]
     except InputError as error:
         # Unlike the record, the data may well be elsewhere by now.
         log.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, _RELATIVE)
@@ -142,16 +142,16 @@ def joined_images(trainings: Iterable[TrainingImages | None]) -> TrainingImages:
     )
 
 
-def trained_by(training: Training) -> list[TrainingImages]:
+def images_of_training(training: Training) -> list[TrainingImages]:
     """Return the images of each stream of pairs of a training, including replayed pairs.
 
     Raises:
         InputError: captions cannot be read.
     """
-    return [trained_images(pairs) for pairs in training.pairs]
+    return [images_of_pairs(pairs) for pairs in training.pairs]
 
 
-def trained_images(pairs: TrainedPairs, names: Iterable[str] | None = None) -> TrainingImages:
+def images_of_pairs(pairs: TrainedPairs, names: Iterable[str] | None = None) -> TrainingImages:
     """Return the images of pairs.
 
     Args:

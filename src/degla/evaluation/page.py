@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from degla.evaluation.cells import Cell, Data, Method, Row, benchmark_sources, gap_tone, gap_words, limited, provenance
+from degla.evaluation.cells import (
+    Cell,
+    Data,
+    Method,
+    Row,
+    benchmark_sources,
+    gap_tone,
+    gap_words,
+    has_ceiling,
+    provenance,
+)
 from degla.evaluation.changes import ItemChange, ShownChange
 from degla.evaluation.comparison import Comparison, JointScore, weighed_rows
 from degla.evaluation.in_print import PrintedTable, mteb_section
@@ -59,21 +69,20 @@ def page_of(
     Raises:
         InputError: no benchmark has a score with these names; see also `read_mteb_results`.
     """
-    titles = comparison.titles
     several = len(comparison.methods) > 1
     against = f"; gains and losses against **{comparison.baseline}**" if comparison.baseline and several else ""
     lead = (
-        f"{counted(len(comparison.methods), 'method')} on {', '.join(titles.values())}{against}. All scores in "
-        "percent, differences in points."
+        f"{counted(len(comparison.methods), 'method')} on {', '.join(comparison.titles.values())}{against}. "
+        "All scores in percent, differences in points."
     )
     return Page(
         "What was gained, what was kept",
         [
-            *_glance(comparison, titles),
-            *_frontiers(comparison, titles, weighed),
-            *_bars(comparison, titles),
-            *_changed(comparison, titles, changed or {}),
-            Section("Every part", list(_every_part(comparison, titles, printed))),
+            *_glance(comparison),
+            *_frontiers(comparison, weighed),
+            *_bars(comparison),
+            *_changed(comparison, changed or {}),
+            Section("Every part", list(_every_part(comparison, printed))),
             *mteb_section(mteb or {}),
             Section("Where the numbers come from", [Grid(list(_sources(comparison)))]),
         ],
@@ -90,7 +99,7 @@ def glance_tables(comparison: Comparison) -> dict[str, Table]:
     return {name: _glance_table(comparison, rows) for name, rows in columns.items() if rows}
 
 
-def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part | str]:
+def _glance(comparison: Comparison) -> Iterator[Part | str]:
     tables = glance_tables(comparison)
     if not tables:
         return
@@ -101,10 +110,15 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     notes = [_GLANCE.format(against=against), *comparison.text_solvable, *_floor_notes(comparison, comparison.headline)]
     if several and comparison.joint is not None:
         gained_title, kept_title = (
-            f"{row.title} ({titles[row.benchmark]})" for row in (comparison.joint.gained, comparison.joint.kept)
+            f"{row.title} ({comparison.titles[row.benchmark]})"
+            for row in (comparison.joint.gained, comparison.joint.kept)
         )
         notes.insert(1, f"Joint: {gained_title} gained minus {kept_title} lost.")
-    shown = [Fold(titles[name], [table], open=True) for name, table in tables.items()] if several else tables.values()
+    shown = (
+        [Fold(comparison.titles[name], [table], open=True) for name, table in tables.items()]
+        if several
+        else tables.values()
+    )
     yield Section("At a glance", [*shown, *notes])
 
 
@@ -112,7 +126,7 @@ def _glance_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     """The columns of one benchmark; the joint score is in the table of its gained score."""
     heads = [Column("method"), Column("seeds", where="text")]
     for row in rows:
-        ceiling = [f"order-blind ceiling {percent(row.ceiling)}"] if limited(row) else []
+        ceiling = [f"order-blind ceiling {percent(row.ceiling)}"] if has_ceiling(row) else []
         heads.append(Column(row.title, (row.name, f"n {row.n}", *ceiling)))
     joint = comparison.joint if comparison.joint and comparison.joint.gained in rows else None
     if joint is not None:
@@ -153,9 +167,8 @@ def _method(comparison: Comparison, method: Method) -> TableCell:
 def _cell(row: Row, label: str) -> TableCell:
     """A score with its difference to the baseline below it, or its interval over items."""
     cell = row.cells.get(label)
-    key = f"{row.benchmark} {row.name} {row.metric}"
     if cell is None:
-        return TableCell(key=key)
+        return TableCell(key=row.key)
     gain, note = cell.gain, gap_words(cell.gain)
     if gain is None and cell.deviation is None and cell.interval is not None:
         note = interval(cell.interval.low, cell.interval.high)
@@ -166,7 +179,7 @@ def _cell(row: Row, label: str) -> TableCell:
         tone=gap_tone(gain),
         doubt=gain.doubt if gain else "",
         bold=cell.best,
-        key=key,
+        key=row.key,
     )
 
 
@@ -203,37 +216,34 @@ def frontier_rows(comparison: Comparison, weighed: tuple[str, str] | None) -> li
     return [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
 
 
-def _frontiers(
-    comparison: Comparison, titles: Mapping[str, str], weighed: tuple[str, str] | None
-) -> Iterator[PageOnly]:
+def _frontiers(comparison: Comparison, weighed: tuple[str, str] | None) -> Iterator[PageOnly]:
     pairs = frontier_rows(comparison, weighed)
     for across, up in pairs:
         floors = f" (chance {percent(across.chance)}{_floors(across)})" if across.floors else ""
         dashed = f" Dashed: {comparison.baseline}; better means to its right and not below it."
         caption = (
             "One point per method with 95 % bars (over seeds and items; only over items for a method with one seed). "
-            f"Horizontal: {across.name} of {titles[across.benchmark]}{floors}. Vertical: {up.name} of "
-            f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
+            f"Horizontal: {across.name} of {comparison.titles[across.benchmark]}{floors}. Vertical: {up.name} of "
+            f"{comparison.titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
         )
         picture = Figure(partial(frontier, across, up, comparison), caption)
         alike = [(x.title, y.title) for x, y in pairs].count((across.title, up.title)) > 1
         gained_title, kept_title = (
-            f"{row.title} ({titles[row.benchmark]})" if alike else row.title for row in (across, up)
+            f"{row.title} ({comparison.titles[row.benchmark]})" if alike else row.title for row in (across, up)
         )
         yield PageOnly(Section(f"{capitalized(gained_title)} gained, {kept_title} kept", [picture]))
 
 
-def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnly]:
+def _bars(comparison: Comparison) -> Iterator[PageOnly]:
     figures = []
     for family in families(comparison):
         row = family.row
         metric = "" if row.metric in ("accuracy", "macro", "micro") else f" {row.metric}"
         dots = f", mean of {len(family.parts)} parts (dots)" if len(family.parts) > 1 else ""
         floors = "" if row.chance is None else f"; chance {percent(row.chance)}{_floors(row)}"
-        caption = f"{titles[row.benchmark]}, {row.name}{metric}{dots}{floors}"
-        key = f"{row.benchmark} {row.name} {row.metric}"
+        caption = f"{comparison.titles[row.benchmark]}, {row.name}{metric}{dots}{floors}"
         figures.append(
-            Figure(partial(family_bars, family, comparison), caption, title=family.title, key=key, widths=(BARS,))
+            Figure(partial(family_bars, family, comparison), caption, title=family.title, key=row.key, widths=(BARS,))
         )
     if figures:
         note = (
@@ -243,36 +253,34 @@ def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnl
         yield PageOnly(Section("By family", [Grid(figures), note]))
 
 
-def _changed(
-    comparison: Comparison, titles: Mapping[str, str], changed: Mapping[str, Sequence[ItemChange]]
-) -> Iterator[Section]:
+def _changed(comparison: Comparison, changed: Mapping[str, Sequence[ItemChange]]) -> Iterator[Section]:
     if not changed:
         return
     folds: list[Fold] = []
     for label, changes in changed.items():
-        cards = [ShownChange(change, titles[change.benchmark] if len(titles) > 1 else "") for change in changes]
+        cards = [
+            ShownChange(change, comparison.titles[change.benchmark] if len(comparison.titles) > 1 else "")
+            for change in changes
+        ]
         folds.append(Fold(label, [Grid(cards)], open=not folds, mark=marks(comparison)[label]))
     notes = [_CHANGED.format(baseline=comparison.baseline)]
     notes += [] if any(change.thumbnail for changes in changed.values() for change in changes) else [_BARE]
     yield Section("What changed most", [*notes, *folds])
 
 
-def _every_part(
-    comparison: Comparison, titles: Mapping[str, str], printed: Sequence[PrintedTable]
-) -> Iterator[Part | str]:
+def _every_part(comparison: Comparison, printed: Sequence[PrintedTable]) -> Iterator[Part | str]:
     """One table per benchmark, all but the first folded, and a legend of the tables' terms.
 
     Args:
         comparison: methods and their scores.
-        titles: of the benchmarks, by name.
         printed: published scores, shown below the benchmark's own table.
     """
-    for number, (name, title) in enumerate(titles.items()):
+    for number, (name, title) in enumerate(comparison.titles.items()):
         tables = [
             part for table in printed if table.published.benchmark == name for part in _printed(comparison, table)
         ]
         yield Fold(title, [_parts_table(comparison, name), *tables], open=number == 0)
-    if any(map(limited, comparison.rows)):
+    if any(map(has_ceiling, comparison.rows)):
         yield (
             "Order-blind ceiling: the best score of a model that ignores the order of words: a true and a false text "
             "with the same words tie. A tie counts by the part's tie rule here, and half in the floors."
@@ -284,7 +292,7 @@ def _every_part(
 def _parts_table(comparison: Comparison, name: str) -> Table:
     rows = [row for row in comparison.rows if row.benchmark == name]
     floors, labels = _floor_names(rows), [method.label for method in comparison.methods]
-    ceilings = any(map(limited, rows))
+    ceilings = any(map(has_ceiling, rows))
     heads = [Column("part"), Column("metric", align="left", where="text")]
     heads += map(Column, ("n", "chance", *floors, *(["order-blind ceiling"] if ceilings else [])))
     # A method has one column on the page and one in Markdown, where there is room for gains and ties.
@@ -302,7 +310,7 @@ def _parts_table(comparison: Comparison, name: str) -> Table:
         cells.append(str(max(cell.ties for cell in row.cells.values())))
         for label in labels:
             cells += _both(row.cells.get(label))
-        lines.append(TableRow(cells, key=f"{row.benchmark} {row.name} {row.metric}"))
+        lines.append(TableRow(cells, key=row.key))
     return Table(heads, lines)
 
 

@@ -106,7 +106,9 @@ def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -
     """Plot one point per method: score to gain (x) against score to keep (y), with 95 % bars; width in inches."""
     figure, axes = new_figure(width, min(width * 4.1 / 4.7, 5.2))
     shown = marks(comparison)
-    labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
+    labels = [
+        method.label for method in comparison.methods if method.label in across.cells and method.label in up.cells
+    ]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
     bars = []
     for label in labels:

@@ -33,7 +33,7 @@ class BenchmarkQuestions:
 
     Attributes:
         entries: entries to score.
-        kept: all entries of the protocol, including those with missing images.
+        passing: all entries of the protocol, including those with missing images.
         absent: missing images.
         counts, missing, filtered: by part, the number of items in the files, of items left out because an image is
             missing, and of items left out by the protocol's filter.
@@ -41,14 +41,14 @@ class BenchmarkQuestions:
 
     benchmark: Benchmark
     entries: tuple[Entry, ...]
-    kept: tuple[Entry, ...]
+    passing: tuple[Entry, ...]
     absent: tuple[str, ...]
     counts: Mapping[str, int]
     missing: Mapping[str, int]
     filtered: Mapping[str, int]
 
     @property
-    def shown(self) -> tuple[str, list[str]]:
+    def scored_images(self) -> tuple[str, list[str]]:
         """Name of the benchmark and paths of its scored images, the input of `find_leakage`."""
         return self.benchmark.name, [image.path for image in images_of(self.entries)]
 
@@ -66,7 +66,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         raise InputError(f"{root}: no such folder. Expected layout for {benchmark.title}:\n{benchmark.layout}")
     counts, passing = checked_entries(benchmark, root)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
-    paths, absent = images_under(root, passing)
+    paths, absent = find_images(root, passing)
     if absent and not allow_missing:
         raise InputError(
             f"{benchmark.title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under "
@@ -196,7 +196,7 @@ def passing_entries(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if not isinstance(entry, PairItem) or entry.keep]
 
 
-def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
+def find_images(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
     """Return the paths of all distinct images of the entries, and those that are not under the root."""
     paths = list(dict.fromkeys(image.path for image in images_of(entries)))
     return paths, {path for path in paths if not has_image(root, path)}
@@ -211,14 +211,14 @@ def count_items(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def _check_published(benchmark: Benchmark, root: Path, counts: Mapping[str, int], *, allow_missing: bool) -> None:
-    for difference in count_differences(benchmark, root, counts):
+    for difference in differing_counts(benchmark, root, counts):
         message = f"{benchmark.title}: {difference}"
         if not allow_missing:
             raise InputError(f"{message}. Fetch the files again, or score them as they are with {_ALLOW_MISSING}.")
         log.warning("%s.", message)
 
 
-def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
+def differing_counts(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
     """Return one phrase for each part whose number of items differs from the published one."""
     return [
         f"part {part.name!r} under {root} has {counted(counts.get(part.name, 0), 'item')}, the published one has "
@@ -232,7 +232,7 @@ def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
     """Yield the `questions_digest` of results on these entries: of all, and of those whose images exist."""
     passing = passing_entries(entries)
     yield questions_digest(passing)
-    yield questions_digest(_without_absent(passing, images_under(root, passing)[1]))
+    yield questions_digest(_without_absent(passing, find_images(root, passing)[1]))
 
 
 def _without_absent(entries: Iterable[Entry], absent: set[str]) -> list[Entry]:

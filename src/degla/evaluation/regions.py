@@ -18,7 +18,7 @@ import numpy as np
 from degla.errors import InputError
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.image_files import decode_image, read_image_file
-from degla.evaluation.scoring import EmbeddingRows
+from degla.evaluation.scoring import Similarities
 from degla.negatives.units import named_parts
 from degla.records import ImageReading, ItemImage, PairItem
 
@@ -45,7 +45,7 @@ class RegionTable:
         """All distinct parts."""
         return list(dict.fromkeys(part for some in self.parts.values() for part in some))
 
-    def similarities(self, items: Sequence[PairItem], embeddings: EmbeddedItems) -> EmbeddingRows:
+    def similarities(self, items: Sequence[PairItem], embeddings: EmbeddedItems) -> Similarities:
         """Compute S of each image with each text of an item, [N, K, L].
 
         Args:

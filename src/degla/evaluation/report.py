@@ -127,7 +127,7 @@ def _as_data(
             for table in printed
         ],
         "changed": {
-            label: [to_jsonable_python(change, exclude={"thumbnail", "asked"}) for change in changes]
+            label: [to_jsonable_python(change, exclude={"thumbnail", "items_sha256"}) for change in changes]
             for label, changes in changed.items()
         },
     }

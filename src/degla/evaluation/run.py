@@ -228,15 +228,15 @@ class Evaluation:
             raise InputError(f"evaluate: {type(encoder).__name__}.fingerprint: expected a text, got {given}.")
         self._require_scorable()
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
-        table = None
+        regions = None
         if self.regions is not None:
-            table = self.regions.table(images, texts, root=self.root, reading=self.image_reading)
-            images, texts = images + table.images, texts + table.texts
+            regions = self.regions.table(images, texts, root=self.root, reading=self.image_reading)
+            images, texts = images + regions.images, texts + regions.texts
             # Reports tell the scores of one model apart by their labels.
             label = f"{label or encoder.name}, {self.regions.name}"
         # Now, as later their verdicts would be in memory at the same time as the embeddings. They are kept.
         for questions in self.all_questions if processes.first else ():
-            find_floors(questions.benchmark, questions.kept, cache, tie=self.tie)
+            find_floors(questions.benchmark, questions.passing, cache, tie=self.tie)
         # The embedder is not kept: without a cache it holds every row.
         embeddings = Embedder(
             encoder,
@@ -255,7 +255,7 @@ class Evaluation:
         tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
         scored = processes.from_first(
             lambda: [
-                self._score_benchmark(questions, embeddings, cache, table, tie) for questions in self.all_questions
+                self._score_benchmark(questions, embeddings, cache, regions, tie) for questions in self.all_questions
             ]
         )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
@@ -289,7 +289,7 @@ class Evaluation:
                 require_pairs(questions.entries, benchmark=questions.benchmark.name)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
-        return find_leakage(training, (questions.shown for questions in self.all_questions), root=self.root)
+        return find_leakage(training, (questions.scored_images for questions in self.all_questions), root=self.root)
 
     def _score_benchmark(
         self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None,
@@ -299,7 +299,7 @@ class Evaluation:
         if self.scorer == "standardised":
             embeddings = embeddings.standardised(images_of(questions.entries))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
-        floors = find_floors(benchmark, questions.kept, cache, tie=self.tie)
+        floors = find_floors(benchmark, questions.passing, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         if not scores.parts:

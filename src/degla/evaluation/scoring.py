@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from degla.evaluation.benchmark import TieRule
 
 EmbeddingRows = NDArray[np.float32]
+"""`[N, D]`."""
+Similarities = NDArray[np.float32]
+"""Cosines, or leads of one over another."""
 _TIE_WORTH = {"strict": 0.0, "half": 0.5, "lenient": 1.0}
 _CHUNK_BYTES = 64 << 20
 """Size of the similarities of queries that are ranked at once."""
@@ -45,7 +48,7 @@ class PairVerdicts:
     group_ok: NDArray[np.float64]
     text_ties: NDArray[np.int64]
     image_ties: NDArray[np.int64]
-    margin: EmbeddingRows
+    margin: Similarities
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class RankVerdicts:
 
     better: NDArray[np.int64]
     ties: NDArray[np.int64]
-    margin: EmbeddingRows
+    margin: Similarities
 
     def within(self, k: int, tie: TieRule) -> NDArray[np.float64]:
         """Return the value `[N]` of "the true one is among the first k".
@@ -70,8 +73,8 @@ class RankVerdicts:
         """
         if tie == "half":
             return np.clip((k - self.better) / (self.ties + 1), 0.0, 1.0)
-        rank = self.better + (self.ties if tie == "strict" else 0)
-        return (rank < k).astype(np.float64)
+        above = self.better + (self.ties if tie == "strict" else 0)
+        return (above < k).astype(np.float64)
 
 
 def unit_rows(rows: NDArray[Any]) -> EmbeddingRows:
@@ -83,7 +86,7 @@ def unit_rows(rows: NDArray[Any]) -> EmbeddingRows:
 
 def pair_similarities(
     images: EmbeddingRows, texts: EmbeddingRows, image_index: NDArray[Any], text_index: NDArray[Any]
-) -> EmbeddingRows:
+) -> Similarities:
     """Compute the cosines `[N, K, L]` of each item's images and texts.
 
     Args:
@@ -136,7 +139,7 @@ def score_pairs(
 
 def score_texts(
     similarities: NDArray[Any], same: NDArray[Any], *, tie: TieRule, ids: Sequence[str] = ()
-) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Similarities]:
     """Score N items of L texts without an image.
 
     Texts with the same meaning must be closer to each other than to any text with another meaning. With two
@@ -166,7 +169,7 @@ def score_texts(
 
 def score_ranking(
     similarities: NDArray[Any], gold: NDArray[Any], *, ids: Sequence[str] = ()
-) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Similarities]:
     """Compute the average precision of N texts, each over the same K images.
 
     The mean over the true images of the share of true ones among all that are at least as similar: images with equal
@@ -205,8 +208,8 @@ def _comparisons(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _compare(
-    values: EmbeddingRows, comparisons: NDArray[np.bool_], tie: TieRule
-) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
+    values: Similarities, comparisons: NDArray[np.bool_], tie: TieRule
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Similarities]:
     """Worth, ties and smallest margin `[N]` of comparisons `[N, R, C, C]` within the rows of values `[N, R, C]`."""
     lead = values[..., :, None] - values[..., None, :]
     above = values[..., :, None] > values[..., None, :]

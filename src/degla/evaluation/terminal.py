@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from degla.evaluation.caveats import floor_notes, missing_images, of_training
-from degla.evaluation.cells import limited
+from degla.evaluation.cells import has_ceiling
 from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import capitalized, counted, percent
@@ -37,7 +37,7 @@ def render_result(result: TracedResult) -> Group:
     tables = []
     for benchmark in result.benchmarks:
         floors = list(dict.fromkeys(floor for score in benchmark.named.values() for floor in score.floors))
-        ceilings = any(map(limited, benchmark.named.values()))
+        ceilings = any(map(has_ceiling, benchmark.named.values()))
         rows: list[TableRow] = []
         for part in benchmark.parts:
             for score in part.scores:

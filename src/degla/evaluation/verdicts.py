@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.scoring import (
     RankVerdicts,
     class_rows,
@@ -61,7 +61,7 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
         items: its pairs.
         tie: overrides the benchmark's tie rules.
     """
-    wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
+    wanted = _wanted(benchmark.parts)
 
     @cache
     def judged(gold: Gold, words: tuple[int, ...], rule: TieRule, *, pictured: bool) -> _Worths:
@@ -71,7 +71,7 @@ def order_blind(benchmark: Benchmark, items: Iterable[PairItem], *, tie: TieRule
         if not pictured:
             ok, ties, margin = score_texts(best[:, :, None] * best[:, None, :], true, tie=rule)
             return _Worths({"text_only_ok": (ok, ties)}, margin)
-        worths = _compare_images([], gold, best[None], rule, wanted)
+        worths = _compare_images(best[None], gold, rule, wanted)
         # A single text can always have the right image.
         alone = {key: (np.ones(1), ties) for key, (_, ties) in worths.by_key.items() if key.startswith("image_ok.")}
         return _Worths(worths.by_key | alone, worths.margin)
@@ -126,18 +126,22 @@ def judge(
         part = benchmark.part(entry.part)
         rule = tie or part.tie
         if isinstance(entry, Classification):
-            wanted = frozenset(metric.verdict for metric in part.metrics)
-            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated, wanted)
+            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated, _wanted([part]))
         elif isinstance(entry, Retrieval):
             judged[id(entry)] = _judge_retrieval(entry, embeddings, rule, repeated)
     return [verdict for entry in entries for verdict in judged[id(entry)]]
+
+
+def _wanted(parts: Iterable[BenchmarkPart]) -> frozenset[str]:
+    """Names of the verdicts that the metrics of these parts average; others need not be computed."""
+    return frozenset(metric.verdict for part in parts for metric in part.metrics)
 
 
 def _judge_pairs(
     benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None,
     regions: RegionTable | None, repeated: Mapping[str, str],
 ) -> list[Judged]:  # fmt: skip
-    wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
+    wanted = _wanted(benchmark.parts)
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
@@ -146,7 +150,9 @@ def _judge_pairs(
     for (K, gold, rule), members in alike.items():
         chosen = [items[index] for index in members]
         worths = (
-            _compare_images(chosen, gold, _similarities(chosen, embeddings, regions), rule, wanted)
+            _compare_images(
+                _similarities(chosen, embeddings, regions), gold, rule, wanted, [item.id for item in chosen]
+            )
             if K
             else _compare_texts(chosen, gold, embeddings, rule)
         )
@@ -155,10 +161,10 @@ def _judge_pairs(
             if not math.isfinite(worths.margin[row]):
                 raise InputError(f"item {item.id!r}: gold has no false text or image, so there is nothing to compare.")
             image = item.images[0].path if K else item.group.get("image", item.id)
-            drawn = item.group.get("image", image)
-            drawn = repeated.get(drawn, drawn)
+            drawn_with = item.group.get("image", image)
+            drawn_with = repeated.get(drawn_with, drawn_with)
             verdict = worths.verdict(
-                row, item, id=item.id, image=image, same_as="" if drawn == image else drawn, group=item.group,
+                row, item, id=item.id, image=image, same_as="" if drawn_with == image else drawn_with, group=item.group,
                 margin=float(worths.margin[row]), degenerate=_is_degenerate(item, embeddings),
             )  # fmt: skip
             result[index] = Judged(verdict, chance)
@@ -212,9 +218,9 @@ def _similarities(
 
 
 def _compare_images(
-    items: Sequence[PairItem], gold: Gold, similarities: NDArray[np.float32], rule: TieRule, wanted: frozenset[str]
+    similarities: NDArray[np.float32], gold: Gold, rule: TieRule, wanted: frozenset[str], ids: Sequence[str] = ()
 ) -> _Worths:
-    ids = [item.id for item in items]
+    """Outcomes of N items with images that have the same gold; `ids` name them in an error."""
     if "average_precision" in wanted and len(gold[0]) == 1:
         precision, equal, margin = score_ranking(similarities[:, :, 0], np.array(gold)[:, 0], ids=ids)
         return _Worths({"average_precision": (precision, equal)}, margin)
@@ -371,8 +377,8 @@ def _blind_recall(candidates: int, true: int, k: int) -> float:
 
 
 @cache
-def chance_of(gold: Gold) -> dict[str, float]:
-    """Return the expected value of an item for a model with independent random similarities.
+def pair_chances(gold: Gold) -> dict[str, float]:
+    """Return the expected `text_ok`, `image_ok` and `group_ok` of a model with independent random similarities.
 
     A row with p true and n false texts is right in 1 of C(p + n, p) orders; rows are independent, and so are
     columns. Both together are not: `group_ok` is counted over all orders, and omitted above six similarities.
@@ -392,14 +398,14 @@ def chance_of(gold: Gold) -> dict[str, float]:
 
 @cache
 def chances_of(gold: Gold) -> dict[str, float]:
-    """Return the same for every verdict that an item with this gold may have."""
+    """Return `pair_chances`, and the chance of every other verdict that an item with this gold may have."""
     first, columns = gold[0], list(zip(*gold, strict=True))
-    chance = dict(chance_of(gold))
+    chance = dict(pair_chances(gold))
     if len(columns) == 1:
         chance["average_precision"] = ranking_chance(columns[0])
     if len(gold) > 1:
-        chance |= {f"text_ok.{at}": chance_of((row,))["text_ok"] for at, row in enumerate(gold, start=1)}
-        return chance | {f"image_ok.{at}": chance_of((row,))["text_ok"] for at, row in enumerate(columns, start=1)}
+        chance |= {f"text_ok.{at}": pair_chances((row,))["text_ok"] for at, row in enumerate(gold, start=1)}
+        return chance | {f"image_ok.{at}": pair_chances((row,))["text_ok"] for at, row in enumerate(columns, start=1)}
     true, count = sum(first), len(first)
     chance |= {f"text_ok.{at}": 1 / (1 + count - true) for at in range(1, true + 1)}
     if true == 1:

@@ -149,7 +149,7 @@ def label_points(
     figure.draw_without_rendering()
     places = _places(figure, axes, points, bars)
     if places is None:
-        _write_key(figure, axes, {label: marks[label] for label in points})
+        _add_legend(figure, axes, {label: marks[label] for label in points})
         return
     to_data = axes.transData.inverted().transform
     for label, place in places.items():
@@ -215,7 +215,7 @@ def _places(
     return placed
 
 
-def _write_key(figure: Any, axes: Any, marks: dict[str, Mark]) -> None:
+def _add_legend(figure: Any, axes: Any, marks: dict[str, Mark]) -> None:
     """Add a legend right of the axes or, on a phone, below them; the figure grows."""
     from matplotlib.lines import Line2D
 

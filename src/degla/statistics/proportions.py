@@ -285,25 +285,25 @@ def _crossing(above: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
+def share_interval(draws: FloatArray, by_image: Contributions) -> Interval | None:
     """Return a score's interval: exact for a simple sample, else a bootstrap, widened to Wilson's if few differ.
 
     Args:
         draws: the score in each bootstrap draw.
-        parts: what each image contributes to it.
+        by_image: what each image contributes to it.
 
     Returns:
         None for a single image, which says nothing about others.
     """
-    if parts.images < 2:
+    if by_image.images < 2:
         return None
-    if parts.simple_sample:
-        return proportion_interval(round(float(parts.totals.sum()) * parts.images), parts.images)
-    share = clipped_share(float(parts.totals.sum()))
-    return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(share, n))
+    if by_image.simple_sample:
+        return proportion_interval(round(float(by_image.totals.sum()) * by_image.images), by_image.images)
+    share = clipped_share(float(by_image.totals.sum()))
+    return _widened(draws, "bootstrap over images", by_image, lambda n: _wilson(share, n))
 
 
-def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
+def lead_interval(draws: FloatArray, by_image: Contributions) -> Interval | None:
     """Return the interval of the first model's score minus the second's on the same items.
 
     Tango's score interval for a simple sample; else a paired bootstrap, at least as wide as the score interval if few
@@ -311,37 +311,38 @@ def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
 
     Args:
         draws: the difference in each bootstrap draw.
-        parts: what each image contributes to it.
+        by_image: what each image contributes to it.
 
     Returns:
         None for a single image.
     """
-    if parts.images < 2:
+    if by_image.images < 2:
         return None
 
-    def score(n: float) -> Interval:
-        up, down = float(parts.totals.clip(min=0).sum()), float((-parts.totals).clip(min=0).sum())
+    def score_interval(n: float) -> Interval:
+        up, down = float(by_image.totals.clip(min=0).sum()), float((-by_image.totals).clip(min=0).sum())
         return paired_score_interval(n * up, n * down, n)
 
-    if parts.simple_sample:
-        return score(parts.images)
-    return _widened(draws, "paired bootstrap over images", parts, score)
+    if by_image.simple_sample:
+        return score_interval(by_image.images)
+    return _widened(draws, "paired bootstrap over images", by_image, score_interval)
 
 
 def _widened(
-    draws: FloatArray, method: str, parts: Contributions, score: Callable[[float], Interval]
+    draws: FloatArray, method: str, by_image: Contributions, score_interval: Callable[[float], Interval]
 ) -> Interval | None:
+    """The bootstrap's interval; if few images differ, widened to `score_interval`, a function of the sample size."""
     if not np.isfinite(draws).any():
         return None
     # Draws without a value (NaN) are left out.
     first, last = (float(end) for end in np.nanpercentile(draws, [100 * TAIL, 100 - 100 * TAIL]))
-    if parts.effective_uneven >= FEW:
+    if by_image.effective_uneven >= FEW:
         return Interval(low=first, high=last, method=method)
-    own = score(_score_size(draws, parts))
+    own = score_interval(_score_size(draws, by_image))
     return Interval(low=min(own.low, first), high=max(own.high, last), method=f"{method}, widened by score")
 
 
-def _score_size(draws: FloatArray, parts: Contributions) -> float:
+def _score_size(draws: FloatArray, by_image: Contributions) -> float:
     """Return the sample size of a score interval: a mean, by variance, of two sizes.
 
     One is the number of independent images, as if all questions about an image were answered alike. The other is the
@@ -350,14 +351,15 @@ def _score_size(draws: FloatArray, parts: Contributions) -> float:
     """
     from scipy.special import stdtrit
 
-    images, independent, effective = parts.images, parts.effective_images, parts.effective_uneven
-    variance = float(np.abs(parts.totals).sum() - parts.totals.sum() ** 2)
+    images, independent, effective = by_image.images, by_image.effective_images, by_image.effective_uneven
+    variance = float(np.abs(by_image.totals).sum() - by_image.totals.sum() ** 2)
     if variance <= 0 or effective <= 0:
         return independent
-    few = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
-    effect = few * float(np.nanvar(draws)) * independent / variance
-    unknown = (FEW - effective) / 2
-    return independent * (effective + unknown) / (effective * effect + unknown)
+    correction = (float(stdtrit(images - 1, 1 - TAIL)) / Z) ** 2 * images / (images - 1)
+    # Variance of the bootstrap over that of as many independent items.
+    design_effect = correction * float(np.nanvar(draws)) * independent / variance
+    weight = (FEW - effective) / 2
+    return independent * (effective + weight) / (effective * design_effect + weight)
 
 
 def clipped_share(value: float) -> float:
@@ -377,11 +379,11 @@ def clustered(worth: NDArray[Any], clusters: Sequence[str], *, seed: int = 0) ->
         return Proportion(0, 0, math.nan, math.nan)
     values, n = np.asarray(worth, dtype=np.float64), len(worth)
     _, numbers = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
-    parts = contributions(values, np.full(n, 1 / n), numbers)
-    if parts.images < 2:
+    by_image = contributions(values, np.full(n, 1 / n), numbers)
+    if by_image.images < 2:
         return Proportion(float(values.sum()), n, 0.0, 1.0)
     means = drawn_means(values, numbers, seed=seed, draws=2_000)
-    interval = _widened(means, "", parts, lambda size: _wilson(float(values.mean()), size))
+    interval = _widened(means, "", by_image, lambda size: _wilson(float(values.mean()), size))
     assert interval is not None
     return Proportion(float(values.sum()), n, interval.low, interval.high)
 

@@ -54,21 +54,21 @@ class QuestionVariance:
         return Variance(self.error**2, max(1, self.images - 1))
 
 
-def over_questions(draws: FloatArray, parts: Contributions, *, paired: bool = False) -> QuestionVariance | None:
+def over_questions(draws: FloatArray, by_image: Contributions, *, paired: bool = False) -> QuestionVariance | None:
     """Return standard error and interval over questions; None for a single image.
 
     Args:
         draws: a score, or with `paired` a difference of two, in each bootstrap draw.
-        parts: what each image contributes to it.
+        by_image: what each image contributes to it.
         paired: whether it is a difference.
     """
-    interval = (lead_interval if paired else share_interval)(draws, parts)
+    interval = (lead_interval if paired else share_interval)(draws, by_image)
     if interval is None:
         return None
     error = float(np.nanstd(draws, ddof=1))
-    if parts.effective_uneven < FEW:
+    if by_image.effective_uneven < FEW:
         error = max(error, (interval.high - interval.low) / (2 * Z))
-    return QuestionVariance(error, parts.images, parts.uneven, interval)
+    return QuestionVariance(error, by_image.images, by_image.uneven, interval)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from degla.errors import InputError
-from degla.evaluation.aggregate import ItemScore, joined
+from degla.evaluation.aggregate import ItemScore, weighted_sum
 from degla.evaluation.caveats import doubt_about, missing_images, of_training, titled_floor_notes
-from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
+from degla.evaluation.item_difference import averaged_scores, lead_variance, question_variance
 from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.pages.words import counted
@@ -192,7 +192,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
     model_records = []
     for model, model_record in zip(models, record.models, strict=True):
         own = _items(list(model.own.values()), record, label=model.label)
-        variances = {name: questions_of(score) for name, score in own[0].items()}
+        variances = {name: question_variance(score) for name, score in own[0].items()}
         if model.arm == BASE:
             base = own
         else:
@@ -201,7 +201,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
                     f"{model.label}: its results have other items than those of {BASE}, so they cannot be compared. "
                     "Measure both on the same questions."
                 )
-            variances |= {name: questions_of_lead(_leads(change, own[0], base[0])) for name, change in changes.items()}
+            variances |= {name: lead_variance(_leads(change, own[0], base[0])) for name, change in changes.items()}
         question_records = {name: QuestionsRecord.of(value) for name, value in variances.items() if value is not None}
         model_records.append(model_record.model_copy(update={"questions": question_records}))
         if model.label in contenders:
@@ -220,7 +220,7 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
             else _items([by_label[label].own[seed] for seed in common], record, label=label)[0]
             for label in (first, second)
         )
-        questions = questions_of_lead(_leads(weights[score], one, other))
+        questions = lead_variance(_leads(weights[score], one, other))
         results = [load_result(path) for label in (first, second) for path in by_label[label].own.values()]
         benchmarks = {benchmark_of(each, name).name for each in results for name in weights[score]}
         tests.append(TestRecord(
@@ -244,7 +244,7 @@ def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[I
         for key, (benchmark, part) in _parts(results[0]).items()
     }
     for family, keys in record.families.items():
-        by_name[f"family:{family}"] = joined([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
+        by_name[f"family:{family}"] = weighted_sum([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
     return by_name, [row.id for row in results[0].items]
 
 

@@ -21,7 +21,7 @@ from degla.data.prepared import content_of, read_source
 from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.neutral import require_declared, score_names
-from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
+from degla.evaluation.overlap import Leakage, find_leakage, images_of_training, joined_images, training_images
 from degla.evaluation.questions import (
     absent_benchmarks,
     ask,
@@ -351,7 +351,7 @@ class CurrentQuestions:
         return self._leakages[key]
 
     def _find_leakage(self, configs: Sequence[TrainConfig], *, base: str, questions: StudyQuestions) -> Leakage | None:
-        run_images = [images for config in configs for images in trained_by(training_of(to_plain(config)))]
+        run_images = [images for config in configs for images in images_of_training(training_of(to_plain(config)))]
         all_images = [*run_images, training_images(base)]
         if not any(all_images):
             return None
@@ -383,9 +383,9 @@ def _read_questions(questions: StudyQuestions) -> _Questions:
     for name in questions.benchmarks:
         of_benchmark = ask(BENCHMARKS.member(name, "BENCHMARK"), questions.root, allow_missing=True)
         # Without allow_missing, a result has all of them, even if images were deleted since.
-        entries = of_benchmark.entries if questions.allow_missing else of_benchmark.kept
+        entries = of_benchmark.entries if questions.allow_missing else of_benchmark.passing
         read.digests[name] = questions_digest(entries)
-        read.shown.append(of_benchmark.shown)
+        read.shown.append(of_benchmark.scored_images)
         read.images.append((of_benchmark.benchmark.title, count_images(entries)))
         read.scores.extend(score_names(of_benchmark.benchmark, of_benchmark.counts))
     return read

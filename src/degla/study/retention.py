@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from degla.evaluation.item_difference import questions_of
+from degla.evaluation.item_difference import question_variance
 from degla.pages import plot as svg
 from degla.pages.page import Code, Figure, Page, Paragraph, Part, Section
 from degla.pages.table import Table, TableCell, TableRow
@@ -165,7 +165,7 @@ def retention_questions(
     variances: dict[str, QuestionVariance | None] = {}
     columns: list[tuple[int | str, str]] = [*enumerate(tasks), *zip(also, also, strict=True)]
     for row, scores in enumerate(stages):
-        variances |= {cell_name(row, of): questions_of(scores[name]) for of, name in columns}
+        variances |= {cell_name(row, of): question_variance(scores[name]) for of, name in columns}
     draws = np.array([[scores[name].draws for name in tasks] for scores in stages])
     for summary, sums in SUMMARIES.items():
         rows_of = cells_read(summary, len(tasks))

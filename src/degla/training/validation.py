@@ -82,7 +82,7 @@ class Validation:
         if self.config.benchmarks:
             from degla.evaluation.caveats import trained_on, trained_unknown
             from degla.evaluation.neutral import require_declared, score_names
-            from degla.evaluation.overlap import find_leakage, joined_images, trained_images, training_images
+            from degla.evaluation.overlap import find_leakage, images_of_pairs, joined_images, training_images
             from degla.evaluation.run import ask_all
             from degla.evaluation.trainings import TrainedPairs
 
@@ -91,11 +91,11 @@ class Validation:
             self._questions = ask_all(self.config.benchmarks, root, processes=self.processes)
             declared = chain.from_iterable(score_names(each.benchmark, each.counts) for each in self._questions)
             require_declared(self._needed, tuple(declared))
-            shown = [each.shown for each in self._questions]
+            shown = [each.scored_images for each in self._questions]
 
             def look() -> Leakage:
                 pairs = (TrainedPairs.model_validate(to_plain(stream.data)) for stream in trained.streams)
-                own = [trained_images(each, table.images()) for each, table in zip(pairs, rows, strict=True)]
+                own = [images_of_pairs(each, table.images()) for each, table in zip(pairs, rows, strict=True)]
                 before = training_images(trained.model, earlier)
                 return find_leakage(joined_images([*own, before]), shown, root=root)
 

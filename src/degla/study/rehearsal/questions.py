@@ -62,7 +62,7 @@ def ask_few(names: Sequence[str], *, root: Path) -> list[BenchmarkQuestions]:
     questions = []
     for of_benchmark in ask_all(names, root, allow_missing=True):
         entries = tuple(_with_few_prompts(entry) for entry in of_benchmark.entries)
-        questions.append(replace(of_benchmark, entries=entries, kept=entries, absent=(), missing={}))
+        questions.append(replace(of_benchmark, entries=entries, passing=entries, absent=(), missing={}))
     return questions
 
 
