@@ -177,3 +177,15 @@ def test_wrong_words_say_what_is_right(
 ) -> None:
     assert main(["evidence", "world", "--benchmarks", "zeroshot", "--root", str(root), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_benchmarks_without_an_answer_are_refused_before_a_model_is_loaded(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("degla.model.load.load_encoder", pytest.fail)
+    (root / "karpathy").mkdir()
+    (root / "karpathy" / "flickr30k_test.json").write_text('[{"image": "a.png", "caption": ["a cat", "a dog"]}]')
+    Image.new("RGB", (8, 8)).save(root / "a.png")
+    command = ["evidence", "world", "--benchmarks", "zeroshot", "retrieval", "--root", str(root), "--allow-missing"]
+    assert main(command) == 2
+    assert "so there is no answer to explain. Omit the benchmark." in capsys.readouterr().err

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from degla.data.randomness import stream
 from degla.errors import InputError
-from degla.evaluation.benchmark import Classification
+from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
 from degla.evaluation.image_files import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
@@ -184,6 +184,7 @@ def explain_model(
     Raises:
         InputError: a benchmark has no such question, or attention was requested for a tower without a class token.
     """
+    questions = require_answers(questions)
     explainer = Explainer(encoder, root, settings)
     return ExplainedResult(
         **about_sample(encoder, label, images=settings.images, seed=settings.seed),
@@ -193,6 +194,27 @@ def explain_model(
     )
 
 
+def require_answers(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQuestions]:
+    """Return the questions of benchmarks after checking that each has some that can be explained.
+
+    Raises:
+        InputError: a benchmark has none.
+    """
+    every = list(questions)
+    for each in every:
+        if not any(isinstance(entry, Classification) or _is_choice(entry) for entry in each.entries):
+            raise InputError(
+                f"{each.benchmark.title}: has no questions of one image with several texts, so there is no answer to "
+                "explain. Omit the benchmark."
+            )
+    return every
+
+
+def _is_choice(entry: Entry) -> bool:
+    """Whether a question is which of several texts is true of one image."""
+    return isinstance(entry, PairItem) and len(entry.images) == 1 < len(entry.texts)
+
+
 def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> ExplainedBenchmark:
     parts = []
     for sample in _samples(explainer, questions):
@@ -200,10 +222,6 @@ def _explain_benchmark(explainer: Explainer, questions: BenchmarkQuestions) -> E
         scores = scores_of(sample, explainer.ask(sample), contents=contents, seed=explainer.settings.seed)
         parts.append(ExplainedPart(part=sample.part, scores=scores))
     benchmark = questions.benchmark
-    if not parts:
-        raise InputError(
-            f"{benchmark.title}: has no questions of one image with several texts, so there is no answer to explain."
-        )
     return ExplainedBenchmark(
         name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(questions.entries), parts=tuple(parts)
     )
@@ -224,9 +242,7 @@ def _samples(explainer: Explainer, questions: BenchmarkQuestions) -> Iterator[As
                 torch.from_numpy(class_embeddings(entry, rows)).to(device),
                 (tuple(range(len(entry.classes))),) * len(numbers),
             )
-    pairs = [
-        each for each in questions.entries if isinstance(each, PairItem) and len(each.images) == 1 < len(each.texts)
-    ]
+    pairs = [each for each in questions.entries if isinstance(each, PairItem) and _is_choice(each)]
     for part, items in groupby(sorted(pairs, key=lambda item: item.part), key=lambda item: item.part):
         every = list(items)
         some = [every[n] for n in drawn_numbers(len(every), settings.images, key=f"{part}/{settings.seed}")]

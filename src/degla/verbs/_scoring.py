@@ -92,7 +92,7 @@ def measure_networks(
     arguments: argparse.Namespace,
     measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Result],
     render: Callable[[list[Result]], Group],
-    require: Callable[[list[BenchmarkQuestions]], object] = len,
+    require: Callable[[list[BenchmarkQuestions]], object],
 ) -> int:
     """Measure each model that the arguments name, then print and write all results.
 

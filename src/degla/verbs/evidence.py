@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain each model's answers and show the results side by side."""
     check_networks(arguments)
 
-    from degla.evaluation.explained import ExplainSettings, explain_model
+    from degla.evaluation.explained import ExplainSettings, explain_model, require_answers
     from degla.evaluation.terminal import render_explained
 
     settings = ExplainSettings(arguments.share, arguments.images, arguments.by, arguments.seed)
@@ -31,4 +31,5 @@ def run(arguments: argparse.Namespace) -> int:
         arguments,
         lambda encoder, questions, label: explain_model(encoder, settings, questions, root=arguments.root, label=label),
         render_explained,
+        require_answers,
     )
