@@ -210,7 +210,7 @@ class Embedder:
             order: sort key of the indices to embed; None: as they come.
         """
         count, first = self.processes.count, self.processes.first
-        table, missing = _nothing(), list[int]()
+        table, missing = _no_rows(), list[int]()
 
         def keep(index: int, row: EmbeddingRows) -> None:
             nonlocal table
@@ -234,7 +234,7 @@ class Embedder:
             begun = []
             if place < len(mine):
                 begun = [_fetched(rows_of(self.encoder, embed(mine, place), len(mine[place])))]
-            embeddings = _nothing()
+            embeddings = _no_rows()
             if under_way:
                 batch = mine[place - 1]
                 embeddings = unit_rows(under_way.pop()().numpy())
@@ -436,7 +436,7 @@ def _whole_convolutions() -> Iterator[None]:
         setattr(place, name, before)
 
 
-def _nothing() -> EmbeddingRows:
+def _no_rows() -> EmbeddingRows:
     return np.empty((0, 0), dtype=np.float32)
 
 

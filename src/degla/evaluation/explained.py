@@ -26,7 +26,7 @@ from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
 from degla.evaluation.image_files import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
-from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, about_sample
+from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, sample_fields
 from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder
@@ -187,7 +187,7 @@ def explain_model(
     questions = require_answers(questions)
     explainer = Explainer(encoder, root, settings)
     return ExplainedResult(
-        **about_sample(encoder, label, images=settings.images, seed=settings.seed),
+        **sample_fields(encoder, label, images=settings.images, seed=settings.seed),
         by=explainer.by,
         share=settings.share,
         benchmarks=tuple(_explain_benchmark(explainer, each) for each in questions),

@@ -44,7 +44,7 @@ def has_image(root: Path, path: str) -> bool:
     """Whether the image exists; its content is not read."""
     file, member = _split(root, path)
     if not member:
-        return bool(_images().is_there(_images().locate(path, root)))
+        return bool(_images_module().is_there(_images_module().locate(path, root)))
     if file.suffix == ".tar":
         return member in tar_members(file)
     if file.suffix in SUFFIXES:
@@ -60,7 +60,7 @@ def size_of(root: Path, path: str) -> int:
     """
     file, member = _split(root, path)
     if not member:
-        state = _images().image_state(_images().locate(path, root))
+        state = _images_module().image_state(_images_module().locate(path, root))
         return len(read_image_file(root, path)) if state is None else int(state[0])
     if file.suffix in SUFFIXES:
         return len(read_bytes(file, member))
@@ -76,7 +76,7 @@ def read_image_file(root: Path, path: str) -> bytes:
     """
     file, member = _split(root, path)
     if not member:
-        content = _images().read_bytes(_images().locate(path, root), _subject(root, path))
+        content = _images_module().read_bytes(_images_module().locate(path, root), _subject(root, path))
         return _frame_file(content, _subject(root, path)) if file.suffix == _FRAME else content
     if file.suffix in SUFFIXES:
         return read_bytes(file, member)
@@ -185,7 +185,7 @@ def _row(member: str) -> int:
 
 
 def _subject(root: Path, path: str) -> Subject:
-    return Subject(f"{shown(_images().locate(path, root))}: the image")
+    return Subject(f"{shown(_images_module().locate(path, root))}: the image")
 
 
 def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
@@ -222,7 +222,7 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
         side //= 2
 
 
-def _images() -> ModuleType:
+def _images_module() -> ModuleType:
     from degla.data import images  # Imports Arrow, which a report of results does not need.
 
     return images

@@ -282,7 +282,7 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
     """
     if not takes_precision(model):
         if precision != "fp32" and not isinstance(model, Floor):
-            raise _has_own(model.name, model.precision, precision)
+            raise _fixed_precision(model.name, model.precision, precision)
         yield
         return
     network: Any = model
@@ -350,10 +350,10 @@ def check_precision(names: Sequence[str], precision: EvaluationPrecision) -> Non
 
     for name in names if precision != "fp32" else ():
         if not means_floor(name) and is_onnx_folder(folder_here(name)):
-            raise _has_own(name, "a fixed precision", precision)
+            raise _fixed_precision(name, "a fixed precision", precision)
 
 
-def _has_own(name: str, own: str, precision: EvaluationPrecision) -> InputError:
+def _fixed_precision(name: str, own: str, precision: EvaluationPrecision) -> InputError:
     return InputError(
         f"{name}: computes in {own}, set by its files; precision {precision} is only for PyTorch models. Omit it "
         "for this one."

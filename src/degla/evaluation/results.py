@@ -153,7 +153,7 @@ def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) 
     )
 
 
-def about_sample(encoder: EmbeddingModel, label: str | None, *, images: int | None, seed: int) -> dict[str, Any]:
+def sample_fields(encoder: EmbeddingModel, label: str | None, *, images: int | None, seed: int) -> dict[str, Any]:
     """Return the fields of `SampledResult`; `label` defaults to the model's name."""
     import torch
 
@@ -287,7 +287,8 @@ def read_items(path: Path, result: Result) -> Iterator[ItemVerdict]:
         InputError: the items file is missing or wrong, or has another number of items.
     """
     beside, number = items_file(path, result), 0
-    for number, row in enumerate(read_jsonl(ItemVerdict, beside), start=1):  # noqa: B007
+    for row in read_jsonl(ItemVerdict, beside):
+        number += 1
         yield row
     if number != result.items_count:
         raise InputError(

@@ -25,7 +25,7 @@ from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder, drawn_numbers, open_images
 from degla.evaluation.image_files import content_digest
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
-from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, about_sample, name_epsilon
+from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, sample_fields
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.evaluation.verdicts import Judged, class_embeddings, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
@@ -167,7 +167,7 @@ def attack_model(
     questions = require_classes(questions)
     attacker = Attacker(encoder, root, settings)
     return AttackResult(
-        **about_sample(encoder, label, images=settings.images, seed=settings.seed),
+        **sample_fields(encoder, label, images=settings.images, seed=settings.seed),
         steps=settings.steps,
         step_size=settings.share,
         benchmarks=tuple(_attack_benchmark(attacker, each, tie) for each in questions),

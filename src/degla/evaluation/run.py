@@ -31,7 +31,7 @@ from degla.evaluation.models import (
     means_floor,
     seed_of,
 )
-from degla.evaluation.neutral import Declared, find_floors
+from degla.evaluation.neutral import Declared, TextFloors, find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.questions import (
     BenchmarkQuestions,
@@ -234,9 +234,11 @@ class Evaluation:
             images, texts = images + regions.images, texts + regions.texts
             # Reports tell the scores of one model apart by their labels.
             label = f"{label or encoder.name}, {self.regions.name}"
-        # Now, as later their verdicts would be in memory at the same time as the embeddings. They are kept.
-        for questions in self.all_questions if processes.first else ():
+        # Before the embeddings, as their verdicts need as much memory.
+        floors = [
             find_floors(questions.benchmark, questions.passing, cache, tie=self.tie)
+            for questions in (self.all_questions if processes.first else ())
+        ]
         # The embedder is not kept: without a cache it holds every row.
         embeddings = Embedder(
             encoder,
@@ -255,7 +257,8 @@ class Evaluation:
         tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
         scored = processes.from_first(
             lambda: [
-                self._score_benchmark(questions, embeddings, cache, regions, tie) for questions in self.all_questions
+                self._score_benchmark(questions, own, embeddings, regions, tie)
+                for questions, own in zip(self.all_questions, floors, strict=True)
             ]
         )
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
@@ -292,14 +295,13 @@ class Evaluation:
         return find_leakage(training, (questions.scored_images for questions in self.all_questions), root=self.root)
 
     def _score_benchmark(
-        self, questions: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None,
+        self, questions: BenchmarkQuestions, floors: TextFloors, embeddings: EmbeddedItems,
         regions: RegionTable | None, tie: TieRule | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
         if self.scorer == "standardised":
             embeddings = embeddings.standardised(images_of(questions.entries))
         judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
-        floors = find_floors(benchmark, questions.passing, cache, tie=self.tie)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         if not scores.parts:

@@ -75,7 +75,7 @@ def floor_verdicts(
 
 def _shorter(item: PairItem) -> list[Leads]:
     lengths = np.array([len(text) for text in item.texts], dtype=np.float64)
-    return [lengths[None, ~true] - lengths[true, None] for true in _rows(item)]
+    return [lengths[None, ~true] - lengths[true, None] for true in _true_texts(item)]
 
 
 def _longer(item: PairItem) -> list[Leads]:
@@ -85,7 +85,7 @@ def _longer(item: PairItem) -> list[Leads]:
 def _compared(item: PairItem) -> list[Leads]:
     chosen = compare_options(item.texts)
     picked = np.arange(len(item.texts)) == (-1 if chosen is None else chosen)
-    return [picked[true, None].astype(float) - picked[None, ~true] for true in _rows(item)]
+    return [picked[true, None].astype(float) - picked[None, ~true] for true in _true_texts(item)]
 
 
 _SOLVERS: Final[dict[str, Callable[[PairItem], list[Leads]]]] = {
@@ -96,11 +96,11 @@ _SOLVERS: Final[dict[str, Callable[[PairItem], list[Leads]]]] = {
 def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | None:
     from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads
 
-    shapes = [[(int(true.sum()), int((~true).sum())) for true in _rows(item)] for item in items]
+    shapes = [[(int(true.sum()), int((~true).sum())) for true in _true_texts(item)] for item in items]
     pairs = [
         CaptionNegative(one, other, item.images[0].path)
         for item in items
-        for true in _rows(item)
+        for true in _true_texts(item)
         for one in _chosen(item, true)
         for other in _chosen(item, ~true)
     ]
@@ -117,7 +117,8 @@ def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | 
     return [[next(blocks).reshape(shape) for shape in rows] for rows in shapes]
 
 
-def _rows(item: PairItem) -> list[NDArray[np.bool_]]:
+def _true_texts(item: PairItem) -> list[NDArray[np.bool_]]:
+    """A mask of the texts for each row of gold."""
     return [np.array(row, dtype=bool) for row in item.gold]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.scoring import (
+    EmbeddingRows,
     RankVerdicts,
     class_rows,
     pair_similarities,
@@ -337,19 +338,22 @@ def _judge_retrieval(
             texts_of_image[image].append(text)
     queries = [index for index, true in enumerate(texts_of_image) if true]
     paths = [image.path for image in entry.images]
-    rows = []
-    for way, rows_of, others, true, names, pictures in (
-        ("image_to_text", images[queries], texts, [texts_of_image[index] for index in queries],
-         [f"image/{paths[index]}" for index in queries], [paths[index] for index in queries]),
-        ("text_to_image", texts, images, [sorted(set(owner)) for owner in entry.owners],
-         [f"text/{number}" for number in range(len(texts))], [paths[owner[0]] for owner in entry.owners]),
-    ):  # fmt: skip
+
+    def judged(
+        way: str, own: EmbeddingRows, others: EmbeddingRows, true: list[list[int]], names: list[str], drawn: list[str]
+    ) -> list[Judged]:
+        """One direction: `own` are the queries, `others` the candidates, `drawn` the images of the queries."""
         ids = [f"{entry.benchmark}/{entry.part}/{name}" for name in names]
-        ranks = rank(rows_of, others, true, ids)
+        ranks = rank(own, others, true, ids)
         worth = {f"{way}@{k}": ranks.within(k, tie) for k in RECALL}
         chances = [{f"{way}@{k}": _blind_recall(len(others), len(each), k) for k in RECALL} for each in true]
-        rows += _judge_ranks(entry, zip(ids, pictures, [{}] * len(ids), chances, strict=True), ranks, worth, repeated)
-    return rows
+        return _judge_ranks(entry, zip(ids, drawn, [{}] * len(ids), chances, strict=True), ranks, worth, repeated)
+
+    drawn, owners = [paths[index] for index in queries], [sorted(set(owner)) for owner in entry.owners]
+    true, names = [texts_of_image[index] for index in queries], [f"image/{path}" for path in drawn]
+    to_text = judged("image_to_text", images[queries], texts, true, names, drawn)
+    names, drawn = [f"text/{number}" for number in range(len(texts))], [paths[owner[0]] for owner in entry.owners]
+    return to_text + judged("text_to_image", texts, images, owners, names, drawn)
 
 
 def _judge_ranks(
