@@ -7,6 +7,7 @@ import pwd
 import runpy
 import shlex
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -458,8 +459,12 @@ def test_what_other_trainers_left_says_what_to_do(tiny_model: Path, tmp_path: Pa
     assert "its weights are in epoch_1.pt. If you trust it, convert it: python -c" in message(str(tmp_path / "model"))
     torch.save({"model": {"a": torch.zeros(1)}, "epoch": torch.zeros(1)}, tmp_path / "nested.pt")
     assert "nested.pt')['model'], NEW)" in message(f"ViT-S-32-alt:{tmp_path / 'nested.pt'}")
-    torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pt")
-    assert "save only the weights: torch.save(" in message(f"ViT-S-32-alt:{tmp_path / 'whole.pt'}")
+    layer = torch.nn.Linear(1, 1)
+    for whole in (layer, {"state_dict": layer.state_dict(), "args": Namespace(lr=1)}):
+        torch.save(whole, tmp_path / "whole.pt")
+        said = message(f"ViT-S-32-alt:{tmp_path / 'whole.pt'}").partition("save only the weights: ")[2]
+        exec(said.removesuffix("."), {"torch": torch, "NEW": tmp_path / "new.pt"})
+        assert torch.load(tmp_path / "new.pt").keys() == layer.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])

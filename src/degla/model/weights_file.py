@@ -200,8 +200,8 @@ def what_does_not_fit(error: Exception, weights: Path, config: Mapping[str, Any]
     if "Weights only load failed" in text:
         return (
             "it pickles more than weights, such as a whole model, which can run code when loaded. If you trust it, "
-            f"save only the weights: torch.save(torch.load({in_python(weights)}, weights_only=False).state_dict(), "
-            "NEW)."
+            f"save only the weights: w = torch.load({in_python(weights)}, weights_only=False); "
+            'torch.save(w["state_dict"] if isinstance(w, dict) else w.state_dict(), NEW).'
         )
     if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
         return (
