@@ -15,9 +15,9 @@ from degla.pages.words import rate
 log = logging.getLogger(__name__)
 
 _SOONEST: Final = 5.0
-"""Least seconds between two log lines, one per tenth of the work; ..."""
+"""Least seconds between two log lines."""
 _LATEST: Final = 30.0
-"""... and seconds after which there is a line in any case."""
+"""Seconds after which a line is logged even if less than a tenth of the work was done since the last one."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class TaskProgress:
 
     @contextmanager
     def task(
-        self, name: str, total: int, *, done: int = 0, warm_up: int = 0, note: Callable[[], str] | None = None
+        self, name: str, total: int | None, *, done: int = 0, warm_up: int = 0, note: Callable[[], str] | None = None
     ) -> Iterator[Callable[[int], None]]:
         """Start a task; yields a function to call with the number of steps just done.
 
         Args:
             name: name of the task.
-            total: number of steps.
+            total: number of steps; None if it is unknown.
             done: steps done before.
             warm_up: number of steps before a rate is shown, because the first ones arrive late and together.
             note: returns additional text to show.
@@ -64,9 +64,8 @@ class TaskProgress:
 
             def advance(steps: int) -> None:
                 state.done += steps
-                bars.update(
-                    bar, total=max(total, state.done), completed=state.done, description=", ".join(state.describe())
-                )
+                most = None if total is None else max(total, state.done)
+                bars.update(bar, total=most, completed=state.done, description=", ".join(state.describe()))
 
             yield advance
 
@@ -82,18 +81,22 @@ def shows_bars() -> bool:
 class _State:
     """State of a task: how much is done, since when, and what was logged last."""
 
-    def __init__(self, total: int, done: int, warm_up: int, note: Callable[[], str] | None) -> None:
+    def __init__(self, total: int | None, done: int, warm_up: int, note: Callable[[], str] | None) -> None:
         self.total, self.done, self._warm_up, self._note = total, done, warm_up, note
         self._first, self._began = done, time.monotonic()
-        self._logged, self._logged_at = done * 10 // total, self._began
+        self._logged, self._logged_at = self._milestone(), self._began
+
+    def _milestone(self) -> int:
+        """Return a number that grows with each tenth of the work, or with each doubling if the total is unknown."""
+        return self.done.bit_length() if self.total is None else self.done * 10 // self.total
 
     def log(self, name: str, steps: int) -> None:
         """Count steps, and log a line if one is due."""
         self.done += steps
-        now, tenth = time.monotonic(), self.done * 10 // self.total
-        if now - self._logged_at >= (_SOONEST if tenth > self._logged else _LATEST):
-            self._logged, self._logged_at = tenth, now
-            of = f" of {self.total}" if self.done <= self.total else ""
+        now, milestone = time.monotonic(), self._milestone()
+        if now - self._logged_at >= (_SOONEST if milestone > self._logged else _LATEST):
+            self._logged, self._logged_at = milestone, now
+            of = f" of {self.total}" if self.total is not None and self.done <= self.total else ""
             log.info("%s", ", ".join([f"{name}: {self.done}{of}", *self.describe()]))
 
     def describe(self) -> list[str]:
@@ -103,8 +106,9 @@ class _State:
         parts = []
         if steps and steps >= self._warm_up:
             parts = [f"{rate(speed)}/s"]
-            seconds = round((self.total - self.done) / speed)
-            if seconds >= 0:  # The total may be an estimate, such as a file's lines for its records, and be exceeded.
+            # The total may be an estimate, such as a file's lines for its records, and be exceeded.
+            if self.total is not None and self.done <= self.total:
+                seconds = round((self.total - self.done) / speed)
                 parts.append(f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left")
         note = self._note() if self._note else ""
         return [*parts, note] if note else parts

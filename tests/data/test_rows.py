@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -231,6 +232,19 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
             read(config)
     with pytest.raises(InputError, match=r"4 negatives per caption are needed, but no caption has more than 3"):
         read_rows(replace(config.data, negatives_per_caption=4))
+
+
+def test_captions_in_a_file_without_lines_are_read_with_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    table = pyarrow.table({"image": ["1.jpg", "2.jpg"], "text": ["A dog.", "A cat."]})
+    pyarrow.parquet.write_table(table, tmp_path / "captions.parquet", compression="none")
+    monkeypatch.setattr("degla.training.rows.read_source", lambda path: prepared.SourceState(state=(), sha256="0"))
+    with caplog.at_level(logging.INFO, "degla"):
+        read_rows(DataConfig(captions=tmp_path / "captions.parquet", negatives_per_caption=0))
+    assert caplog.messages[0].startswith("rows: 2, ")
 
 
 def test_damaged_rows_say_what_to_delete(tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(
     write_jsonl(tmp_path / "captions.jsonl", captions(["A girl rides a brown donkey."]))
     argv = ["negatives", str(tmp_path / "captions.jsonl")]
     assert main([*argv, "--positives", "--rules", "passive", "--out", str(tmp_path / "p.jsonl"), "--json"]) == 0
-    assert shown == ["true texts"]
+    assert shown == ["captions", "true texts"]
     assert [one.text for one in read_jsonl(NegativeRecord, tmp_path / "p.jsonl")] == [
         "A brown donkey is ridden by a girl."
     ]

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply, RequestKey
+from degla.negatives.plan import plan_negatives
+from degla.negatives.run.stream import BATCH
 from degla.negatives.run.summary import Summary
 from degla.progress import TaskProgress
-from degla.records import NegativeRecord
+from degla.records import CaptionRecord, NegativeRecord
 from tests.negatives.scripted_runs import UnsteadyModel, run, varied
 
 
@@ -91,6 +94,38 @@ def test_an_estimated_total_that_is_passed_is_not_shown(
         now = 110.0
         advance(467)
     assert [record.getMessage() for record in caplog.records] == ["rows: 467, 46.7/s"]
+
+
+def test_a_task_of_unknown_length_has_a_line_at_each_doubling(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
+    with caplog.at_level(logging.INFO, "degla"), TaskProgress(True).task("captions", None) as advance:
+        for now, steps in ((103.0, 300), (106.0, 300), (112.0, 200), (115.0, 700), (149.0, 100)):  # noqa: B007 the clock reads it
+            advance(steps)
+    assert [record.getMessage() for record in caplog.records] == [
+        "captions: 600, 100/s", "captions: 1500, 100/s", "captions: 1600, 32.7/s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_the_first_pass_over_the_captions_is_shown(
+    dry: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """It takes 18 s for 200,000 captions, before anything else is shown."""
+    monkeypatch.setattr("degla.progress._SOONEST", 0.0)
+    captions = [
+        CaptionRecord(id=f"{number}", image="x.jpg", image_id=f"{number}", text="a dog chasing a cat")
+        for number in range(BATCH + 1)
+    ]
+    settings = NegativesSettings(["swap_nouns"], seed=0)
+    with caplog.at_level(logging.INFO, "degla"):
+        if dry:
+            plan_negatives(captions, settings)
+        else:
+            generate(captions, settings, out=tmp_path / "negatives.jsonl")
+    assert caplog.messages[0].startswith("captions: 256, ")
 
 
 def test_a_slow_task_has_a_rate_above_zero(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -115,8 +115,10 @@ def test_sigterm_saves_and_exits_with_its_own_status(tiny_model: Path, tiny_pair
     program = run(["-c", code, "train", "--config", str(tmp_path / "run.json")])
     assert program.wait() == 128 + signal.SIGTERM, program.stderr
     messages = program.stderr
-    assert "stopped by SIGTERM" in messages and f"degla train --resume {folder}" in messages
     newest = checkpoints(folder)[-1]
+    how = f"resume the run, whose last complete checkpoint is {newest}\n"
+    assert f"{folder}: stopped by SIGTERM after step 4 of 100000; {how}" in messages
+    assert messages.endswith(f"\nto continue: degla train --resume {folder}\n")
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert newest.name == f"step-{steps[-1]}"
     assert json.loads((newest / "state.json").read_text())["step"] == steps[-1]

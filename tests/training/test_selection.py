@@ -165,7 +165,7 @@ def test_changes_are_rounded_as_in_reports(config: TrainConfig, measured: Measur
 
 
 def test_the_budget_ends_the_run_and_the_best_within_it_stays(
-    config: TrainConfig, measured: Measured, caplog: Told
+    config: TrainConfig, measured: Measured, caplog: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(
         config,
@@ -180,7 +180,9 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert outcome.ended == "recognition is 4.00 points below its start (--stop.max-forgetting 1)"
     assert _best(config) == "step-4" and _names(config) == ["step-4", "step-6"]
     assert "step 6: composition 72.0 (+12.0), recognition 86.0 (−4.0), joint +8.0, over the budget" in caplog.messages
-    assert any(f"ended early, after step 6 of 8: {outcome.ended}" in line for line in caplog.messages)
+    again = f"raise that limit and resume the run, whose last complete checkpoint is {config.out / 'step-6'}."
+    told = f"{config.out}: ended early, after step 6 of 8: {outcome.ended}. To continue, {again}"
+    assert told in caplog.messages, "it names no command: a study and a call from Python resume in another way"
     assert _rows(config.out, "metrics.jsonl")[-1] == {"step": 6, "ended": outcome.ended}
     assert json.loads((config.out / "step-6" / "state.json").read_text())["ended"] == outcome.ended
 
@@ -196,6 +198,8 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     again = train(config, resume=True)
     assert (again.step, again.ended, again.best) == (6, outcome.ended, outcome.best) and measured.count == 0
     assert any("does not continue after step 6 of 8" in line for line in caplog.messages)
+    assert main(["train", "--resume", str(config.out)]) == 0
+    assert capsys.readouterr().err.endswith(f"\nto continue: degla train --resume {config.out} ...\n")
     assert [row["step"] for row in _rows(config.out, "metrics.jsonl") if "ended" in row] == [6]
 
     # A larger budget lets it continue; a checkpoint over the old budget may be the best now.

@@ -220,7 +220,7 @@ class RunMirror(Mirror):
             log.info("the run is stored in %s and copied to %s after each checkpoint", self.folder, address)
 
     def _remedy(self) -> str:
-        missing = f"To copy what is missing: degla train --resume {self.address}."
+        missing = f"To copy what is missing, resume the run {self.address}."
         if self._is_taken:  # A resume would bring the other run here.
             missing = "Copy that folder to another address."
         return f"The run itself is complete in {self.folder}. {missing}"

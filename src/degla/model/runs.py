@@ -40,7 +40,7 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def how_to_restart(run: Path) -> str:
-    """Return what to do with a run that failed, whatever command or call trains it."""
+    """Return what to do with a run that ended too soon, whatever command or call trains it."""
     newest = latest_checkpoint(run)
     return "start the run again" if newest is None else f"resume the run, whose last complete checkpoint is {newest}"
 

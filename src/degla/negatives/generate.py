@@ -125,7 +125,7 @@ def generate(
     if engine == "ray" and isinstance(model, LanguageModel):
         raise InputError("engine 'ray' opens a model in every worker: pass a function that opens one.")
     started = time.monotonic()
-    stream = CaptionStream(captions, count_usage=settings.words == "captions")
+    stream = CaptionStream(captions, count_usage=settings.words == "captions", progress=progress)
     workers = process_count(workers, len(stream), grammar_only=model is None)
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))

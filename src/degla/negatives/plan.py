@@ -196,7 +196,7 @@ def plan_negatives(
     Raises:
         InputError: as `generate`.
     """
-    stream = CaptionStream(captions, count_usage=settings.words == "captions")
+    stream = CaptionStream(captions, count_usage=settings.words == "captions", progress=True)
     rules = tuple(settings.rules)
     processes = process_count(workers, len(stream), grammar_only=model is None)
     if engine == "local":

@@ -364,8 +364,8 @@ def _tell_end(
     """
     if ended is not None:
         log.warning(
-            "%s step %d of %d: %s. To continue, raise that limit: degla train --resume %s ...",
-            "the run does not continue after" if stood else "ended early, after", step, steps, ended, out,
+            "%s: %s step %d of %d: %s. To continue, raise that limit and %s.",
+            out, "does not continue after" if stood else "ended early, after", step, steps, ended, how_to_restart(run),
         )  # fmt: skip
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
@@ -375,7 +375,7 @@ def _tell_end(
     elif ended is not None:
         log.warning("no checkpoint is within the limits; the last one is %s", run / f"step-{step}")
     if stopped:
-        log.warning("stopped by %s after step %d of %d. Resume: degla train --resume %s", stopped, step, steps, out)
+        log.warning("%s: stopped by %s after step %d of %d; %s", out, stopped, step, steps, how_to_restart(run))
 
 
 def _notice(processes: Processes) -> str:

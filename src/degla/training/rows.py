@@ -113,7 +113,8 @@ def _joined(
         if distractors:
             false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
-        with TaskProgress(True).task("rows", steps) as advance:
+        # Formats that are no text have no lines, so their number of rows is unknown.
+        with TaskProgress(True).task("rows", steps or None) as advance:
             numbers = [name for name, numeric in columns.own if numeric]
             report = join_and_report(
                 records, false, folder=folder, optional=columns.optional, numbers=numbers, advance=advance

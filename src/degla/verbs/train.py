@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.processes import first_process
-from degla.remote import address_of
+from degla.remote import address_of, display_path
 from degla.shelf import RECIPES
 from degla.verbs._training import PRINT, configure, help_topic, resumes
 
@@ -79,6 +80,9 @@ def run_words(words: list[str]) -> int:
     address = address_of(config.out or "")
     where = outcome.folder if address is None else f"{address}/{outcome.folder.name}"
     sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {where}\n")
+    if outcome.stopped or outcome.ended:
+        command = shlex.join(["degla", "train", "--resume", display_path(config.out or "")])
+        sys.stderr.write(f"to continue: {command}{' ...' if outcome.ended else ''}\n")
     return status_of_signal(outcome.stopped)
 
 

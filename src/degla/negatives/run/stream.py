@@ -22,6 +22,7 @@ from degla.negatives.checks import Content
 from degla.negatives.grammar import words
 from degla.negatives.grammar.words import UsageCounter
 from degla.pages.words import counted
+from degla.progress import TaskProgress
 from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
@@ -89,12 +90,13 @@ class CaptionStream:
         usage: word frequencies of the captions; None if not counted.
     """
 
-    def __init__(self, captions: Captions, *, count_usage: bool = False) -> None:
+    def __init__(self, captions: Captions, *, count_usage: bool = False, progress: bool = False) -> None:
         """Read all captions once.
 
         Args:
             captions: as in `generate`.
             count_usage: whether to count word frequencies.
+            progress: whether to show how many were read.
 
         Raises:
             InputError: a caption id occurs twice.
@@ -105,14 +107,17 @@ class CaptionStream:
         ids, images, contents = array("Q"), array("Q"), array("Q")
         digest = hashlib.sha256()
         counter = UsageCounter() if count_usage else None
-        for record in self._read():
-            digest.update(f"{record.id}\t{record.image_id}\t{record.text}\n".encode())
-            ids.append(hash_text(record.id))
-            images.append(hash_text(record.image_id))
-            content = words.content(record.text)
-            contents.append(hash_content(content))
-            if counter is not None:
-                counter.add(content)
+        with TaskProgress(progress).task("captions", None) as advance:
+            for number, record in enumerate(self._read(), 1):
+                digest.update(f"{record.id}\t{record.image_id}\t{record.text}\n".encode())
+                ids.append(hash_text(record.id))
+                images.append(hash_text(record.image_id))
+                content = words.content(record.text)
+                contents.append(hash_content(content))
+                if counter is not None:
+                    counter.add(content)
+                if number % BATCH == 0:
+                    advance(BATCH)
         self.usage = counter.usage() if counter is not None else None
         self.sha256 = digest.hexdigest()
         self.ids: NDArray[np.uint64] = np.frombuffer(ids, dtype=np.uint64)
