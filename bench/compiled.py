@@ -72,7 +72,7 @@ def main() -> None:
     for number in range(given.rounds + 1):
         for name, (trainer, batch) in (("eager", eager), ("compiled", compiled)):
             started = time.process_time()
-            trainer.step(batch, number=number)
+            trainer.step(batch, step=number)
             if number:
                 seconds[name].append(time.process_time() - started)
     ratios = [slow / fast for slow, fast in zip(seconds["eager"], seconds["compiled"], strict=True)]

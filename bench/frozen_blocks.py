@@ -44,7 +44,7 @@ def main() -> None:
     encoder = load_encoder(config.model, device=accelerator.device)
     batch = make_batch(workload, encoder, precision=given.precision).to(accelerator.device)
     trainer = build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000)
-    sides = {"shared": trainer.pairs, "each": replace(trainer.pairs, shared_blocks=0)}
+    sides = {"shared": trainer.main, "each": replace(trainer.main, shared_blocks=0)}
     first = {}
     for name, stream in sides.items():
         loss, _ = trainer.backward(batch, stream)
@@ -55,9 +55,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(given.rounds):
         for name, stream in sides.items():
-            trainer.pairs = stream
+            trainer.main = stream
             started = time.process_time()
-            trainer.step(batch, number=number)
+            trainer.step(batch, step=number)
             seconds[name].append(time.process_time() - started)
     ratios = [slow / fast for slow, fast in zip(seconds["each"], seconds["shared"], strict=True)]
     size = f"B={given.batch_size}, chunks of {given.chunk_size or given.batch_size}, K={given.negatives}"

@@ -63,7 +63,7 @@ def work(given: argparse.Namespace) -> Callable[[], Any]:
     config = workload.config("fp32")
     trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=1000)
     numbers = iter(range(1000))
-    return lambda: trainer.step(batch, number=next(numbers))
+    return lambda: trainer.step(batch, step=next(numbers))
 
 
 def child(given: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ def measure(given: argparse.Namespace) -> None:
     losses, seconds = [], []
     for number in range(given.steps):
         started = time.process_time()
-        losses.append(float(trainer.step(batch, number=number)["loss"]))
+        losses.append(float(trainer.step(batch, step=number)["loss"]))
         seconds.append(time.process_time() - started)
     found = {
         "parameters": parameters, "losses": losses, "seconds": min(seconds[1:] or seconds),

@@ -137,7 +137,7 @@ def read_range(address: str, start: int, stop: int) -> bytes:
             raise OSError(f"ends after {len(content)} of {stop - start} bytes")
         return content
 
-    return _tried(address, read)
+    return _with_retries(address, read)
 
 
 def size_of(address: str) -> int:
@@ -187,7 +187,7 @@ def remembered(count: int, *, remedy: str = "Fetch the file again.") -> Callable
 
 @lru_cache(maxsize=65_536)
 def _info_of(address: str) -> dict[str, Any]:
-    return _tried(address, lambda files, path: dict(files.info(path)))
+    return _with_retries(address, lambda files, path: dict(files.info(path)))
 
 
 def forget() -> None:
@@ -221,7 +221,7 @@ def list_files(address: str) -> list[str]:
             return sorted(filter(None, map(address_of, names)))  # with the usual number of slashes
         return []
 
-    return _tried(address, ask)
+    return _with_retries(address, ask)
 
 
 def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done: None) -> None:
@@ -266,7 +266,7 @@ def put(content: Path | bytes, address: str) -> None:
         else:
             files.put_file(str(content), path)
 
-    _tried(address, write)
+    _with_retries(address, write)
     forget()
 
 
@@ -277,7 +277,7 @@ def remove(address: str) -> None:
         with suppress(FileNotFoundError):
             files.rm_file(path)
 
-    _tried(address, delete)
+    _with_retries(address, delete)
 
 
 class RemoteFile(io.RawIOBase):
@@ -313,7 +313,7 @@ def open_remote(address: str) -> io.BufferedReader:
     return io.BufferedReader(RemoteFile(address), buffer_size=PIECE)
 
 
-def _tried(address: str, action: Callable[[Any, str], _Result]) -> _Result:
+def _with_retries(address: str, action: Callable[[Any, str], _Result]) -> _Result:
     """Call an action with the file system of an address and the path in it; retry if the connection fails.
 
     A forked process gets its own file system.

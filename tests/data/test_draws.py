@@ -16,7 +16,7 @@ from degla.config.sections import DataConfig
 from degla.data.dataset import RandomCrop
 from degla.data.draws import Draw, Offer, open_draw
 from degla.data.pairs import PairRow
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.data.table import table_of
 from degla.errors import InputError
 from degla.losses.core import Processes
@@ -33,7 +33,7 @@ CAPTION = CaptionRecord(id="7", image="7.jpg", text="A dog on a sofa.", image_id
 
 
 def chance(epoch: int = 0) -> random.Random:
-    return stream("negatives", seed=0, epoch=epoch, index=3)
+    return random_for("negatives", seed=0, epoch=epoch, index=3)
 
 
 def member(name: str) -> Draw:
@@ -55,7 +55,7 @@ def test_every_draw_gives_k_different_places_and_depends_on_its_arguments_alone(
 def test_random_is_the_draw_of_earlier_versions_bit_for_bit() -> None:
     """Runs started before the shelf existed resume with the same negatives."""
     draws = [list(member("random")(OFFER, 4, chance(epoch))) for epoch in range(3)]
-    assert draws == [stream("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
+    assert draws == [random_for("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
     assert draws == [[3, 5, 1, 0], [5, 2, 0, 3], [5, 1, 2, 3]]
 
 

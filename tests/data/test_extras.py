@@ -25,7 +25,7 @@ from degla.data.images import read_image
 from degla.data.joining import join
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import PairRow
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.data.sources import read_captions
 from degla.data.table import ColumnFile, PairTable, table_of
 from degla.errors import InputError
@@ -133,7 +133,7 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
             same_text = torch.equal(other.extra["distractor_caption"][place], other.caption[place])
             assert (same_image, same_text) == (not has, not has)
             if has:  # With the crops that a resumed run of an earlier version would use.
-                chance = stream("partner crop", seed=pairs.plan.seed, epoch=epoch, index=list(by_id).index(name))
+                chance = random_for("partner crop", seed=pairs.plan.seed, epoch=epoch, index=list(by_id).index(name))
                 partner = read_image(by_id[name]["distractor_image"], folder=tiny_pairs["images"], caption_id=name)
                 assert torch.equal(other.extra["distractor_image"][place], pairs.dataset.transform(partner, chance))
     assert cases == {False, True}

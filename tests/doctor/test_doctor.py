@@ -164,7 +164,7 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
+        estimates.append(estimate_memory(trainer, trainer.main, batch))
     size = sum(value.numel() for value in trainer.encoder.parameters())
     assert estimates[0][0] == estimates[1][0] == 4 * 5 * size, "weights, gradient, two moments, teacher"
     assert estimates[1][1] > 1.1 * estimates[0][1] > 10_000
@@ -181,7 +181,7 @@ def test_copies_of_the_weights_in_half_precision_belong_to_no_pair(
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
+        estimates.append(estimate_memory(trainer, trainer.main, batch))
     count = sum(value.numel() for value in trainer.encoder.parameters())
     assert [fixed for fixed, _ in estimates] == [4 * 4 * count, (4 * 4 + 2) * count]
     assert estimates[1][1] < 0.95 * estimates[0][1], "activations are smaller"
@@ -194,7 +194,7 @@ def test_memory_of_a_batch_of_one_is_that_of_its_pair(tiny_model: Path, tiny_pai
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        estimates.append(estimate_memory(trainer, trainer.pairs, batch)[1])
+        estimates.append(estimate_memory(trainer, trainer.main, batch)[1])
     assert 10_000 < estimates[0] < 3 * estimates[1], "its weights are of no pair"
 
 
@@ -209,7 +209,7 @@ def test_texts_of_classes_are_counted_once_and_not_for_each_pair(
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        estimates.append(estimate_memory(trainer, trainer.pairs, batch))
+        estimates.append(estimate_memory(trainer, trainer.main, batch))
     assert estimates[0][1] == estimates[1][1]
     assert estimates[1][0] > estimates[0][0] + 100 * 10_000
 
@@ -329,7 +329,7 @@ def test_how_long_a_step_waits_for_data(
 ) -> None:  # fmt: skip
     clock = [0.0]
 
-    def step(batch: int, *, number: int, replayed: None) -> dict[str, float]:
+    def step(batch: int, *, step: int, replayed: None) -> dict[str, float]:
         clock[0] += 1.0
         return {"loss": 0.0}
 
@@ -361,7 +361,7 @@ class _PrefetchedPairs(_SlowPairs):
 def test_batches_that_workers_prefetched_do_not_hide_that_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
-    def step(batch: int, *, number: int, replayed: None) -> dict[str, float]:
+    def step(batch: int, *, step: int, replayed: None) -> dict[str, float]:
         clock[0] += 1.0
         return {"loss": 0.0}
 
@@ -378,9 +378,9 @@ def test_batches_that_workers_prefetched_do_not_hide_that_they_are_slow(monkeypa
 def test_steps_on_replayed_pairs_alone_count_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
-    def step(batch: int | None, *, number: int, replayed: int | None) -> dict[str, float]:
-        assert (batch is None, replayed is None) == (bool(number % 2), not number % 2)
-        clock[0] += 3.0 if number % 2 else 1.0
+    def step(batch: int | None, *, step: int, replayed: int | None) -> dict[str, float]:
+        assert (batch is None, replayed is None) == (bool(step % 2), not step % 2)
+        clock[0] += 3.0 if step % 2 else 1.0
         return {"loss": 0.0}
 
     trainer: Any = SimpleNamespace(

@@ -161,7 +161,7 @@ def test_sizes_are_recorded_of_local_images_that_are_not_too_many(
     assert sizes.keys() == {"image sizes", "replay image sizes"}
     far = replace(config, data=replace(config.data, images=Path("memory://images")))
     assert image_sizes(far, tables) == {"replay image sizes": sizes["replay image sizes"]}
-    monkeypatch.setattr("degla.training.rows._LOOKED_AT", len(tables[1]))
+    monkeypatch.setattr("degla.training.rows._MOST_ROWS_WITH_SIZES", len(tables[1]))
     assert image_sizes(config, tables) == image_sizes(far, tables)
     recorded = {"captions": "c", "image sizes": "s", "replay captions": "r"}
     first, again = training_of(to_plain(config), digests=recorded).pairs

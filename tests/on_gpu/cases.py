@@ -149,7 +149,7 @@ def test_processes_exchange_only_tensors_of_the_gpu_and_wait_for_nothing(
     trainer = build_trainer(config, accelerator, encoder, both, rules=len(pairs.dataset.rules), steps=10)
     _Alike(monkeypatch)
     for number, batch in enumerate(islice(pairs.batches(0, start=0, device=accelerator.device), 2)):
-        loss = trainer.step(batch, number=number)["loss"]
+        loss = trainer.step(batch, step=number)["loss"]
     assert np.isfinite(float(loss))
     assert sum(steps[1].values()) == WAITS.get(recipe, 0) + WAITS_WITH_OTHERS.get(recipe, 0), steps[1]
 

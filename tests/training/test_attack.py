@@ -57,20 +57,20 @@ def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, 
         batch = replace(batch, image=batch.image.double())
         if "distractor_image" in batch.extra:
             batch = replace(batch, extra={**batch.extra, "distractor_image": batch.extra["distractor_image"].double()})
-    parts = list(batch.parts(trainer.pairs.part_size))
-    needs, negatives = trainer.pairs.objective.needs, batch.negative.shape[1]
+    parts = list(batch.parts(trainer.main.part_size))
+    needs, negatives = trainer.main.objective.needs, batch.negative.shape[1]
     return trainer, batch, parts, teacher_target(trainer.teacher, parts, needs=needs, negatives=negatives)
 
 
 def _embedded(trainer: Trainer, batch: Batch, part: BatchPart) -> Embeddings:
-    options: Any = {"objective": trainer.pairs.objective, "accelerator": trainer.accelerator}
+    options: Any = {"objective": trainer.main.objective, "accelerator": trainer.accelerator}
     return embed_student(trainer.student, trainer.encoder, batch, [part], **options)[0]
 
 
 def _loss(trainer: Trainer, batch: Batch, parts: list[BatchPart], target: Target) -> float:
     (part,) = parts
     with torch.no_grad():
-        return trainer.pairs.objective.value_alone(_embedded(trainer, batch, part), target, Processes()).item()
+        return trainer.main.objective.value_without_update(_embedded(trainer, batch, part), target, Processes()).item()
 
 
 @pytest.mark.parametrize("recipe", ["tecoa", "fare", "ce_clip", "fsc_clip", "triplet_clip"])
@@ -82,15 +82,15 @@ def test_an_attack_leaves_no_trace_but_the_images(
     clean = parts[0].image.clone()
     trained = {name: value.requires_grad for name, value in trainer.encoder.named_parameters()}
     before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
-    memory = {name: value.clone() for name, value in trainer.pairs.objective.memory.items()}
+    memory = {name: value.clone() for name, value in trainer.main.objective.memory.items()}
     modes = {name: module.training for name, module in trainer.encoder.named_modules()}
     random = torch.get_rng_state()
-    trainer.pairs.attack(batch, parts, target, number=1)
+    trainer.main.attack(batch, parts, target, step=1)
     assert all(value.grad is None for value in trainer.encoder.parameters())
     # Gradients from other losses of the step stay unchanged, too.
     for value in trainer.encoder.parameters():
         value.grad = torch.full_like(value, 0.5)
-    moved = trainer.pairs.attack(batch, parts, target, number=0)
+    moved = trainer.main.attack(batch, parts, target, step=0)
 
     assert torch.equal(parts[0].image, clean) and not torch.equal(moved[0].image, clean)
     assert not moved[0].image.requires_grad
@@ -99,8 +99,8 @@ def test_an_attack_leaves_no_trace_but_the_images(
     assert all(torch.equal(value, before[name]) for name, value in trainer.encoder.state_dict().items())
     after = {name: module.training for name, module in trainer.encoder.named_modules()}
     assert after == modes and modes["clip.visual"], "the attack left evaluation mode on"
-    assert memory.keys() == trainer.pairs.objective.memory.keys()
-    assert all(torch.equal(value, memory[name]) for name, value in trainer.pairs.objective.memory.items())
+    assert memory.keys() == trainer.main.objective.memory.keys()
+    assert all(torch.equal(value, memory[name]) for name, value in trainer.main.objective.memory.items())
     assert torch.equal(torch.get_rng_state(), random)
 
 
@@ -110,8 +110,8 @@ def test_a_step_has_the_gradients_of_the_attacked_images_alone(
 ) -> None:
     config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
     trainer, batch, parts, target = _open(config)
-    moved = trainer.pairs.attack(batch, parts, target, number=0)
-    loss, _ = trainer.pairs.objective.value(_embedded(trainer, batch, moved[0]), target, Processes())
+    moved = trainer.main.attack(batch, parts, target, step=0)
+    loss, _ = trainer.main.objective.value(_embedded(trainer, batch, moved[0]), target, Processes())
     loss.backward()
     expected = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
     assert len(expected) > 20 and max(value.abs().max().item() for value in expected.values()) > 1e-4
@@ -131,7 +131,7 @@ def test_pixels_stay_in_the_box_and_the_loss_rises(
 ) -> None:
     config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
     trainer, batch, parts, target = _open(config)
-    moved = trainer.pairs.attack(batch, parts, target, number=0)
+    moved = trainer.main.attack(batch, parts, target, step=0)
     mean, std = normalisation(trainer.encoder, like=parts[0].image)
     clean, attacked = parts[0].image * std + mean, moved[0].image * std + mean
     assert attacked.min() > -1e-6 and attacked.max() < 1 + 1e-6
@@ -151,7 +151,7 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
 ) -> None:
     settings = replace(SETTINGS, momentum=momentum, random_start=False)
     trainer, batch, parts, target = _open(_config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=settings))
-    images = trainer.pairs.attack(batch, parts, target, number=0)[0].image
+    images = trainer.main.attack(batch, parts, target, step=0)[0].image
 
     clip: Any = trainer.encoder.clip
     assert {"classes", "label"} <= batch.extra.keys()
@@ -212,7 +212,7 @@ def test_parts_are_attacked_like_the_whole(recipe: str, tiny_model: Path, tiny_p
     def attack(**loop: Any) -> tuple[Tensor, int]:
         config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, **loop)
         trainer, batch, parts, target = _open(config)
-        moved = trainer.pairs.attack(batch, parts, target, number=4)
+        moved = trainer.main.attack(batch, parts, target, step=4)
         # Second images come after the images of each part.
         firsts = [part.image[: part.rows.stop - part.rows.start] for part in moved]
         seconds = [part.image[part.rows.stop - part.rows.start :] for part in moved]
@@ -230,18 +230,18 @@ def test_an_attack_is_in_float32_whatever_the_precision(tiny_model: Path, tiny_p
         config = _config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, precision=precision)
         trainer, batch, parts, target = _open(config, double=False)
         with trainer.accelerator.autocast():
-            images.append(trainer.pairs.attack(batch, parts, target, number=0)[0].image)
+            images.append(trainer.main.attack(batch, parts, target, step=0)[0].image)
     assert torch.equal(*images)
 
 
 def test_starts_are_functions_of_seed_step_and_row(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
     trainer, batch, parts, target = _open(config)
-    first, again, later = (trainer.pairs.attack(batch, parts, target, number=number)[0].image for number in (0, 0, 1))
+    first, again, later = (trainer.main.attack(batch, parts, target, step=step)[0].image for step in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, later)
-    seeds = trainer.pairs.attack._seeds(batch, parts, number=0)
-    second = replace(trainer.pairs.attack, processes=Processes(count=2, rank=1))
-    assert len({*seeds, *second._seeds(batch, parts, number=0)}) == 2 * len(batch)
+    seeds = trainer.main.attack._seeds(batch, parts, step=0)
+    second = replace(trainer.main.attack, processes=Processes(count=2, rank=1))
+    assert len({*seeds, *second._seeds(batch, parts, step=0)}) == 2 * len(batch)
 
 
 def test_a_step_in_two_processes_attacks_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

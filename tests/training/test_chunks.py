@@ -54,8 +54,8 @@ def test_chunks_have_the_gradients_of_the_whole(
     chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=chunk_size))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-6, atol=0)
     _compare(whole[1], chunked[1], relative=1e-5)
-    for name, memory in whole[2].pairs.objective.memory.items():
-        torch.testing.assert_close(chunked[2].pairs.objective.memory[name], memory)
+    for name, memory in whole[2].main.objective.memory.items():
+        torch.testing.assert_close(chunked[2].main.objective.memory[name], memory)
 
 
 @pytest.mark.parametrize("trim", [True, False])

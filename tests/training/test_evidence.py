@@ -88,13 +88,13 @@ def _made(teacher: Teacher, *, by: Any = "attention", threshold: float = 0.5) ->
     )  # fmt: skip
     target = Target(caption=normalize(_random(6, 16, seed=1), dim=1))
     maker = Evidence(EvidenceConfig(threshold=threshold, by=by), (4, 4), Processes(), seed=0)
-    whole = maker(batch, list(batch.parts(6)), teacher, target, number=0)
-    cut = maker(batch, list(batch.parts(4)), teacher, target, number=0)
+    whole = maker(batch, list(batch.parts(6)), teacher, target, step=0)
+    cut = maker(batch, list(batch.parts(4)), teacher, target, step=0)
     assert torch.equal(whole.extra["evidence_image"], cut.extra["evidence_image"]), "parts of a batch change nothing"
     names = ("image", "caption", "negative", "valid", "rule", "group", "ids")
     half = replace(batch, **{name: getattr(batch, name)[3:] for name in names})
     second = replace(maker, processes=Processes(count=2, rank=1))
-    own = second(half, list(half.parts(3)), teacher, Target(caption=target.require("caption")[3:]), number=0)
+    own = second(half, list(half.parts(3)), teacher, Target(caption=target.require("caption")[3:]), step=0)
     assert torch.equal(whole.extra["evidence_image"][3:], own.extra["evidence_image"]), "nor do processes"
     return batch, whole
 

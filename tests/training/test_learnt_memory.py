@@ -181,7 +181,7 @@ def test_several_are_counted_only_where_they_should_be(monkeypatch: pytest.Monke
     tensors = {"image": image, "caption": image, "negative": image.flip(0)[:, None]}
     objective(**tensors)[0].backward()
     student, teacher = embeddings_of(tensors, wanted_by("test", [own()]), Processes.current())
-    objective.value_alone(student, teacher, Processes.current())
+    objective.value_without_update(student, teacher, Processes.current())
     assert objective.memory["counted"]["steps"] == 2 and objective.learnt["counted/margin"].grad is not None
     value, memory = own()(own().start(rules=1), **tensors)
     assert value > 0 and memory["steps"] == 2
@@ -234,8 +234,8 @@ class Drawn(Learnt):
 def test_a_drawn_memory_depends_on_the_seed_only(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     config = replace(config, objective=config.objective | {"drawn": Drawn()})
-    first, again = (first_step(config)[2].pairs.objective.memory["drawn"] for _ in range(2))
-    other = first_step(replace(config, train=replace(config.train, seed=7)))[2].pairs.objective.memory["drawn"]
+    first, again = (first_step(config)[2].main.objective.memory["drawn"] for _ in range(2))
+    other = first_step(replace(config, train=replace(config.train, seed=7)))[2].main.objective.memory["drawn"]
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -252,7 +252,7 @@ def test_it_may_be_the_parameters_of_a_module(tiny_model: Path, tiny_pairs: dict
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     trainer = first_step(replace(config, objective=config.objective | {"layered": Layered()}))[2]
     trained = {id(value) for group in trainer.optimizer.param_groups for value in group["params"]}
-    assert {id(value) for value in trainer.pairs.objective.learnt.values()} <= trained
+    assert {id(value) for value in trainer.main.objective.learnt.values()} <= trained
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_similar_images_of_one_picture_are_no_negatives(
     config = tiny_config("read_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     config = replace(config, data=replace(config.data, duplicates=duplicates, neighbours_per_pair=neighbours))
     _, _, trainer = first_step(config)
-    masks = {name: term.mask_same_image for name, term in trainer.pairs.objective.active.items()}  # type: ignore[union-attr]
+    masks = {name: term.mask_same_image for name, term in trainer.main.objective.active.items()}  # type: ignore[union-attr]
     assert masks == {"contrastive": masked, "text_contrast": masked}
 
 

@@ -64,7 +64,7 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
     with torch.no_grad():  # Away from the teacher, whose distillation has no gradient at the start.
         for value in trainer.encoder.parameters():
             value += 0.02 * torch.randn_like(value) * value.requires_grad
-    loss, values = trainer.gradients(batch, replayed, number=0)
+    loss, values = trainer.gradients(batch, replayed, step=0)
     gradients = _gradients(trainer)
 
     encoder = trainer.encoder
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_the_captions_of_both_batches
 ) -> None:
     batches: list[str] = []
 
-    def step(self: Trainer, batch: Any, *, number: int, replayed: Any) -> dict[str, Any]:
+    def step(self: Trainer, batch: Any, *, step: int, replayed: Any) -> dict[str, Any]:
         batches.extend([*batch.ids, *replayed.ids])
         return {"loss": torch.tensor(torch.nan)}
 

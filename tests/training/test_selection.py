@@ -329,9 +329,9 @@ def test_nothing_is_scored_after_a_loss_that_is_not_finite(
 ) -> None:
     step = Trainer.step
 
-    def poisoned(self: Trainer, *arguments: Any, number: int, **options: Any) -> dict[str, Any]:
-        values = step(self, *arguments, number=number, **options)
-        return values | ({"loss": torch.tensor(math.nan)} if number == 1 else {})
+    def poisoned(self: Trainer, *arguments: Any, **options: Any) -> dict[str, Any]:
+        values = step(self, *arguments, **options)
+        return values | ({"loss": torch.tensor(math.nan)} if options["step"] == 1 else {})
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(DeglaError, match="step 2: the loss is nan"):

@@ -83,8 +83,8 @@ def _part(rows: slice, images: torch.Tensor) -> BatchPart:
     return BatchPart(rows=rows, image=images, texts=texts, captions=texts)
 
 
-def _kept(views: Views, parts: list[BatchPart], teacher: Teacher | None, *, number: int = 0) -> torch.Tensor:
-    results, _ = views(parts, teacher, number=number)
+def _kept(views: Views, parts: list[BatchPart], teacher: Teacher | None, *, step: int = 0) -> torch.Tensor:
+    results, _ = views(parts, teacher, step=step)
     return torch.cat([part.kept for part in results if part.kept is not None])
 
 
@@ -99,16 +99,16 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_parts(teacher: Teacher) ->
         assert torch.equal(places, _kept(views, parts, teacher))
         second = replace(views, processes=Processes(count=2, rank=1))
         assert torch.equal(places[3:], _kept(second, [_part(slice(0, 3), images[3:])], teacher))
-        assert not torch.equal(places, _kept(views, whole, teacher, number=1))
+        assert not torch.equal(places, _kept(views, whole, teacher, step=1))
         assert not torch.equal(places, _kept(replace(views, seed=2), whole, teacher))
     random = Views(ViewsConfig(left_out=0.4, by="random"), PATCHES, Processes(), seed=1)
     assert torch.equal(_kept(random, whole, None), _kept(random, whole, teacher))
-    assert random(whole, teacher, number=0)[1] == [], "a random draw does not use the teacher"
+    assert random(whole, teacher, step=0)[1] == [], "a random draw does not use the teacher"
 
 
 def test_each_row_of_each_kind_of_image_has_a_seed_of_its_own() -> None:
     def seeds(rows: slice, images: int) -> list[int]:
-        return list(image_seeds("view", _part(rows, _images(images)), first=8, seed=0, number=1))
+        return list(image_seeds("view", _part(rows, _images(images)), first=8, seed=0, step=1))
 
     whole = seeds(slice(0, 4), 8)  # Of four pairs with their second images.
     assert len(set(whole)) == 8
@@ -132,12 +132,12 @@ def test_an_annealed_draw_is_random_first_and_by_attention_in_the_end(teacher: T
         Views(each, PATCHES, Processes(), seed=0)
         for each in (config, ViewsConfig(left_out=0.5, by="random"), replace(config, anneal_steps=0))
     )
-    for number, same, other in ((0, random, drawn), (4, drawn, random), (5, drawn, random)):
-        kept = _kept(annealed, part, teacher, number=number)
-        assert torch.equal(kept, _kept(same, part, teacher, number=number))
-        assert not torch.equal(kept, _kept(other, part, teacher, number=number))
-    between = _kept(annealed, part, teacher, number=1)
-    assert not any(torch.equal(between, _kept(each, part, teacher, number=1)) for each in (random, drawn))
+    for step, same, other in ((0, random, drawn), (4, drawn, random), (5, drawn, random)):
+        kept = _kept(annealed, part, teacher, step=step)
+        assert torch.equal(kept, _kept(same, part, teacher, step=step))
+        assert not torch.equal(kept, _kept(other, part, teacher, step=step))
+    between = _kept(annealed, part, teacher, step=1)
+    assert not any(torch.equal(between, _kept(each, part, teacher, step=1)) for each in (random, drawn))
 
 
 @pytest.mark.parametrize("by", ["attention", "random"])

@@ -171,6 +171,9 @@ class BatchPart:
     kept: Int[Tensor, "images kept"] | None = None
     frozen: FrozenStates | None = None
 
+    def __len__(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
     @property
     def tower_input(self) -> TowerInput:
         """What the image towers take."""

@@ -28,7 +28,7 @@ from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import ReadBytes, read_bytes, read_image, read_part
 from degla.data.plan import RowKey
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
 from degla.prefixes import Tokenize
@@ -259,7 +259,7 @@ class PairDataset(Dataset[Pair]):
     ) -> Tensor:
         if self.features is not None:
             return self.features(image)
-        rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)
+        rng = random_for(purpose, seed=self.seed, epoch=epoch, index=index)
         transform = self.transform
         if not (isinstance(transform, RandomCrop) and transform.scaled):
             return transform(read_image(image, folder=self.folder, caption_id=caption_id, read=read), rng)
@@ -275,11 +275,11 @@ class PairDataset(Dataset[Pair]):
 
     def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
         share = self.negatives_share
-        if share < 1 and stream("negatives share", seed=self.seed, epoch=epoch, index=index).random() >= share:
+        if share < 1 and random_for("negatives share", seed=self.seed, epoch=epoch, index=index).random() >= share:
             return [], []
         texts, scores = self.rows.at("negatives", index), self.rows.at("scores", index)
         rules = self.rows.rule_of[self.rows.at("rules", index)].tolist()
-        chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
+        chance = random_for("negatives", seed=self.seed, epoch=epoch, index=index)
         with own_errors():  # A loader's process sends no traceback that names a place.
             chosen = self._choose(Offer(rules, scores), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from degla.data.pairs import normalized_words
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
 from degla.errors import InputError
 from degla.inputs import Input, images_of_columns, inputs_of, numbers_of_columns
@@ -92,7 +92,7 @@ class RowExtras:
         """Return the row's texts of one input: none or one; P of several, drawn without replacement (all, in the file's
         order, if there are no more than P); all noun phrases; the units drawn, with None for a missing foil."""
         if self.texts[name].part == "unit":
-            chance = stream("units", seed=self.seed, epoch=epoch, index=index)
+            chance = random_for("units", seed=self.seed, epoch=epoch, index=index)
             drawn = draw_units(self.at("unit", index), self.wanted.positives, chance)
             return [text if name == "unit" else foil for text, foil in drawn]
         value = self.at(name, index)
@@ -102,13 +102,13 @@ class RowExtras:
             return value
         if len(value) <= self.wanted.positives:
             return value  # No draw: losses may read the first text.
-        return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, self.wanted.positives)
+        return random_for(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, self.wanted.positives)
 
     def target_of(self, *, epoch: int, index: int) -> dict[str, Tensor]:
         """Return the decoder's tokens of one caption of the row's image, drawn from all including its own."""
         if self.target is None:
             return {}
-        chance = stream("target", seed=self.seed, epoch=epoch, index=index)
+        chance = random_for("target", seed=self.seed, epoch=epoch, index=index)
         return {"target": self.target(chance.choice(self.at("target", index)))}
 
     def masked_of(self, index: int, caption: Tensor, tokenize: Tokenize) -> dict[str, Tensor | int]:

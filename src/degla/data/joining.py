@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 TABLE_NAME: Final = "rows.arrow"
 _EXAMPLES = 3  # ids shown in a message
 _SAMPLE = 1000  # rows whose negatives are compared with their captions
-_BOTH = "equal to a further true text of their caption"
+_ALSO_TRUE = "equal to a further true text of their caption"
 _UNKNOWN = "of captions that are not in the captions file"
 
 Advance = Callable[[int], None]
@@ -80,7 +80,7 @@ class JoinReport(Record):
             log.warning(
                 "%s also given as true texts of their captions, for example %s: dropped as negatives. A "
                 "text cannot be both: remove it from one of the two files.",
-                counted(self.dropped[_BOTH], "negative is", "negatives are"),
+                counted(self.dropped[_ALSO_TRUE], "negative is", "negatives are"),
                 self.contradiction,
             )
         if self.foreign:
@@ -155,7 +155,7 @@ def join_and_report(
         source = arrow.memory_map(str(scratch / "captions.arrow"))
         read = arrow.ipc.open_file(source)
         dropped: Counter[str] = Counter()
-        both: list[str] = []
+        contradictions: list[str] = []
         with PartFiles(scratch, rows=len(index)) as parts:
             unknown = _sort_in(negatives or (), index, parts, dropped, advance)
             examples = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
@@ -166,7 +166,7 @@ def join_and_report(
             with arrow.ipc.new_file(str(folder / TABLE_NAME), complete) as writer:
                 for number in range(read.num_record_batches):
                     batch, start = read.get_batch(number), number * ROWS
-                    columns = _usable(batch, parts.of(start, len(batch)), dropped, both, advance)
+                    columns = _usable(batch, parts.of(start, len(batch)), dropped, contradictions, advance)
                     counts = np.diff(columns[0].offsets.to_numpy())
                     per_row.update(counts.tolist())
                     per_rule += np.bincount(columns[1].values.to_numpy(), minlength=len(rules))
@@ -181,7 +181,7 @@ def join_and_report(
     return JoinReport(
         rows=len(index), images=int(images.max()) + 1, negatives=int(per_rule.sum()),
         per_row=dict(sorted(per_row.items())), dropped=dict(sorted(dropped.items())),
-        per_rule=dict(sorted(zip(rules, per_rule.tolist(), strict=True))), contradiction="".join(both),
+        per_rule=dict(sorted(zip(rules, per_rule.tolist(), strict=True))), contradiction="".join(contradictions),
         foreign=seem_foreign(table[:: -(-len(table) // _SAMPLE)]),
     )  # fmt: skip
 
@@ -205,9 +205,9 @@ def _sort_in(
     """Write usable negatives to parts; count the others by reason and return the first few unknown caption ids."""
     unknown: dict[str, None] = {}
     remedy = "Pass files of positives with --data.positives-file."
-    false = only_negatives(negatives, remedy=remedy)
-    while some := list(islice(false, ROWS)):
-        rows, records = [], []
+    records = only_negatives(negatives, remedy=remedy)
+    while some := list(islice(records, ROWS)):
+        rows, usable = [], []
         for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
             parts.known |= row >= 0
             if row < 0:
@@ -220,14 +220,16 @@ def _sort_in(
                 dropped["not accepted by the checks"] += 1
             else:
                 rows.append(row)
-                records.append(negative)
+                usable.append(negative)
         advance(2 * len(some) - len(rows))
         if rows:
-            parts.add(rows, records)
+            parts.add(rows, usable)
     return list(unknown)
 
 
-def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str], advance: Advance) -> list[Any]:
+def _usable(
+    captions: Any, negatives: Any, dropped: Counter[str], contradictions: list[str], advance: Advance
+) -> list[Any]:
     """Lists of texts, rules and scores for a batch of captions, without negatives that repeat another text."""
     rows, texts, rules, scores = (column.to_pylist() for column in negatives.columns)
     caption_texts = captions.column("text")
@@ -245,9 +247,9 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
         if words == own:
             dropped["equal to their caption"] += 1
         elif words in further:
-            dropped[_BOTH] += 1
-            if not both:
-                both.append(f"{text!r} of caption {captions.column('id')[row - start].as_py()!r}")
+            dropped[_ALSO_TRUE] += 1
+            if not contradictions:
+                contradictions.append(f"{text!r} of caption {captions.column('id')[row - start].as_py()!r}")
         elif words in earlier:
             dropped["equal to an earlier negative"] += 1
         else:

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 
 from degla.data.formats.csv import list_in_cell, read_rows
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.data.table import NUMBERS, ROWS, ColumnFile, IdIndex, PairTable, RowIndex, id_hashes, write_columns
 from degla.errors import InputError
 from degla.pages.words import counted
@@ -76,7 +76,7 @@ class Neighbours:
     def draw(self, epoch: int, index: int) -> list[int]:
         """Draw the `per_row` rows that accompany row `index` in an epoch; rows repeat only if there are fewer."""
         near: list[int] = self.file.at("neighbours", index)
-        rng = stream("neighbours", seed=self.seed, epoch=epoch, index=index)
+        rng = random_for("neighbours", seed=self.seed, epoch=epoch, index=index)
         # Always the same number, so that all processes have batches of equal size.
         return rng.sample(near, self.per_row) if len(near) >= self.per_row else rng.choices(near, k=self.per_row)
 

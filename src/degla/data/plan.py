@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.errors import InputError
 from degla.pages.words import counted
 
@@ -133,10 +133,10 @@ class BatchPlan:
     def global_batches(self, epoch: int) -> list[RowNumbers]:
         """Return the rows of each step over all devices, in order; device r takes the r-th equal part."""
         # From shard to shard it is asked for twice: for the batches, and for the shards to copy ahead of them.
-        return self._in_order(epoch) if self.shards is None else _in_order(self, epoch)
+        return self._cut_order(epoch) if self.shards is None else _cached_batches(self, epoch)
 
-    def _in_order(self, epoch: int) -> list[RowNumbers]:
-        rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
+    def _cut_order(self, epoch: int) -> list[RowNumbers]:
+        rng = np.random.Generator(np.random.PCG64(random_for("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
         if self.shards is not None:
             order = _from_shard_to_shard(order, self.shards, rng)
@@ -147,8 +147,8 @@ class BatchPlan:
 
 
 @lru_cache(maxsize=2)
-def _in_order(plan: BatchPlan, epoch: int) -> list[RowNumbers]:
-    return plan._in_order(epoch)
+def _cached_batches(plan: BatchPlan, epoch: int) -> list[RowNumbers]:
+    return plan._cut_order(epoch)
 
 
 def _from_shard_to_shard(order: RowNumbers, shards: RowNumbers, rng: np.random.Generator) -> RowNumbers:
@@ -175,12 +175,12 @@ def separate_groups(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int
         wrap: exchange with the next batch that allows it, and after the last with the first. Otherwise, if none of the
             following allows it, with the nearest before, which is from the same shards.
     """
-    exchanges = _Held(order, groups, ends, wrap=wrap)
-    meeting = exchanges.batches_with_meetings()
+    exchanges = _Exchanges(order, groups, ends, wrap=wrap)
+    colliding = exchanges.batches_with_collisions()
     everywhere: set[int] = set()
     exchanges.use_left_over_rows()
     for batch, (start, end) in enumerate(zip(exchanges.starts, ends, strict=True)):
-        if (batch not in exchanges and batch not in meeting) or len(exchanges[batch]) == end - start:
+        if (batch not in exchanges and batch not in colliding) or len(exchanges[batch]) == end - start:
             continue
         for place in range(start, end):
             # The incoming row may itself collide; every exchange leaves fewer collisions.
@@ -194,7 +194,7 @@ def separate_groups(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int
     return exchanges.order
 
 
-class _Held(dict[int, Counter[int]]):
+class _Exchanges(dict[int, Counter[int]]):
     """Rows of each group per batch while rows are exchanged; batches are counted on demand, most never are."""
 
     def __init__(self, order: RowNumbers, groups: RowNumbers, ends: Sequence[int], *, wrap: bool) -> None:
@@ -223,7 +223,8 @@ class _Held(dict[int, Counter[int]]):
             if not counts[out]:
                 del counts[out]
 
-    def batches_with_meetings(self) -> set[int]:
+    def batches_with_collisions(self) -> set[int]:
+        """Return the batches with two rows of one group; counting all of them takes one sort."""
         batch = np.repeat(np.arange(len(self.ends)), np.diff([0, *self.ends]))
         count = int(self.codes.max()) + 1
         place = np.sort(batch * count + self.codes[self.order[: len(batch)]])

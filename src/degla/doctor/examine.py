@@ -324,7 +324,7 @@ def _part_size(config: TrainConfig, batch_size: int) -> int:
 
 def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs | None) -> Finding:
     device = trainer.encoder.device
-    fixed, pair = estimate_memory(trainer, trainer.pairs, next(pairs.batches(0, start=0, device=device)))
+    fixed, pair = estimate_memory(trainer, trainer.main, next(pairs.batches(0, start=0, device=device)))
     part_size = _part_size(config, config.train.batch_size)
     if replay is not None and trainer.replay is not None and config.replayed is not None:
         # The streams are embedded one after the other, so the larger one counts.

@@ -172,7 +172,7 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     batches = pairs.endless(start=0, device=device, turn=turns[0])
     again: Iterator[Batch | None]
     again = repeat(None) if replay is None else replay.endless(start=0, device=device, turn=turns[1])
-    first = float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
+    first = float(trainer.step(next(batches), step=0, replayed=next(again))["loss"])
     if not math.isfinite(first):
         remedy = "Check the model's weights, or try --train.precision fp32."
         raise DeglaError(f"the loss of the first step is {first}. {remedy}")
@@ -189,7 +189,7 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - before
         # Reading the loss synchronises with the device, so that the time is that of this step.
-        float(trainer.step(batch, number=1 + count % kinds, replayed=second)["loss"])
+        float(trainer.step(batch, step=1 + count % kinds, replayed=second)["loss"])
         count += 1
     whole = time.perf_counter() - started
     return (whole - waiting) / count, waiting / count

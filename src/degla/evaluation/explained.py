@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
@@ -159,7 +159,7 @@ class Explainer:
         return pixel_evidence(pixels, lambda leaf: (self.encoder.encode_images(leaf) * texts).sum(dim=1), grid=SQUARES)
 
     def _noise(self, number: int, grid: torch.Size) -> Tensor:
-        seed = stream("explained", seed=self.settings.seed, epoch=0, index=number).getrandbits(63)
+        seed = random_for("explained", seed=self.settings.seed, epoch=0, index=number).getrandbits(63)
         return torch.rand(grid, generator=torch.Generator().manual_seed(seed))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
@@ -131,7 +131,9 @@ class Attacker:
             loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
             return torch.autograd.grad(loss, images)[0]
 
-        seeds = [stream("attack", seed=self.settings.seed, epoch=0, index=number).getrandbits(63) for number in numbers]
+        seeds = [
+            random_for("attack", seed=self.settings.seed, epoch=0, index=number).getrandbits(63) for number in numbers
+        ]
         config = AttackConfig(epsilon, self.settings.steps, self.settings.share * epsilon)
         start = draw_start(seeds, epsilon=epsilon, like=pixels)
         return perturb(pixels, config=config, mean=mean, std=std, gradient=gradient, start=start)

@@ -117,7 +117,7 @@ class PresentStep:
         rows = len(image)
         negative = torch.unflatten(teacher_text[rows:], 0, (rows, self.batch.negative.shape[1]))
         target = Target(image=teacher_image, caption=teacher_text[:rows], negative=negative)
-        loss, _ = self.trainer.pairs.objective.value(student, target, self.trainer.processes)
+        loss, _ = self.trainer.main.objective.value(student, target, self.trainer.processes)
         return loss
 
     def gradients(self) -> dict[str, Tensor]:

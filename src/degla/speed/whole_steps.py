@@ -61,7 +61,7 @@ def open_step(workload: Workload, *, precision: str) -> Callable[[], object]:
     batch = make_batch(workload, encoder, precision=precision).to(encoder.device)
     config, numbers = workload.config(precision), count()
     trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=1000)
-    return lambda: trainer.step(batch, number=next(numbers))
+    return lambda: trainer.step(batch, step=next(numbers))
 
 
 def host_waits(work: Callable[[], object], device: torch.device) -> int | None:
@@ -152,6 +152,6 @@ def clip_steps(
             for place, (image, row) in enumerate(zip(images, tokens, strict=True))
         ]
         with timed(device, steps.seconds, clock=clock):
-            losses.append(trainer.step(collate(pairs).to(device), number=number)["loss"])
+            losses.append(trainer.step(collate(pairs).to(device), step=number)["loss"])
     steps.losses.extend(map(float, losses))
     return steps

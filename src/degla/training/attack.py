@@ -47,14 +47,14 @@ class Attack:
     processes: Processes
     seed: int
 
-    def __call__(self, batch: Batch, parts: Sequence[BatchPart], target: Target, *, number: int) -> list[BatchPart]:
+    def __call__(self, batch: Batch, parts: Sequence[BatchPart], target: Target, *, step: int) -> list[BatchPart]:
         """Return the same parts with attacked images, including second images.
 
         Args:
             batch: batch of this process.
             parts: all parts of the batch, in order, with clean images.
             target: the teacher's embeddings of the clean images.
-            number: step number, from 0.
+            step: number of the step, from 0.
 
         Raises:
             InputError: no loss reads the images, so there is nothing to attack.
@@ -64,7 +64,7 @@ class Attack:
         mean, std = normalisation(self.encoder, like=images)
         start = None
         if self.config.random_start:
-            seeds = self._seeds(batch, parts, number=number)
+            seeds = self._seeds(batch, parts, step=step)
             start = draw_start(seeds, epsilon=self.config.epsilon, like=images)
         with at_rest(self.encoder), torch.autocast(images.device.type, enabled=False):
             texts = [self._texts(part) for part in parts]
@@ -89,7 +89,7 @@ class Attack:
             for group, text_rows in zip(rows, texts, strict=True)
         ]
         student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch, bias=self.encoder.bias)
-        loss = self.objective.value_alone(student, target, self.processes)
+        loss = self.objective.value_without_update(student, target, self.processes)
         grad_leaves = [leaf for group in leaves for leaf in group if leaf is not None and leaf.requires_grad]
         sent = (
             torch.autograd.grad(loss, grad_leaves, allow_unused=True)
@@ -119,9 +119,9 @@ class Attack:
         texts = part.texts if self.objective.reads_texts else None
         return self.encoder.embed(None, texts, **self.objective.outputs)
 
-    def _seeds(self, batch: Batch, parts: Sequence[BatchPart], *, number: int) -> list[int]:
+    def _seeds(self, batch: Batch, parts: Sequence[BatchPart], *, step: int) -> list[int]:
         first = self.processes.rank * len(batch)
-        seeds = (image_seeds("attack", part, first=first, seed=self.seed, number=number) for part in parts)
+        seeds = (image_seeds("attack", part, first=first, seed=self.seed, step=step) for part in parts)
         return list(chain.from_iterable(seeds))
 
 

@@ -206,7 +206,7 @@ def build_trainer(
     ]
     return Trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
-        optimizer=accelerator.prepare_optimizer(optimizer), pairs=streams[0],
+        optimizer=accelerator.prepare_optimizer(optimizer), main=streams[0],
         replay=streams[1] if len(streams) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder), sharding=sharding, steps=steps,
         log_scale_limit=limit, decoder=decoder, predictor=predictor, learnt=learnt,

@@ -20,7 +20,7 @@ from torch import Tensor
 from degla.data.decoding import ImageError
 from degla.data.images import look_for, read_image
 from degla.data.neighbours import NeighbourRecord
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache, image_identity_of, is_cached
 from degla.evaluation.embed import Embedder
@@ -204,7 +204,7 @@ def find_neighbours(
         owners.setdefault(row, []).append(caption.id)
     nearest = nearest_rows(embedded.images, count=count)
     for index, (row, caption) in enumerate(zip(row_of, captions, strict=True)):
-        rng = stream("neighbour captions", seed=seed, epoch=0, index=index)
+        rng = random_for("neighbour captions", seed=seed, epoch=0, index=index)
         neighbours = tuple(rng.choice(owners[near]) for near in nearest[row].tolist())
         yield NeighbourRecord(caption_id=caption.id, neighbours=neighbours)
 

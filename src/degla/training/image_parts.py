@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
-from degla.data.randomness import stream
+from degla.data.randomness import random_for
 from degla.losses.core import Processes, Target
 from degla.model.encoder import send
 from degla.model.evidence import EvidenceConfig, keep_patches, unit_range
@@ -23,7 +23,7 @@ from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, places_of,
 _BY: Final[dict[str, MaskedTokens]] = {"attention": "high", "random": "random", "low_attention": "low"}
 
 
-def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number: int) -> Iterator[int]:
+def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, step: int) -> Iterator[int]:
     """Yield a seed for each image of a part, independent of how the batch is split into parts and processes.
 
     Args:
@@ -31,12 +31,12 @@ def image_seeds(purpose: str, part: BatchPart, *, first: int, seed: int, number:
         part: part of the batch.
         first: number of the batch's first row in the global batch.
         seed: seed of the run.
-        number: step number, from 0.
+        step: number of the step, from 0.
     """
-    own = part.rows.stop - part.rows.start
     for place in range(len(part.image)):
-        name, row = purpose if place < own else f"{purpose} partner", first + part.rows.start + place % own
-        yield stream(name, seed=seed, epoch=number, index=row).getrandbits(63)
+        name = purpose if place < len(part) else f"{purpose} partner"
+        row = first + part.rows.start + place % len(part)
+        yield random_for(name, seed=seed, epoch=step, index=row).getrandbits(63)
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Views:
     seed: int
 
     def __call__(
-        self, parts: Sequence[BatchPart], teacher: Teacher | None, *, number: int
+        self, parts: Sequence[BatchPart], teacher: Teacher | None, *, step: int
     ) -> tuple[list[BatchPart], list[Tensor]]:
         """Return the same parts with the patches that the student reads of each image, including second images.
 
         Args:
             parts: all parts of the batch, in order.
             teacher: model whose attention is used; may be None if patches are drawn at random.
-            number: step number, from 0.
+            step: number of the step, from 0.
 
         Returns:
             The parts, and the teacher's image embeddings of each before normalisation, from the same pass as its
@@ -72,9 +72,9 @@ class Views:
         views: list[BatchPart] = []
         raw: list[Tensor] = []
         size = parts[-1].rows.stop
-        temperature = self.config.temperature_at(number)
+        temperature = self.config.temperature_at(step)
         for part in parts:
-            noise = self._noise(part, rows=size, number=number)
+            noise = self._noise(part, rows=size, step=step)
             scores = noise
             if teacher is not None and self.config.by != "random":
                 rows, scores = teacher.patch_significance(part.image)
@@ -83,10 +83,10 @@ class Views:
             views.append(replace(part, kept=places_of(keys, self.config.left_out)[0]))
         return views, raw
 
-    def _noise(self, part: BatchPart, *, rows: int, number: int) -> Float[Tensor, "images patches"]:
+    def _noise(self, part: BatchPart, *, rows: int, step: int) -> Float[Tensor, "images patches"]:
         """Draw noise with one generator per image, independent of how the batch is split into parts and processes."""
         generator, first = torch.Generator(), self.processes.rank * rows
-        seeds = image_seeds("view", part, first=first, seed=self.seed, number=number)
+        seeds = image_seeds("view", part, first=first, seed=self.seed, step=step)
         noise = [gumbel(torch.empty(self.patches), generator=generator.manual_seed(seed)) for seed in seeds]
         return send(torch.stack(noise), part.image.device)
 
@@ -108,7 +108,7 @@ class Evidence:
     seed: int
 
     def __call__(
-        self, batch: Batch, parts: Sequence[BatchPart], teacher: Teacher, target: Target, *, number: int
+        self, batch: Batch, parts: Sequence[BatchPart], teacher: Teacher, target: Target, *, step: int
     ) -> Batch:
         """Return the batch with `evidence_image`, `evidence_valid` and `evidence_seen`.
 
@@ -117,15 +117,15 @@ class Evidence:
             parts: all parts of the batch, in order.
             teacher: model whose evidence is used.
             target: the teacher's captions.
-            number: step number, from 0.
+            step: number of the step, from 0.
         """
         captions = target.require("caption")
         pieces = [
             self._part(
-                part.image[: part.rows.stop - part.rows.start],
+                part.image[: len(part)],
                 teacher,
                 captions[part.rows],
-                noise=self._noise(part, batch=len(batch), number=number),
+                noise=self._noise(part, batch=len(batch), step=step),
             )
             for part in parts
         ]
@@ -148,8 +148,8 @@ class Evidence:
         assert rows is not None
         return parts, there, rows
 
-    def _noise(self, part: BatchPart, *, batch: int, number: int) -> Float[Tensor, "rows patches"]:
+    def _noise(self, part: BatchPart, *, batch: int, step: int) -> Float[Tensor, "rows patches"]:
         generator, patches = torch.Generator(), self.grid[0] * self.grid[1]
-        seeds = image_seeds("evidence", part, first=self.processes.rank * batch, seed=self.seed, number=number)
-        own = islice(seeds, part.rows.stop - part.rows.start)
+        seeds = image_seeds("evidence", part, first=self.processes.rank * batch, seed=self.seed, step=step)
+        own = islice(seeds, len(part))
         return torch.stack([torch.rand(patches, generator=generator.manual_seed(seed)) for seed in own])

@@ -212,7 +212,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         while step < steps and not validation.ended and not (stopped := stop.agreed(processes)):
             for batch in islice(batches, per_epoch - step % per_epoch):
                 again = next(replayed)
-                values = trainer.step(batch, number=step, replayed=again)
+                values = trainer.step(batch, step=step, replayed=again)
                 epoch, step = step // per_epoch, step + 1
                 ids = tuple(chain.from_iterable(each.ids for each in (batch, again) if each is not None))
                 watch.note(step, loss=torch.as_tensor(values["loss"]), ids=ids)

@@ -58,7 +58,7 @@ class Metrics:
     def __post_init__(self) -> None:
         self.path = self.folder / "metrics.jsonl"
         self._since = (self.start, time.perf_counter())
-        self._shown, self._note = self.start, ""
+        self._note = ""
         self._newest: dict[str, Tensor | float] = {}
         self._stack = ExitStack()
         shown = TaskProgress(self.active and self.progress)
@@ -105,8 +105,7 @@ class Metrics:
         self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(speed, 2)})
         losses = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
         self._note = f"{rate(speed)} pairs/s, {losses}"
-        self._advance(step - self._shown)
-        self._shown = step
+        self._advance(step - before)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line for a step, and send its numbers to the trackers.

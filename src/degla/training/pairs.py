@@ -83,7 +83,9 @@ class Pairs:
             loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
             for batch in loader:
                 yield batch.to(device, non_blocking=on_gpu)
-                copy()  # Whoever asks for a second batch has had the first one of every stream: all workers are forked.
+                # Starts the thread that copies shards, whose locks a worker forked later would inherit: a second batch
+                # is asked for when every stream has given its first, so all workers are forked.
+                copy()
 
 
 def open_pairs(

@@ -37,7 +37,8 @@ from degla.shelf import TEXT_SOLVABLE_RULES
 log = logging.getLogger("degla.train")
 
 _COLUMNS: Final = "columns.arrow"
-_LOOKED_AT: Final = 1_000_000  # Rows at most of whose images the sizes are recorded.
+_MOST_ROWS_WITH_SIZES: Final = 1_000_000
+"""Largest number of rows of whose images `image_sizes` records the sizes."""
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), verbose: bool = True) -> PairTable:
@@ -107,17 +108,17 @@ def _joined(
         if positives is not None:
             flag = f"{data.flag('positives_file')} {positives}"
             records = with_positives(records, read_negatives(positives), flag=flag)
-        false = read_negatives(negatives) if negatives else None
-        if false is not None and data.rules:
-            false = negatives_of_rules(false, data.rules, flag=data.flag("rules"))
+        negative_records = read_negatives(negatives) if negatives else None
+        if negative_records is not None and data.rules:
+            negative_records = negatives_of_rules(negative_records, data.rules, flag=data.flag("rules"))
         if distractors:
-            false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
+            negative_records = partner_negatives(captions(), flag=data.flag("distractor_negative"))
         steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
         # Formats that are no text have no lines, so their number of rows is unknown.
         with TaskProgress(True).task("rows", steps or None) as advance:
             numbers = [name for name, numeric in columns.own if numeric]
             report = join_and_report(
-                records, false, folder=folder, optional=columns.optional, numbers=numbers, advance=advance
+                records, negative_records, folder=folder, optional=columns.optional, numbers=numbers, advance=advance
             )
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
@@ -127,11 +128,10 @@ def _joined(
     folder, about = prepare({"rows": key}, make, anew=anew)
     report = JoinReport.model_validate(about["report"])
     report.require(count, flag=data.flag("negatives_per_caption"))
-    if not (verbose and Processes.current().first):
-        return PairTable(folder / TABLE_NAME, about=about), key  # The first process logs it for all.
-    report.tell()
-    if not data.rules:
-        _warn_of_text_cues(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
+    if verbose and Processes.current().first:
+        report.tell()
+        if not data.rules:
+            _warn_of_text_cues(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
     return PairTable(folder / TABLE_NAME, about=about), key
 
 
@@ -313,7 +313,7 @@ def image_sizes(config: TrainConfig, rows: Sequence[PairTable]) -> dict[str, str
     for name, stream, table in zip(("image sizes", "replay image sizes"), config.streams, rows, strict=False):
         folder = stream.data.image_folder
         # Asking a server about every image would delay the run.
-        if len(table) <= _LOOKED_AT and address_of(folder) is None:
+        if len(table) <= _MOST_ROWS_WITH_SIZES and address_of(folder) is None:
             images = {image for chunk in table.chunks("image") for image in chunk.unique().to_pylist()}
             digests[name] = digest_of_sizes(sizes_of(folder, images))
     return digests

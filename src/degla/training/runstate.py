@@ -213,7 +213,7 @@ class RunState:
     def _memories(self) -> dict[str, dict[str, Memory]]:
         """Return the memories of each stream's losses, by the prefix of their names."""
         replay = self.trainer.replay
-        return {"": self.trainer.pairs.objective.memory, "replay.": replay.objective.memory if replay else {}}
+        return {"": self.trainer.main.objective.memory, "replay.": replay.objective.memory if replay else {}}
 
     def _memory(self) -> dict[str, Tensor]:
         """Return the memories that no optimiser changes; the others are in `Trainer.along`."""

@@ -49,14 +49,14 @@ class Trainer:
         encoder: the unwrapped student.
         student: the student as wrapped for distributed training.
         teacher: the teacher, or None if no loss needs one.
-        pairs: the main stream of the run.
+        main: the main stream of the run.
         replay: a second stream, whose gradients are added or which has every other step, or None.
         l2_sp: pull of the weights towards the start, or None.
         sharding: FSDP sharding of student and teacher, or None.
         steps: length of the whole run.
         log_scale_limit: largest logarithm of the scale.
-        decoder: text decoder that a loss of `pairs` uses, with a jointly trained map, or None.
-        predictor: predictor of masked words with the mask token, if a loss of `pairs` uses either, else None.
+        decoder: text decoder that a loss of `main` uses, with a jointly trained map, or None.
+        predictor: predictor of masked words with the mask token, if a loss of `main` uses either, else None.
         learnt: memories of the streams' losses that are parameters, or None.
     """
 
@@ -67,7 +67,7 @@ class Trainer:
     student: torch.nn.Module
     teacher: Teacher | None
     optimizer: torch.optim.Optimizer
-    pairs: Stream
+    main: Stream
     replay: Stream | None
     l2_sp: L2SP | None
     sharding: Sharding | None
@@ -83,22 +83,22 @@ class Trainer:
         modules = {"decoder": self.decoder, "predictor": self.predictor, "learnt": self.learnt}
         return {name: module for name, module in modules.items() if module is not None}
 
-    def step(self, batch: Batch | None, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
-        """Take step `number` (from 0) on a batch of each stream; return values to log, averaged over processes.
+    def step(self, batch: Batch | None, *, step: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
+        """Take a step on a batch of each stream; return values to log, averaged over processes.
 
         Args:
             batch: batch of the main stream; None if it is the other stream's turn.
-            number: step number.
+            step: number of the step, from 0.
             replayed: batch of the replay stream; None if it is not its turn or nothing is replayed.
         """
-        rate = learning_rate(number, steps=self.steps, config=self.config.optim)
+        rate = learning_rate(step, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("times", 1.0)
-        loss, values = self.gradients(batch, replayed, number=number)
+        loss, values = self.gradients(batch, replayed, step=step)
         mean = self.processes.total(torch.stack([loss, *values.values()])) / self.processes.count
         self.update(mean[0])
         if self.teacher is not None:
-            self.teacher.update(self.encoder, decay=self.config.teacher.decay_at(number, steps=self.steps))
+            self.teacher.update(self.encoder, decay=self.config.teacher.decay_at(step, steps=self.steps))
         return {"loss": mean[0], **dict(zip(values, mean[1:], strict=True)), "lr": rate} | self._model_values()
 
     def _model_values(self) -> dict[str, Tensor]:
@@ -106,40 +106,38 @@ class Trainer:
         model = {"scale": self.encoder.scale.detach()}
         if self.encoder.bias is not None:
             model["bias"] = self.encoder.bias.detach().clone()
-        for prefix, stream in (("", self.pairs), ("replay.", self.replay)):
+        for prefix, stream in (("", self.main), ("replay.", self.replay)):
             for name, value in stream.objective.learnt.items() if stream is not None else ():
                 if value.numel() == 1:
                     owner, _, one = name.partition("/")
                     model[f"{prefix}{owner}.{one or 'memory'}"] = value.detach().clone().squeeze()
         return model
 
-    def gradients(
-        self, batch: Batch | None, replayed: Batch | None, *, number: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(self, batch: Batch | None, replayed: Batch | None, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the gradients of all losses in the parameters; return the total loss and the value of each."""
         loss, values = torch.zeros((), device=self.encoder.device), dict[str, Tensor]()
         if self.replay is not None and replayed is not None:
-            loss, own = self.backward(replayed, self.replay, number=number)
-            values |= {f"replay.{name}": value for name, value in own.items()}
+            loss, replay_values = self.backward(replayed, self.replay, step=step)
+            values |= {f"replay.{name}": value for name, value in replay_values.items()}
         if self.l2_sp is not None:  # After the replay: it may weight parameters by their gradient from it.
             values["l2_sp"] = self.l2_sp.pull()
             loss = loss + self.l2_sp.config.weight * values["l2_sp"]
         if batch is None:
             return loss, values
-        main, own = self.backward(batch, self.pairs, number=number)
-        return main + loss, own | values
+        main_loss, main_values = self.backward(batch, self.main, step=step)
+        return main_loss + loss, main_values | values
 
     def backward(
-        self, batch: Batch, stream: Stream | None = None, *, number: int = 0
+        self, batch: Batch, stream: Stream | None = None, *, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradients of one stream; return its total loss and the value of each of its losses, detached."""
-        stream = stream or self.pairs
+        stream = stream or self.main
         parts, objective = list(batch.parts(stream.part_size)), stream.objective
         raw: list[Tensor] = []
         with self.accelerator.autocast():
             # Before the target, which reuses embeddings of the pass that gave the teacher's attention.
             if stream.views is not None:
-                parts, raw = stream.views(parts, self.teacher, number=number)
+                parts, raw = stream.views(parts, self.teacher, step=step)
             elif blocks := stream.shared_blocks:  # Before the target, whose teacher reads them, too.
                 parts = [replace(part, frozen=self.encoder.run_frozen(part.image, blocks)) for part in parts]
             target = teacher_target(
@@ -147,11 +145,11 @@ class Trainer:
             )
             # After the target, whose captions it reads; parts anew, since the student embeds the images it adds.
             if stream.evidence is not None and self.teacher is not None:
-                batch = stream.evidence(batch, parts, self.teacher, target, number=number)
+                batch = stream.evidence(batch, parts, self.teacher, target, step=step)
                 parts = list(batch.parts(stream.part_size))
         # After the target: the teacher gets the clean images. After the evidence: the images it adds are attacked, too.
         if stream.attack is not None:
-            parts = stream.attack(batch, parts, target, number=number)
+            parts = stream.attack(batch, parts, target, step=step)
         student, backpropagate = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator
         )

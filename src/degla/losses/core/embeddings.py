@@ -220,16 +220,16 @@ def _check_types(inputs: Mapping[str, Any], name: str) -> None:
     for entry, value in inputs.items():
         kind, tensor = INPUTS[entry].kind, isinstance(value, Tensor)
         if entry.endswith("valid"):
-            wanted, right = "bool", tensor and value.dtype == torch.bool
+            expected, right = "bool", tensor and value.dtype == torch.bool
         elif kind == "model":
-            wanted, right = "one number, or the number", isinstance(value, Real) or hasattr(value, "__array__")
+            expected, right = "one number, or the number", isinstance(value, Real) or hasattr(value, "__array__")
         elif kind == "value":
-            wanted, right = "numbers", tensor
+            expected, right = "numbers", tensor
         else:
-            wanted, right = "floating point numbers", tensor and value.is_floating_point()
+            expected, right = "floating point numbers", tensor and value.is_floating_point()
         if not right:
             actual = f"a tensor of {value.dtype}" if tensor else f"a {type(value).__name__}"
-            raise InputError(f"{name}: {entry} is {actual}; it must be a tensor of {wanted}.")
+            raise InputError(f"{name}: {entry} is {actual}; it must be a tensor of {expected}.")
 
 
 def _check_shapes(inputs: Mapping[str, Any], name: str) -> None:

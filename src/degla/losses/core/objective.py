@@ -320,7 +320,7 @@ class Objective:
             total = total + 0.0 * memory.sum()
         return total, values
 
-    def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
+    def value_without_update(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Return only the weighted sum, without updating the memory."""
         memory = self.memory
         # A loss may change its memory in place. What is learnt stays the same parameters, by which `value` checks it.
