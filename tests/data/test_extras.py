@@ -507,7 +507,7 @@ def test_all_rows_of_a_batch_on_the_disk_may_be_left_out(tmp_path: Path, monkeyp
     wanted = ExtraData(reads=frozenset({"concept"}))
     write_extras(tmp_path / "extras", join(captions, None).select(np.array([0, 1, 4])), wanted)
     extras = RowExtras(ColumnFile(tmp_path / "extras"), wanted, seed=0)
-    assert extras.places("concept") == 2 and extras.at("concept", 2) == ["dog", "cat"]
+    assert extras.texts_per_row("concept") == 2 and extras.at("concept", 2) == ["dog", "cat"]
 
 
 def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:

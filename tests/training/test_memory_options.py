@@ -120,7 +120,7 @@ def test_a_compiled_step_equals_the_eager_one(
     model = one_block if recipe == "negclip" else two_in_the_image_tower
     config = tiny_config(recipe, model=model, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)
-    assert eager[2].pairs.shared_blocks == (recipe == "degla_plus")
+    assert eager[2].main.shared_blocks == (recipe == "degla_plus")
     counters.clear()
     compiled = first_step(replace(config, train=replace(config.train, compile=True)))
     torch.testing.assert_close(compiled[0], eager[0], rtol=1e-5, atol=0)

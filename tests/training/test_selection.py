@@ -380,5 +380,5 @@ def test_all_processes_decide_alike_after_a_resume(
     for rank, run in ((0, config.out), (1, tmp_path / "other disk")):
         processes = ProcessGroup(count=2, rank=rank)
         validation = Validation(config.validation, config.stop, run=run, label="x", seed=0, processes=processes)
-        assert validation.begin(load_encoder(config.model), start=6) == {}
+        assert validation.begin(load_encoder(config.model), resumed_from=6) == {}
         assert validation.ended is not None and validation.best == "step-4"

@@ -235,7 +235,7 @@ class PairDataset(Dataset[Pair]):
         """The row's additional texts, padded with its caption."""
         extra: dict[str, Tensor | int] = {}
         for name, texts in further.items():
-            missing = self.extras.places(name) - len(texts)
+            missing = self.extras.texts_per_row(name) - len(texts)
             tokens = torch.cat([texts, caption.expand(missing, -1)])
             each = self.extras.texts[name]
             valid = (tokens != caption).any(dim=-1)

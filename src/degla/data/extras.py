@@ -118,7 +118,7 @@ class RowExtras:
         masked = mask_words(caption, self.at("masked_words", index), tokenize)
         return {"masked": masked, "masked_valid": bool((masked != caption).any())}
 
-    def places(self, name: str) -> int:
+    def texts_per_row(self, name: str) -> int:
         """Return how many texts a row has in a batch, counting missing ones."""
         return {"BPD": self.wanted.positives, "BMD": self._most_concepts}.get(self.texts[name].shape, 1)
 
@@ -140,7 +140,7 @@ class RowExtras:
         for name in ("unit", "concept"):
             if name in further:
                 numbers = [text_number(text) for text in further[name] if text is not None]
-                tensors[f"{name}_group"] = torch.tensor(numbers + [-1] * (self.places(name) - len(numbers)))
+                tensors[f"{name}_group"] = torch.tensor(numbers + [-1] * (self.texts_per_row(name) - len(numbers)))
         return tensors
 
 

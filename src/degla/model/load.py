@@ -107,7 +107,7 @@ def load_encoder(name: str | Path, *, device: str | torch.device = "cpu", seed: 
         if name in SHIPPED:
             encoder = _from_folder(shipped_folder(name), name=name)
         elif name.startswith("hf-hub:"):
-            encoder = _from_hub(name, pretrained=None, name=name)
+            encoder = _from_known_name(name, pretrained=None, name=name)
         elif name and here.is_dir():
             folder = _checkpoint_folder(here)
             with checked(folder, for_training=False):
@@ -266,7 +266,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     if source == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _from_hub(architecture, pretrained=None, name=name)
+            return _from_known_name(architecture, pretrained=None, name=name)
     path = Path(source)
     if path.is_dir():
         raise InputError(f"{name}: {source} is a folder. Give it without {architecture}: before it.")
@@ -278,7 +278,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
                 "OpenAI's need %s.", name, architecture, twin,
             )  # fmt: skip
         require_whole(path, name=name)
-        return _from_hub(architecture, pretrained=source, name=name)
+        return _from_known_name(architecture, pretrained=source, name=name)
     if source not in tags:
         if source in open_clip.list_pretrained_tags_by_model(twin):
             raise _activation_error(name, f"Use {twin} instead.", quick_gelu=quick_gelu)
@@ -294,7 +294,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
                 f"other {architecture}. Use hf-hub:{str(tag.get('hf_hub')).strip('/')}, which records it."
             )
         raise _activation_error(name, f"Use {twin} instead.", quick_gelu=quick_gelu)
-    return _from_hub(architecture, pretrained=source, name=name)
+    return _from_known_name(architecture, pretrained=source, name=name)
 
 
 def _activation_error(name: str, remedy: str, *, quick_gelu: bool, part: str = "this architecture") -> InputError:
@@ -337,36 +337,36 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> bool:
     return recorded is not None
 
 
-def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
+def _from_known_name(source: str, *, pretrained: str | None, name: str) -> Encoder:
     """Load a model that open_clip knows by name; weights, text tower or tokenizer may have to be fetched."""
     import open_clip
 
-    config = open_clip.get_model_config(source) if not source.startswith("hf-hub:") else {}
+    at_hub = source.startswith("hf-hub:")
+    config = {} if at_hub else open_clip.get_model_config(source)
     tag = open_clip.get_pretrained_cfg(source, pretrained) if pretrained else {}
     siglip = "siglip" in source.lower()  # open_clip chooses their tokenizer by name.
-    if not (source.startswith("hf-hub:") or tag or siglip or _hub_references(config)):
+    if not (at_hub or tag or siglip or _hub_references(config)):
         return _from_open_clip(source, pretrained=pretrained, name=name)
     why = why_unreachable()
-    folder = transformers_snapshot(source, online=why is None) if source.startswith("hf-hub:") else None
+    folder = transformers_snapshot(source, online=why is None) if at_hub else None
     if folder is not None:
         return load_from_transformers(folder, name=name)
     if why is None:
         return _with_fetched_weights(source, _from_open_clip(source, pretrained=pretrained, name=name))
-    parts = not tag and not source.startswith("hf-hub:")  # Only text tower or tokenizer may be at the hub.
+    only_parts = not (tag or at_hub)  # Only text tower or tokenizer come from the hub, not the weights.
     with offline():
         try:
             if tag and not tag.get("hf_hub") and not (_FETCHED / Path(tag.get("url", "")).name).is_file():
                 raise InputError(f"{_FETCHED} does not contain its weights")
             encoder = _from_open_clip(source, pretrained=pretrained, name=name)
         except InputError as error:
-            # What a user's own file of weights has wrong is no matter of the network.
-            own = parts and pretrained and not isinstance(error.__context__, OSError)
-            if own or isinstance(error, NeedsCodeError):
+            wrong_file = only_parts and pretrained and not isinstance(error.__context__, OSError)
+            if wrong_file or isinstance(error, NeedsCodeError):  # Neither is a matter of the network.
                 raise
             raise InputError(
-                f"{name}: {'its text tower or tokenizer ' if parts else ''}is not on this machine, and the Hugging "
-                f"Face hub cannot be reached ({why}). Connect to the network, or use a local model: a folder, "
-                f"{'' if parts else 'ARCHITECTURE:FILE, '}world or photo."
+                f"{name}: {'its text tower or tokenizer ' if only_parts else ''}is not on this machine, and the "
+                f"Hugging Face hub cannot be reached ({why}). Connect to the network, or use a local model: a folder, "
+                f"{'' if only_parts else 'ARCHITECTURE:FILE, '}world or photo."
             ) from None
     return _with_fetched_weights(source, encoder)
 

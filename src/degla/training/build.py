@@ -131,25 +131,7 @@ def build_trainer(
         objectives = [
             _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
         ]
-    if config.optim.start_scale is not None and encoder.bias is not None:
-        # At a far smaller scale, the bias makes all pairs look false: only pulls are left, and the embeddings collapse.
-        # Only a recipe's own value, which was not chosen for such a model, is ignored.
-        named = config.recipe in RECIPES.names()
-        if not resumes and (not named or config.optim.start_scale != recipe_config(config.recipe).optim.start_scale):
-            raise InputError(
-                f"--optim.start-scale {config.optim.start_scale:g}: {encoder.name} has a logit_bias that fits its own "
-                f"scale of {encoder.scale.item():.4g}, at which training starts. Omit the flag."
-            )
-    elif config.optim.start_scale is not None:
-        torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
-    limit = math.log(config.optim.max_scale)
-    if encoder.bias is not None:
-        limit = max(limit, float(encoder.clip.logit_scale.detach()))
-    elif config.train.train_scale and (config.optim.start_scale or 0) > config.optim.max_scale:
-        raise InputError(
-            f"--optim.start-scale {config.optim.start_scale:g} is above --optim.max-scale "
-            f"{config.optim.max_scale:g}, to which the first step would lower it. Lower the one or raise the other."
-        )
+    log_scale_limit = _set_scale(encoder, config, resumes=resumes)
     choose_trainable(encoder, config)
     decoder, predictor = _decoder(config, encoder), _predictor(config, encoder)
     learnt = _learnt(config, objectives, encoder.device)
@@ -169,48 +151,87 @@ def build_trainer(
         torch.nn.ModuleList(each for each in (encoder, decoder, learnt) if each is not None),
         config.optim,
         predictor=None if predictor is None else (predictor, config.predictor),
-        times={value: times for objective in objectives for value, times in objective.lr_multiples.items()},
+        lr_multiples={value: each for own in objectives for value, each in own.lr_multiples.items()},
     )
     # accelerate wraps a model in DDP unless it is in evaluation mode.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
-    attack = None
-    if config.attack.epsilon:
-        # Where student and teacher agree, a distance between them has no gradient to follow.
-        active = {name for name, loss in config.objective.items() if loss.weight}
-        if not config.attack.random_start and active <= {"raw_distillation", "self_distillation"}:
-            raise InputError(
-                "--attack.no-random-start: the objective only compares the student with the teacher, which is equal at "
-                "the start, so the attack finds no gradient at the clean images and nothing is trained. Omit the flag."
-            )
-        attack = Attack(config.attack, encoder, objectives[0], processes, seed=config.train.seed)
-    chunk = config.train.chunk_size
-    views = None
-    if config.views.left_out:
-        encoder.refuse_without_class_token("--views.left-out")
-        if getattr(encoder.clip.visual.patch_dropout, "prob", 0):
-            raise InputError(
-                f"--views.left-out: {encoder.name} already drops patches in training ('vision_cfg.patch_dropout' in "
-                "open_clip_config.json). Set that to 0, or omit the flag."
-            )
-        patches = math.prod(encoder.clip.visual.grid_size)
-        views = Views(config.views, patches, processes, seed=config.train.seed)
-    evidence = None
-    if "evidence" in objectives[0].reads:
-        encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
-        evidence = Evidence(config.evidence, encoder.clip.visual.grid_size, processes, seed=config.train.seed)
+    chunk, objective = config.train.chunk_size, objectives[0]
+    attack = _attack(config, encoder, objective, processes)
+    views = _views(config, encoder, processes)
+    evidence = _evidence(config, encoder, objective, processes)
     shared = 0 if sharding is not None else count_frozen(encoder.clip)
     plain = attack is None and views is None and evidence is None  # Else the student's images are not the teacher's.
     streams = [
-        Stream(objectives[0], chunk, attack, views, evidence, shared_blocks=shared if plain else 0),
-        *(Stream(objective, chunk, shared_blocks=shared) for objective in objectives[1:]),
+        Stream(objective, chunk, attack, views, evidence, shared_blocks=shared if plain else 0),
+        *(Stream(each, chunk, shared_blocks=shared) for each in objectives[1:]),
     ]
     return Trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
         optimizer=accelerator.prepare_optimizer(optimizer), main=streams[0],
         replay=streams[1] if len(streams) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder), sharding=sharding, steps=steps,
-        log_scale_limit=limit, decoder=decoder, predictor=predictor, learnt=learnt,
+        log_scale_limit=log_scale_limit, decoder=decoder, predictor=predictor, learnt=learnt,
     )  # fmt: skip
+
+
+def _set_scale(encoder: Encoder, config: TrainConfig, *, resumes: bool) -> float:
+    """Set the scale at which a model without a bias starts; return the largest logarithm that it may reach.
+
+    Raises:
+        InputError: the start is above the limit, or was set for a model with a bias.
+    """
+    if config.optim.start_scale is not None and encoder.bias is not None:
+        # At a far smaller scale, the bias makes all pairs look false: only pulls are left, and the embeddings collapse.
+        # Only a recipe's own value, which was not chosen for such a model, is ignored.
+        named = config.recipe in RECIPES.names()
+        if not resumes and (not named or config.optim.start_scale != recipe_config(config.recipe).optim.start_scale):
+            raise InputError(
+                f"--optim.start-scale {config.optim.start_scale:g}: {encoder.name} has a logit_bias that fits its own "
+                f"scale of {encoder.scale.item():.4g}, at which training starts. Omit the flag."
+            )
+    elif config.optim.start_scale is not None:
+        torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
+    limit = math.log(config.optim.max_scale)
+    if encoder.bias is not None:
+        limit = max(limit, float(encoder.clip.logit_scale.detach()))
+    elif config.train.train_scale and (config.optim.start_scale or 0) > config.optim.max_scale:
+        raise InputError(
+            f"--optim.start-scale {config.optim.start_scale:g} is above --optim.max-scale "
+            f"{config.optim.max_scale:g}, to which the first step would lower it. Lower the one or raise the other."
+        )
+    return limit
+
+
+def _attack(config: TrainConfig, encoder: Encoder, objective: Objective, processes: Processes) -> Attack | None:
+    if not config.attack.epsilon:
+        return None
+    # Where student and teacher agree, a distance between them has no gradient to follow.
+    active = {name for name, loss in config.objective.items() if loss.weight}
+    if not config.attack.random_start and active <= {"raw_distillation", "self_distillation"}:
+        raise InputError(
+            "--attack.no-random-start: the objective only compares the student with the teacher, which is equal at "
+            "the start, so the attack finds no gradient at the clean images and nothing is trained. Omit the flag."
+        )
+    return Attack(config.attack, encoder, objective, processes, seed=config.train.seed)
+
+
+def _views(config: TrainConfig, encoder: Encoder, processes: Processes) -> Views | None:
+    if not config.views.left_out:
+        return None
+    encoder.refuse_without_class_token("--views.left-out")
+    if getattr(encoder.clip.visual.patch_dropout, "prob", 0):
+        raise InputError(
+            f"--views.left-out: {encoder.name} already drops patches in training ('vision_cfg.patch_dropout' in "
+            "open_clip_config.json). Set that to 0, or omit the flag."
+        )
+    return Views(config.views, math.prod(encoder.clip.visual.grid_size), processes, seed=config.train.seed)
+
+
+def _evidence(config: TrainConfig, encoder: Encoder, objective: Objective, processes: Processes) -> Evidence | None:
+    if "evidence" not in objective.reads:
+        return None
+    encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
+    return Evidence(config.evidence, encoder.clip.visual.grid_size, processes, seed=config.train.seed)
 
 
 def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:

@@ -172,7 +172,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
     validation.warn_if_never_due(steps)
     # The average with the student is made of it. In CPU memory: it is read only for checkpoints and evaluations.
-    start = copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
+    original = copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
     earlier = recorded or processes.from_first(lambda: trainings_of(config.model))
     sizes = {} if newest else processes.from_first(lambda: image_sizes(config, [source.rows for source in sources]))
     rules, *others = (len(each.dataset.rules) for each in (pairs, *replays))
@@ -188,14 +188,14 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     )
     watch, counts = FiniteWatch(), data_counts(pairs.dataset)
     state = RunState(
-        run, config=config, trainer=trainer, watch=watch, start=start, base=base, earlier=earlier, data=data,
+        run, config=config, trainer=trainer, watch=watch, original=original, base=base, earlier=earlier, data=data,
         image_sizes=sizes, counts=counts, mirror=mirror,
     )  # fmt: skip
     with state.whole() as (student, _):  # After all that may refuse the model: an evaluation can take hours.
-        before = validation.begin(student, start=None if newest is None else step_of(newest))
+        before = validation.begin(student, resumed_from=None if newest is None else step_of(newest))
     if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
         seed_everything(seed + processes.rank)
-    first = step = state.load() if resume else 0
+    start = step = state.load() if resume else 0
     per_epoch = len(pairs.plan)
     if not resume and processes.first:
         (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
@@ -205,8 +205,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     with (
         explain_nonfinite(run, processes=processes, steps_per_epoch=per_epoch),
         StopRequest(notice=_notice(processes)) as stop,
-        _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
-        _batches(config, pairs, replays, start=first, steps=steps, device=accelerator.device) as (batches, replayed),
+        _metrics(config, run, accelerator, start=start, steps=steps) as metrics,
+        _batches(config, pairs, replays, start=start, steps=steps, device=accelerator.device) as (batches, replayed),
     ):
         metrics.write(0, before)
         while step < steps and not validation.ended and not (stopped := stop.agreed(processes)):
@@ -231,7 +231,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
             else:
                 state.save(step, best=validation.best)
         ended = validation.ended if step < steps else None
-        if ended and step > first:
+        if ended and step > start:
             metrics.write(step, {"ended": ended})
         folder = state.save(step, best=validation.best, ended=validation.ended)
     for tracker in accelerator.trackers:
@@ -239,8 +239,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     if step == steps or ended is not None:
         stopped = ""  # A signal at the end stops nothing.
     if processes.first:
-        out, stood = display_path(config.out or run), step == first
-        _tell_end(out, run, step, steps=steps, ended=ended, stopped=stopped, validation=validation, stood=stood)
+        out = display_path(config.out or run)
+        _tell_end(out, run, step, start=start, steps=steps, ended=ended, stopped=stopped, validation=validation)
     last = {name: float(value) for name, value in values.items()}
     best = run / validation.best if validation.best else None
     return TrainResult(folder, step, stopped, values=last, ended=ended, best=best)
@@ -347,8 +347,7 @@ def _require_same_checkpoint(out: Path, mirror: RunMirror, processes: ProcessGro
 
 
 def _tell_end(
-    out: str, run: Path, step: int, *, steps: int, ended: str | None, stopped: str, validation: Validation,
-    stood: bool,
+    out: str, run: Path, step: int, *, start: int, steps: int, ended: str | None, stopped: str, validation: Validation
 ) -> None:  # fmt: skip
     """Log why a run ended early, and which checkpoint is the best.
 
@@ -356,16 +355,17 @@ def _tell_end(
         out: the run as the user named it.
         run: folder of the run.
         step: number of the last step.
+        start: steps taken before this call.
         steps: steps of the whole run.
         ended: limit that ended the run.
         stopped: signal that stopped the run, or "".
         validation: validation after its last evaluation.
-        stood: whether this call took no step.
     """
     if ended is not None:
         log.warning(
             "%s: %s step %d of %d: %s. To continue, raise that limit and %s.",
-            out, "does not continue after" if stood else "ended early, after", step, steps, ended, how_to_restart(run),
+            out, "does not continue after" if step == start else "ended early, after", step, steps, ended,
+            how_to_restart(run),
         )  # fmt: skip
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)

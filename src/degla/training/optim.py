@@ -24,15 +24,17 @@ from degla.pages.words import counted
 
 log = logging.getLogger("degla.train")
 
+LR_MULTIPLE = "times"
+"""Entry of a parameter group, named as in checkpoints: its learning rate as a multiple of the model's, 1 if absent."""
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
 
 def parameter_groups(
-    module: nn.Module, *, weight_decay: float, times: Mapping[nn.Parameter, float] | None = None
+    module: nn.Module, *, weight_decay: float, lr_multiples: Mapping[nn.Parameter, float] | None = None
 ) -> list[dict[str, object]]:
     """Group trainable parameters: matrices with weight decay; vectors, norms, biases and the scale without.
 
-    Those in `times` are in groups of their own, whose learning rate is that many times the model's.
+    Those in `lr_multiples` are in groups of their own, whose learning rate is that many times the model's.
 
     As in open_clip, parameters with fewer than two dimensions, or with bn, ln, bias or logit_scale in their name, have
     no decay.
@@ -43,10 +45,11 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim >= 2 and not any(part in name for part in _NO_DECAY)
-        groups.setdefault(((times or {}).get(parameter, 1.0), decays), []).append(parameter)
+        groups.setdefault(((lr_multiples or {}).get(parameter, 1.0), decays), []).append(parameter)
     return [
-        {"params": members, "weight_decay": weight_decay if decays else 0.0} | ({} if own == 1 else {"times": own})
-        for (own, decays), members in groups.items()
+        {"params": members, "weight_decay": weight_decay if decays else 0.0}
+        | ({} if multiple == 1 else {LR_MULTIPLE: multiple})
+        for (multiple, decays), members in groups.items()
         if members
     ]
 
@@ -56,14 +59,14 @@ def build_optimizer(
     config: OptimConfig,
     *,
     predictor: tuple[nn.Module, PredictorConfig] | None = None,
-    times: Mapping[nn.Parameter, float] | None = None,
+    lr_multiples: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.AdamW:
     """Build AdamW as in CLIP, over `parameter_groups`; a predictor's parameters have a learning rate of their own."""
-    groups = parameter_groups(module, weight_decay=config.weight_decay, times=times)
+    groups = parameter_groups(module, weight_decay=config.weight_decay, lr_multiples=lr_multiples)
     if predictor is not None:
         along, own = predictor
         groups.append(
-            {"params": list(along.parameters()), "weight_decay": own.weight_decay, "times": own.lr / config.lr}
+            {"params": list(along.parameters()), "weight_decay": own.weight_decay, LR_MULTIPLE: own.lr / config.lr}
         )
     return torch.optim.AdamW(
         groups,

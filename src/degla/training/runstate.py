@@ -45,7 +45,7 @@ class RunState:
         config: configuration of the run.
         trainer: what is saved and restored.
         watch: losses that have not been checked yet.
-        start: the model before training if the run keeps its average with the student, else None.
+        original: the model before training if the run keeps its average with the student, else None.
         base: fingerprint of the model before training; a resumed run that does not read it may give None.
         earlier: what that model was trained on.
         data: digests of the training rows by column; see `data_digests`.
@@ -55,14 +55,14 @@ class RunState:
     """
 
     def __init__(
-        self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
+        self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, original: Encoder | None,
         base: str | None, earlier: Trainings, data: Mapping[str, str], image_sizes: Mapping[str, str],
         counts: Mapping[str, int], mirror: RunMirror,
     ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
-        self.watch, self.start, self._base, self.earlier, self.mirror = watch, start, base, earlier, mirror
+        self.watch, self.original, self._base, self.earlier, self.mirror = watch, original, base, earlier, mirror
         self._image_sizes = dict(image_sizes)
-        self._start = None if start is None else start.fingerprint
+        self._averaged_with = None if original is None else original.fingerprint
         self._saved = time.monotonic()
         self._last_step: int | None = None  # Step of the checkpoint loaded or written last.
 
@@ -113,7 +113,7 @@ class RunState:
                     optimizer=optimizer_state,
                     tensors={
                         "random": states,
-                        "memory": self._memory(),
+                        "memory": self._unlearnt_memories(),
                         "scaler": scaler.state_dict() if scaler is not None else {},
                         **{name: module.state_dict() for name, module in self.trainer.along.items()},
                     },
@@ -126,7 +126,7 @@ class RunState:
                         "data": self.data,
                         "image_sizes": self._image_sizes,
                         "counts": self.counts,
-                        "start": self._start,
+                        "start": self._averaged_with,
                         "base": self._base,
                         "linear_layers": linear_kernel.used_on(self.trainer.accelerator.device),
                         "versions": _versions() | RECIPES.digests([self.config.recipe]),
@@ -161,7 +161,7 @@ class RunState:
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.whole() as (encoder, teacher):
             tensors = load_checkpoint(
-                folder, state, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.start is not None
+                folder, state, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.original is not None
             )
             if sharding is not None:
                 sharding.take_over(encoder, teacher)
@@ -173,15 +173,15 @@ class RunState:
                 f"--model {folder}."
             )
         self._check_data(folder, state.data)
-        if state.start != self._start or (self.config.reads_base and state.base != self._base):
-            verb = "averages the student with" if self.start else "still reads"
+        if state.start != self._averaged_with or (self.config.reads_base and state.base != self._base):
+            verb = "averages the student with" if self.original else "still reads"
             raise InputError(
                 f"{folder}: --model {self.config.model} is not the model that the run started from. The run {verb} the "
                 "original; restore it."
             )
         self._base = state.base  # The checkpoint has all that the run needs of it.
         self._image_sizes = state.image_sizes
-        self._recall(tensors["memory"])
+        self._restore_memories(tensors["memory"])
         for name, module in self.trainer.along.items():
             module.load_state_dict(tensors[name])
         if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
@@ -206,16 +206,16 @@ class RunState:
     def model_of(self, student: Encoder) -> Encoder:
         """Return the model that the run keeps for use: the student, or its average with the model before training."""
         share = self.config.train.average
-        if self.start is None or share is None:
+        if self.original is None or share is None:
             return student
-        return average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
+        return average_weights(self.original, student, share=share).to(self.trainer.encoder.device)
 
     def _memories(self) -> dict[str, dict[str, Memory]]:
         """Return the memories of each stream's losses, by the prefix of their names."""
         replay = self.trainer.replay
         return {"": self.trainer.main.objective.memory, "replay.": replay.objective.memory if replay else {}}
 
-    def _memory(self) -> dict[str, Tensor]:
+    def _unlearnt_memories(self) -> dict[str, Tensor]:
         """Return the memories that no optimiser changes; the others are in `Trainer.along`."""
         return {
             f"{stream}{name}": value
@@ -224,7 +224,7 @@ class RunState:
             if not isinstance(value, torch.nn.Parameter)
         }
 
-    def _recall(self, saved: Mapping[str, Tensor]) -> None:
+    def _restore_memories(self, saved: Mapping[str, Tensor]) -> None:
         for stream, memory in self._memories().items():
             for name, value in memory.items():
                 new = {key: saved.get(f"{stream}{key}", old) for key, old in tensors_of({name: value}).items()}

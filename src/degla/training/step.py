@@ -21,7 +21,7 @@ from degla.model.trained_along import TextDecoder, WordPredictor
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
 from degla.training.image_parts import Evidence, Views
-from degla.training.optim import L2SP, bare, learning_rate
+from degla.training.optim import L2SP, LR_MULTIPLE, bare, learning_rate
 from degla.training.sharding import Sharding
 
 
@@ -93,7 +93,7 @@ class Trainer:
         """
         rate = learning_rate(step, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("times", 1.0)
+            group["lr"] = rate * group.get(LR_MULTIPLE, 1.0)
         loss, values = self.gradients(batch, replayed, step=step)
         mean = self.processes.total(torch.stack([loss, *values.values()])) / self.processes.count
         self.update(mean[0])

@@ -66,7 +66,7 @@ class Validation:
         self._questions: list[BenchmarkQuestions] | None = None
         self._highest = self._before = float("-inf")
         self._without_better = 0
-        self._start: dict[str, float] = {}
+        self._scores_before: dict[str, float] = {}
 
     def read(self, *, trained: TrainConfig, rows: Sequence[PairTable], earlier: Trainings | None = None) -> None:
         """Read and check the benchmarks before a model is loaded; warn if they contain training images.
@@ -107,13 +107,13 @@ class Validation:
                 for sentence in trained_unknown("validation", leakage):
                     log.warning("%s", sentence)
 
-    def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
+    def begin(self, encoder: Encoder, *, resumed_from: int | None = None) -> dict[str, float]:
         """Evaluate the model before training, or read the scores that an interrupted run has measured.
 
         Args:
             encoder: the model before training.
-            start: step of the checkpoint that the run resumes from; scores of later steps are dropped. None for a
-                new run.
+            resumed_from: step of the checkpoint that the run resumes from; scores of later steps are dropped. None
+                for a new run.
 
         Returns:
             The scores before training with the prefix ``validation/``; empty if they were not measured now.
@@ -123,15 +123,15 @@ class Validation:
         """
         if not self.config.benchmarks:
             return {}
-        rows, there = self.processes.from_first(lambda: self._recall(start))
+        rows, there = self.processes.from_first(lambda: self._recorded(resumed_from))
         measured = not any(row["step"] == 0 for row in rows)
         if measured:
             rows = [{"step": 0, **self._measure(encoder)}, *rows]
         before, *later = rows
-        self._start = {name: value for name, value in before.items() if name not in ("step", "score")}
+        self._scores_before = {name: value for name, value in before.items() if name not in ("step", "score")}
         for place, name in self._needed:
-            require_score(place, name, self._start)
-        before["score"] = self._before = self._decisive(self._start, self._trade(self._start))
+            require_score(place, name, self._scores_before)
+        before["score"] = self._before = self._decisive(self._scores_before, self._trade(self._scores_before))
         if self.processes.first:
             text = "".join(json.dumps(row) + "\n" for row in rows)
             write_text(self.run / "validation.jsonl", text)
@@ -140,7 +140,7 @@ class Validation:
         if not measured:
             return {}
         self._tell(before, "before training")
-        return {f"validation/{name}": value for name, value in self._start.items()}
+        return {f"validation/{name}": value for name, value in self._scores_before.items()}
 
     def due(self, step: int, *, end: bool) -> bool:
         """Return whether to evaluate after step number `step` (from 1); `end`: it ends an epoch or the run."""
@@ -193,18 +193,18 @@ class Validation:
         )  # fmt: skip
         return named_scores(evaluation.score(encoder, label=self.label, training_seed=self.seed))
 
-    def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
+    def _recorded(self, last: int | None) -> tuple[list[dict[str, Any]], set[str]]:
         """Return the rows up to a step, in order, and the names of the checkpoints that still exist."""
         path = self.run / "validation.jsonl"
-        lines = lines_up_to(path, start) if start is not None and path.is_file() else []
+        lines = lines_up_to(path, last) if last is not None and path.is_file() else []
         rows = {row["step"]: row for _, row in lines}
         return [rows[step] for step in sorted(rows)], {folder.name for folder in checkpoints(self.run)}
 
     def _trade(self, scores: Mapping[str, float]) -> TradeOff | None:
         gain, kept = self.config.gain, self.config.kept
-        if not {gain, kept} <= scores.keys() & self._start.keys():
+        if not {gain, kept} <= scores.keys() & self._scores_before.keys():
             return None
-        return trade_off(scores, self._start, gain=gain, kept=kept, price=self.config.price)
+        return trade_off(scores, self._scores_before, gain=gain, kept=kept, price=self.config.price)
 
     def _decisive(self, scores: Mapping[str, float], trade: TradeOff | None) -> float:
         if self.config.score != JOINT:
@@ -231,7 +231,7 @@ class Validation:
 
     def _points_lost(self, scores: Mapping[str, float]) -> float:
         """Return the loss of the kept score in points; the benchmarks need not have the score to improve."""
-        return 100 * (self._start[self.config.kept] - scores[self.config.kept])
+        return 100 * (self._scores_before[self.config.kept] - scores[self.config.kept])
 
     def _note(self, row: Mapping[str, Any], *, there: Collection[str] | None = None) -> None:
         """Process an evaluation; `there`: checkpoints that can still be the best, all by default."""
@@ -257,11 +257,11 @@ class Validation:
         if not self.processes.first:
             return
         shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))
-        words = [self._phrase(name, row) for name in shown if name in self._start]
+        words = [self._phrase(name, row) for name in shown if name in self._scores_before]
         if JOINT in row:
             words.append(f"{JOINT} {points(row[JOINT])}")
         log.info("step %d: %s", row["step"], ", ".join([*words, remark] if remark else words))
 
     def _phrase(self, name: str, row: Mapping[str, Any]) -> str:
-        change = "" if row["step"] == 0 else f" ({points(row[name] - self._start[name])})"
+        change = "" if row["step"] == 0 else f" ({points(row[name] - self._scores_before[name])})"
         return f"{name} {percent(row[name])}{change}"
