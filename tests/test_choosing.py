@@ -62,4 +62,5 @@ def test_it_names_recipes_verbs_and_flags_that_exist() -> None:
 def test_the_package_carries_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert files("degla").joinpath("choosing.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     assert main(["choose"]) == 0
-    assert capsys.readouterr().out.startswith("# Which method")
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Which method") and "](" not in shown and "(four commands)" in shown

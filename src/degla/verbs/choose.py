@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from importlib.resources import files
 
@@ -13,6 +14,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     text = files("degla").joinpath("choosing.md").read_text(encoding="utf-8")
+    text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)  # Links lead to pages that may not be here.
     if not sys.stdout.isatty():
         sys.stdout.write(text)
         return 0
