@@ -904,7 +904,7 @@ def test_a_report_takes_results_as_their_files(
     with pytest.raises(InputError, match=r"\Ain-memory-2.json: label 'one' .* is already in in-memory-1.json\."):
         degla.report([results[0], results[0]], pages[0])
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=r"\Ano results given, or none in the folder\. .*\Z"):
+    with pytest.raises(InputError, match=r"folder: no results in this folder\. Make one with"):
         degla.report([tmp_path / "folder"], pages[0])
     for file in tmp_path.glob("one.*"):
         file.rename(tmp_path / "folder" / file.name)

@@ -172,6 +172,29 @@ def test_machines_with_other_weights_are_refused_whatever_the_path(tmp_path: Pat
         Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
 
 
+def test_text_floors_that_fail_end_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the first process alone would leave the others waiting for it."""
+    from degla.evaluation import run
+
+    together: list[int] = []
+
+    class Two(processes.ProcessGroup):
+        def together(self, work: Callable[[], Any]) -> list[Any]:
+            together.append(1)
+            own = work()
+            together.pop()
+            return [own, own]
+
+    def failing(*_: Any, **__: Any) -> None:
+        assert together
+        raise InputError("no floors")
+
+    monkeypatch.setattr(run, "find_floors", failing)
+    root = write_classes(tmp_path, images=1)
+    with pytest.raises(InputError, match="no floors"):
+        run.Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
+
+
 def test_machines_with_other_flags_are_refused_but_for_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.item_difference import averaged_scores, lead_variance, question_variance
 from degla.evaluation.page import _frontiers
 from degla.evaluation.plots import BARS, families, family_bars
-from degla.evaluation.report import report
+from degla.evaluation.report import report, result_files
 from degla.evaluation.results import load_result, save_result
 from degla.pages.words import UNKNOWN
 from degla.shelf import BENCHMARKS
@@ -402,7 +402,7 @@ def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> N
 
 
 def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no results given, or none in the folder"):
+    with pytest.raises(InputError, match=r"no results given\. Make"):
         report([], out=tmp_path / "r.html")
     with pytest.raises(InputError, match=r"'negclap'.*Did you mean 'negclip'"):
         report(results, out=tmp_path / "r.html", baseline="negclap")
@@ -412,6 +412,23 @@ def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
     copy.write_text(results[1].read_text())
     with pytest.raises(InputError, match=r"copy\.json: label 'fine-tuned clip' with training seed 0 is already in"):
         report([*results, copy], out=tmp_path / "r.html")
+    copy.write_text(json.dumps(json.loads(copy.read_text()) | {"training_seed": None, "sha256": ""}))
+    with pytest.raises(InputError, match=r"copy\.json: label 'fine-tuned clip' of .*, and only one of them has"):
+        report([*results, copy], out=tmp_path / "r.html")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: no results in this folder\. Make one with"):
+        result_files([tmp_path / "empty"])
+
+
+def test_a_baseline_that_was_tuned_from_another_method_is_noted(results: list[Path], tmp_path: Path) -> None:
+    base, tuned = (load_result(path).model for path in results[:2])
+    changed = json.loads(results[1].read_text()) | {"sha256": ""}
+    changed["model"] |= {"base": base.name, "base_fingerprint": base.fingerprint}
+    (tmp_path / "tuned.json").write_text(json.dumps(changed))
+    both = [results[0], tmp_path / "tuned.json"]
+    note = f"{tuned.label}: the baseline ({tuned.name}) was fine-tuned from {base.label} ({base.name}). Are the labels"
+    assert any(each.startswith(note) for each in compare(both, baseline=tuned.label).warnings)
+    assert not any("swapped" in each for each in compare(both, baseline=base.label).warnings)
 
 
 def test_labels_are_text_not_markup(report_of: Callable[[str], Reported]) -> None:

@@ -177,8 +177,8 @@ def test_ceilings_below_one_are_shown(tmp_path: Path) -> None:
     for ceiling, shown in ((12 / 300, True), (1.0, False), (1 - 1e-15, False), (None, False)):
         scores = tuple(score.model_copy(update={"ceiling": ceiling}) for score in entry.parts[0].scores)
         part = entry.parts[0].model_copy(update={"scores": scores})
-        has_ceiling = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": (part,)}),)})
-        path = _save(tmp_path, has_ceiling)
+        result_with_ceiling = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": (part,)}),)})
+        path = _save(tmp_path, result_with_ceiling)
         assert [row.ceiling for row in compare([path]).rows if row.kind == "part"] == [ceiling] * 3
         report([path], out=tmp_path / "r.html")
         page, text = (tmp_path / "r.html").read_text(), (tmp_path / "r.md").read_text()

@@ -173,6 +173,17 @@ def _other_bases(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
                 yield other_base(label, tuned.base, other)
 
 
+def tuned_baseline(results: Sequence[tuple[str, Result]], baseline: str) -> Iterator[str]:
+    """Yield a sentence for each other model that the baseline was fine-tuned from."""
+    for base in (result.model for label, result in results if label == baseline):
+        for label, result in results if base.base_fingerprint else ():
+            if label != baseline and result.model.fingerprint == base.base_fingerprint:
+                yield (
+                    f"{baseline}: the baseline ({base.name}) was fine-tuned from {label} ({result.model.name}). Are "
+                    "the labels swapped?"
+                )
+
+
 def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     readers: tuple[tuple[str, Callable[[Result], str], str], ...] = (
         ("activation function", lambda result: result.model.activation, _POINTS),

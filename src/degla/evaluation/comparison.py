@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes
+from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes, tuned_baseline
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, question_variance
 from degla.evaluation.results import load_result
@@ -80,9 +80,7 @@ def compare(
         InputError: no file, an invalid file, two results with the same label and seed, or an unknown baseline.
     """
     if not paths:
-        raise InputError(
-            "no results given, or none in the folder. Make one with `degla evaluate MODEL --out results.json`."
-        )
+        raise InputError("no results given. Make one with `degla evaluate MODEL --out results.json`.")
     methods = _group(paths, names or {})
     if baseline is not None:
         if baseline not in methods:
@@ -98,7 +96,9 @@ def compare(
         benchmark_rows = _rows(name, ordered, baseline, floors)
         rows += benchmark_rows
         headline += _headline(name, ordered, benchmark_rows)
-    warnings = caveats_of(ordered_results(ordered), floors=ordered_results(floors))
+    warnings = [*caveats_of(ordered_results(ordered), floors=ordered_results(floors))]
+    if baseline is not None:
+        warnings += dict.fromkeys(tuned_baseline(ordered_results(ordered), baseline))
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
@@ -183,6 +183,13 @@ def _group(paths: Sequence[Path], names: Mapping[Path, str]) -> dict[str, Method
             )
             here, there = (names.get(each, each) for each in (path, method.paths[seed]))
             raise InputError(f"{here}: label {label!r} with training seed {seed} is already in {there}. {advice}")
+        if method.paths and None in {seed, *method.paths}:  # A base and its run would be averaged.
+            taken, there = next(iter(method.paths.items()))
+            raise InputError(
+                f"{names.get(path, path)}: label {label!r} of {result.model.name} is already that of "
+                f"{method.results[taken].model.name} in {names.get(there, there)}, and only one of them has a training "
+                "seed. Give each method its own label when you evaluate."
+            )
         methods[label] = Method(label, {**method.results, seed: result}, {**method.paths, seed: path})
     return methods
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from pydantic_core import to_jsonable_python
@@ -75,12 +76,17 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
     """Return the given files and the result files in given folders, each once, without those of attack and evidence.
 
     Raises:
-        InputError: a file of a folder cannot be read; or a folder is at an address.
+        InputError: a file of a folder cannot be read; or a folder has no results or is at an address.
     """
     for path in paths:
         if (address := address_of(path)) is not None and is_folder(path):
             raise InputError(f"{address}: folders of results are read from this machine. Give its files, or copy them.")
-    return list(dict.fromkeys(file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])))
+    files = {path: _of_folder(path) if path.is_dir() else [path] for path in paths}
+    if empty := next((path for path, own in files.items() if not own), None):
+        raise InputError(
+            f"{empty}: no results in this folder. Make one with `degla evaluate MODEL --out {empty}/results.json`."
+        )
+    return list(dict.fromkeys(chain.from_iterable(files.values())))
 
 
 def _of_folder(folder: Path) -> list[Path]:

@@ -234,11 +234,14 @@ class Evaluation:
             images, texts = images + regions.images, texts + regions.texts
             # Reports tell the scores of one model apart by their labels.
             label = f"{label or encoder.name}, {self.regions.name}"
-        # Before the embeddings, as their verdicts need as much memory.
-        floors = [
-            find_floors(questions.benchmark, questions.passing, cache, tie=self.tie)
-            for questions in (self.all_questions if processes.first else ())
-        ]
+        floors: list[TextFloors] = []
+        # Before the embeddings, as their verdicts need as much memory. `from_first`: an error ends all processes.
+        processes.from_first(
+            lambda: floors.extend(
+                find_floors(questions.benchmark, questions.passing, cache, tie=self.tie)
+                for questions in self.all_questions
+            )
+        )
         # The embedder is not kept: without a cache it holds every row.
         embeddings = Embedder(
             encoder,
