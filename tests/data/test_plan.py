@@ -123,13 +123,11 @@ def test_unavoidable_meetings_are_reported(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_too_few_rows() -> None:
-    with pytest.raises(InputError, match=r"7 pairs do not fill one global batch of 8 \(4 on each of 2 devices\)"):
+    with pytest.raises(InputError, match=r"7 pairs do not fill one batch of 8 \(4 on each of 2 devices\)"):
         BatchPlan(range(7), batch_size=4, world_size=2)
     with pytest.raises(InputError, match=r"Lower --replay\.batch-size to at most 6, or provide more pairs"):
         BatchPlan(range(7), batch_size=4, world_size=2, batch_flag="--replay.batch-size")
-    with pytest.raises(
-        InputError, match=r"^7 pairs do not fill one global batch of 8\. Lower --train\.batch-size to at"
-    ):
+    with pytest.raises(InputError, match=r"^7 pairs do not fill one batch of 8\. Lower --train\.batch-size to at"):
         BatchPlan(range(7), batch_size=8)
 
 

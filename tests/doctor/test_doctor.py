@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -134,6 +135,19 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     assert report["configuration"].state == "error" and "--data.captions" in report["configuration"].text
     report = _findings(replace(config, train=replace(config.train, batch_size=64)))
     assert report["files"].state == "error" and "do not fill one batch of 64" in report["files"].text
+
+
+def test_the_rows_that_remain_fill_the_configured_batch(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    images = shutil.copytree(tiny_pairs["images"], tmp_path / "images")
+    for file in sorted(images.iterdir())[:5]:
+        file.unlink()
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    few = replace(config.data, images=images, bad_images="skip")
+    for size in (15, 20):  # 16 pairs are measured at most.
+        report = _findings(replace(config, data=few, train=replace(config.train, batch_size=size)))
+        assert report["files"].state == "warning"
+        remedy = "Lower --train.batch-size to at most 14, or provide more pairs."
+        assert report["configuration"].text == f"14 pairs do not fill one batch of {size}. {remedy}"
 
 
 def test_a_batch_that_does_not_fit_gets_a_chunk_size(

@@ -449,7 +449,7 @@ def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pai
         broken = replace(config, out=tmp_path / field, data=replace(config.data, **{field: None}))
         with pytest.raises(InputError, match=message):
             train(broken)
-    with pytest.raises(InputError, match="do not fill one global batch"):
+    with pytest.raises(InputError, match="do not fill one batch"):
         # Before a model is looked for, which may be downloaded.
         train(replace(config, model="none", out=tmp_path / "large", train=replace(config.train, batch_size=64)))
     with pytest.raises(InputError, match="no caption has more than 3"):

@@ -87,7 +87,7 @@ class BatchPlan:
         if len(self.groups) < self.global_size:
             each = f" ({self.batch_size} on each of {self.world_size} devices)" if self.world_size > 1 else ""
             raise InputError(
-                f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one global batch of "
+                f"{counted(len(self.groups), 'pair does', 'pairs do')} not fill one batch of "
                 f"{self.global_size}{each}. Lower {self.batch_flag} to at most "
                 f"{len(self.groups) // self.world_size * self.world_size}, or provide more pairs."
             )

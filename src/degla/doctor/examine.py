@@ -16,7 +16,7 @@ from degla.config.run import StreamConfig, TrainConfig, recipe_config
 from degla.data.dataset import PairDataset
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
-from degla.data.plan import rows_left_out
+from degla.data.plan import BatchPlan, rows_left_out
 from degla.data.shards import reader_of
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed, weights_of
@@ -71,11 +71,14 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         yield _model(encoder)
         yield _device(accelerator.device, accelerator.mixed_precision)
         small = _at_hand(config)
-        source = read_pairs(small.pairs, seed=config.train.seed, processes=Processes())
-        pairs = open_pairs(small, encoder=encoder, processes=Processes(), source=source)
-        replay = None
-        if small.replayed is not None:
-            replay = open_pairs(small, encoder=encoder, processes=Processes(), stream=small.replayed)
+        sources = [read_pairs(stream, seed=config.train.seed, processes=Processes()) for stream in small.streams]
+        for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
+            BatchPlan(range(len(source.rows)), stream.batch_size, batch_flag=stream.batch_flag)
+        pairs, *others = [
+            open_pairs(small, encoder=encoder, processes=Processes(), source=source, stream=stream)
+            for stream, source in zip(small.streams, sources, strict=True)
+        ]
+        replay = next(iter(others), None)
         yield _texts(pairs.dataset, context=encoder.context_length)
         if config.train.strategy == "fsdp":  # This process may stand for several.
             encoder.precision = accelerator.mixed_precision
@@ -83,12 +86,6 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         if config.train.compile and accelerator.device.type == "cpu":
             _require_compiler()
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
-        per_epoch = len(source.rows) // config.train.batch_size
-        if not per_epoch:
-            raise InputError(
-                f"{counted(len(source.rows), 'pair with a readable image does', 'pairs with readable images do')} not "
-                "fill one batch. Reduce --train.batch-size."
-            )
         Validation(
             config.validation,
             config.stop,
@@ -100,8 +97,10 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("configuration", "error", str(error), {})
         return
+    rows = len(sources[0].rows)
+    per_epoch = rows // config.train.batch_size
     steps = config.train.steps or config.train.epochs * per_epoch
-    yield _run(config, trainer, steps=steps, per_epoch=per_epoch, rows=len(source.rows))
+    yield _run(config, trainer, steps=steps, per_epoch=per_epoch, rows=rows)
     yield _disk(config, encoder, teacher=trainer.teacher is not None, written=_checkpoints(config, steps, per_epoch))
     yield _memory(config, trainer, pairs, replay)
     on_gpu, streams = trainer.encoder.device.type == "cuda", len(config.streams)
