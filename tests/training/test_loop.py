@@ -456,6 +456,26 @@ def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pai
         train(replace(config, out=tmp_path / "many", data=replace(config.data, negatives_per_caption=9)))
 
 
+def test_a_run_resumed_in_another_folder(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tiny_pairs["captions"].parent
+    monkeypatch.chdir(started)
+    relative = {name: path.relative_to(started) for name, path in tiny_pairs.items()}
+    config = tiny_config("clip", model=tiny_model, pairs=relative, out=tmp_path / "run", steps=1)
+    train(config)
+    monkeypatch.chdir(tmp_path)
+    where = r" A run's relative paths are relative to the folder in which its training was started\.$"
+    with pytest.raises(InputError, match=rf"^images: no such image folder \(--data\.images\)\.{where}"):
+        train(config, resume=True)
+    elsewhere = replace(config, data=replace(config.data, images=tiny_pairs["images"]))
+    with pytest.raises(InputError, match=rf"^captions\.jsonl: .*{where}"):
+        train(elsewhere, resume=True)
+    absolute = replace(config, data=replace(config.data, **{**tiny_pairs, "images": tmp_path / "none"}))
+    with pytest.raises(InputError, match=r"none: no such image folder \(--data\.images\)\.$"):
+        train(absolute, resume=True)
+
+
 def test_a_folder_that_holds_other_runs_is_no_run(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     inner = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "study" / "runs" / "clip-0", steps=1)
     train(inner)

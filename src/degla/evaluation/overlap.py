@@ -102,7 +102,7 @@ class TrainingImages:
 
 _SECOND: Final = ("distractor_image", "distractor_text")
 """Fields with a second image of a caption, used by only some recipes."""
-_RELATIVE: Final = "A run's relative paths are relative to the folder in which its training was started."
+RELATIVE: Final = "A run's relative paths are relative to the folder in which its training was started."
 
 
 def training_images(name: str, known: Trainings | None = None) -> TrainingImages | None:
@@ -123,7 +123,7 @@ def training_images(name: str, known: Trainings | None = None) -> TrainingImages
         trainings = [images for training in found.data for images in images_of_training(training)]
     except InputError as error:
         # Unlike the record, the data may well be elsewhere by now.
-        log.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, _RELATIVE)
+        log.warning("%s: cannot check whether benchmark images were trained on: %s (%s)", name, error, RELATIVE)
         return None
     return replace(joined_images(trainings), unknown=found.unknown) if trainings else None
 
@@ -199,7 +199,7 @@ def _sizes(pairs: TrainedPairs, folder: Path) -> tuple[dict[str, int | None], tu
     if before["image sizes"] == digest_of_sizes(sizes):
         return names | sizes, ()
     if not any(sizes.values()):
-        log.warning("%s: none of the images of %s is there. %s", folder, name, _RELATIVE)
+        log.warning("%s: none of the images of %s is there. %s", folder, name, RELATIVE)
     return names | sizes, (f"the images of {name}",)
 
 

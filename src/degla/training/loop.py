@@ -21,6 +21,7 @@ from degla.data.batches import Batch
 from degla.data.dataset import data_counts, data_digests
 from degla.data.plan import BatchPlan, rows_left_out
 from degla.errors import DeglaError, InputError
+from degla.evaluation.overlap import RELATIVE
 from degla.evaluation.trainings import Trainings, trainings_of
 from degla.files import write_json
 from degla.locks import lock
@@ -140,7 +141,13 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     settings = {f"--{name.replace('_', '-')}": value for name, value in fields if name not in free}
     processes.require_same(lambda: settings, remedy="Start every process with the same flags.")
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
-    sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
+    try:
+        sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
+    except InputError as error:
+        paths = [*config.data_files, *(stream.data.image_folder for stream in config.streams)]
+        if not resume or all(path.is_absolute() or path.exists() or address_of(path) for path in paths):
+            raise
+        raise InputError(f"{error} {RELATIVE}") from None
     for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
         size = stream.batch_size // processes.count
         BatchPlan(range(len(source.rows)), size, processes.count, batch_flag=stream.batch_flag)
