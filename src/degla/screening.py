@@ -135,7 +135,7 @@ def _screened(
 ) -> Iterator[NegativeRecord]:
     while part := list(islice(rows, _ROWS)):
         remaining = {
-            place: Screened(row, captions.require(row.caption_id, where=f"a negative of rule {row.rule}"))
+            place: Screened(row, captions.require(row.caption_id))
             for place, row in enumerate(part)
             if row.accepted and row.text is not None
         }

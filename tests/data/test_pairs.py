@@ -71,7 +71,9 @@ def test_join_without_negatives() -> None:
 
 
 def test_nothing_matches_shows_ids_of_both_sides() -> None:
-    with pytest.raises(InputError, match=r"in the captions file: '1', '2'; in the negatives: '1-0', '2-0'") as caught:
+    with pytest.raises(
+        InputError, match=r"in the captions file: '1', '2'; in the negatives file: '1-0', '2-0'"
+    ) as caught:
         join([caption("1"), caption("2")], [negative("1-0", "A"), negative("1-0", "B"), negative("2-0", "C")])
     assert "same columns" in str(caught.value)
 

@@ -401,6 +401,22 @@ def test_true_texts_are_not_balanced(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    "numbers, wrong", [((2,), "caption_id '2' is not among "), ((1, 0), "caption '0': rows must be")]
+)
+def test_rows_that_do_not_fit_the_captions_name_the_files(
+    numbers: Sequence[int], wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions, file = tmp_path / "captions.jsonl", tmp_path / "candidates.jsonl"
+    write_jsonl(captions, made_captions(2))
+    rows = made_rows(made_captions(3))
+    write_jsonl(file, [row for number in numbers for row in rows if row.caption_id == str(number)])
+    argv = ["negatives", "balance", str(file), "--captions", str(captions), "--out", str(tmp_path / "out.jsonl")]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: {wrong}" in error and (f"the captions of {captions}. Give" in error) == (2 in numbers)
+
+
 @pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])
 def test_rows_that_do_not_fit_the_captions_are_refused(numbers: Sequence[int]) -> None:
     captions = made_captions(2)

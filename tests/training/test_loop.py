@@ -476,6 +476,14 @@ def test_a_run_resumed_in_another_folder(
         train(absolute, resume=True)
 
 
+def test_negatives_of_other_captions_name_both_files(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(tiny_pairs["negatives"].read_text().replace('"caption_id": "', '"caption_id": "x'))
+    config = tiny_config("negclip", model=tiny_model, pairs={**tiny_pairs, "negatives": other}, out=tmp_path / "run")
+    with pytest.raises(InputError, match=rf"in {tiny_pairs['captions']}: .*; in {other}: 'x"):
+        train(config)
+
+
 def test_a_folder_that_holds_other_runs_is_no_run(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     inner = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "study" / "runs" / "clip-0", steps=1)
     train(inner)

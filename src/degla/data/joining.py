@@ -131,6 +131,7 @@ def join_and_report(
     optional: Sequence[str] = OPTIONAL_FIELDS,
     numbers: Collection[str] = (),
     advance: Advance = lambda steps: None,
+    files: tuple[str, str] = ("the captions file", "the negatives file"),
 ) -> JoinReport:
     """Join every caption with its accepted negatives, by caption id, in the order of the captions.
 
@@ -143,6 +144,7 @@ def join_and_report(
         optional: fields of the captions that also become columns.
         numbers: those of them that are numbers.
         advance: called with the number of steps just done: 1 per caption, 2 per negative.
+        files: names of the two files, for messages.
 
     Raises:
         InputError: there are no captions, no negative belongs to any caption, or no negative is usable.
@@ -174,7 +176,7 @@ def join_and_report(
                     writer.write_batch(arrow.record_batch([*batch.columns, *columns, groups], complete))
         source.close()
         if negatives is not None and not per_rule.sum():
-            raise InputError(_nothing_left(examples, unknown if not parts.known else [], dropped))
+            raise InputError(_nothing_left(examples, unknown if not parts.known else [], dropped, files=files))
     finally:
         shutil.rmtree(scratch)
     table = PairTable(folder / TABLE_NAME)
@@ -266,13 +268,15 @@ def _usable(
     ]
 
 
-def _nothing_left(examples: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
+def _nothing_left(
+    examples: Sequence[str], unknown: Sequence[str], dropped: Counter[str], *, files: tuple[str, str]
+) -> str:
     if not dropped:
-        return "the negatives file is empty. Make negatives with `degla negatives`, or train without them."
+        return f"{files[1]} is empty. Make negatives with `degla negatives`, or train without them."
     if unknown:
         return (
-            "no negative belongs to any caption. Caption ids in the captions file: "
-            f"{', '.join(map(repr, examples[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, unknown))}. "
+            f"no negative belongs to any caption. Caption ids in {files[0]}: "
+            f"{', '.join(map(repr, examples[:_EXAMPLES]))}; in {files[1]}: {', '.join(map(repr, unknown))}. "
             "Use the captions file that the negatives were made from, with the same columns."
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))

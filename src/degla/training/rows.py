@@ -31,7 +31,7 @@ from degla.pages.words import counted
 from degla.parse import PARQUET_ENDINGS
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord
-from degla.remote import address_of
+from degla.remote import address_of, display_path
 from degla.shelf import TEXT_SOLVABLE_RULES
 
 log = logging.getLogger("degla.train")
@@ -118,8 +118,9 @@ def _joined(
         with TaskProgress(True).task("rows", steps or None) as advance:
             numbers = [name for name, numeric in columns.own if numeric]
             report = join_and_report(
-                records, negative_records, folder=folder, optional=columns.optional, numbers=numbers, advance=advance
-            )
+                records, negative_records, folder=folder, optional=columns.optional, numbers=numbers, advance=advance,
+                files=(display_path(file), display_path(negatives or file)),
+            )  # fmt: skip
         for path, source in sources.items():
             if read_source(path).sha256 != source.sha256:
                 raise InputError(f"{path}: the file changed while it was read. Start again when it is complete.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import require_writable, sha256_of
+from degla.remote import display_path
 from degla.verbs._arguments import (
     captions_of,
     describe_columns,
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_files(arguments.file, arguments.captions)
     require_writable(arguments.out)
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.text_only, arguments.text_only_rule)
-    with CaptionIndex(captions_of(arguments)) as captions:
+    names = {"file": display_path(arguments.captions), "negatives_file": display_path(arguments.file)}
+    with CaptionIndex(captions_of(arguments), **names) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)
         remedy = f"Give a file of negatives, not {arguments.file}."
         balancer = Balancer(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.pages.words import counted
+from degla.remote import display_path
 from degla.verbs._arguments import (
     captions_of,
     describe_columns,
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.screening import ImageScreen, TruthScreen, require_images, screen
 
     _check(arguments)
-    with _screens(arguments) as screens, CaptionIndex(captions_of(arguments)) as index:
+    names = {"file": display_path(arguments.captions), "negatives_file": display_path(arguments.file)}
+    with _screens(arguments) as screens, CaptionIndex(captions_of(arguments), **names) as index:
         if arguments.images is not None:
             require_images(index, arguments.images)
         rows = read_negatives(arguments.file)

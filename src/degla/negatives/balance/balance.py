@@ -302,11 +302,11 @@ class Balancer:
         size = 0
         last = -1
         for caption_id, rows in groupby(self._rows(), key=lambda row: row.caption_id):
-            caption = self._captions.require(caption_id, where="a negative")
+            caption = self._captions.require(caption_id)
             if caption.number <= last:
                 raise InputError(
-                    f"caption {caption_id!r}: rows must be grouped by caption and in the captions' order, "
-                    "as degla negatives writes them."
+                    f"{self._captions.negatives_file}: caption {caption_id!r}: rows must be grouped by caption "
+                    "and in the captions' order, as degla negatives writes them."
                 )
             last = caption.number
             for group in self._groups(caption, rows):

@@ -45,8 +45,17 @@ class CaptionNegatives(NamedTuple):
 class CaptionIndex:
     """An index of captions by id that can also hold their negatives. Use it in a ``with`` block."""
 
-    def __init__(self, captions: Iterable[CaptionRecord]) -> None:
-        """Read all captions once; ids must be unique, which `data/sources.py` ensures."""
+    def __init__(
+        self, captions: Iterable[CaptionRecord], *, file: str = "the captions file", negatives_file: str = "a negative"
+    ) -> None:
+        """Read all captions once; ids must be unique, which `data/sources.py` ensures.
+
+        Args:
+            captions: the captions.
+            file: their file, for messages.
+            negatives_file: the file of negatives that refer to them, for messages.
+        """
+        self.file, self.negatives_file = file, negatives_file
         self._database = open_temporary_database()
         self._database.execute(
             "CREATE TABLE captions (number INTEGER PRIMARY KEY, id TEXT UNIQUE, text TEXT, image TEXT, image_id TEXT)"
@@ -77,20 +86,16 @@ class CaptionIndex:
             self._last = (caption_id, IndexedCaption(*row) if row else None)
         return self._last[1]
 
-    def require(self, caption_id: str, *, where: str) -> IndexedCaption:
-        """Return the caption with that id.
-
-        Args:
-            caption_id: id of the caption.
-            where: the negative that refers to it, for the message.
+    def require(self, caption_id: str) -> IndexedCaption:
+        """Return the caption with that id, to which a negative refers.
 
         Raises:
             InputError: there is none.
         """
         if (caption := self.find(caption_id)) is None:
             raise InputError(
-                f"{where}: caption_id {caption_id!r} is not among the captions. Give the captions that the negatives "
-                "were made from."
+                f"{self.negatives_file}: caption_id {caption_id!r} is not among the captions of {self.file}. Give the "
+                "captions that the negatives were made from."
             )
         return caption
 
