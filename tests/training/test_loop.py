@@ -34,7 +34,7 @@ from degla.training import step as step_module
 from degla.training.build import choose_precision, open_accelerator
 from degla.training.loop import StopRequest, _notice, train
 from tests.tiny import write_model
-from tests.training.configs import tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -454,6 +454,18 @@ def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pai
         train(replace(config, model="none", out=tmp_path / "large", train=replace(config.train, batch_size=64)))
     with pytest.raises(InputError, match="no caption has more than 3"):
         train(replace(config, out=tmp_path / "many", data=replace(config.data, negatives_per_caption=9)))
+
+
+def test_a_resumed_run_says_where_it_continues(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="degla.train")
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    _, resumed = whole_and_resumed(config)
+    assert [line for line in caplog.messages if line.startswith("resumes ")] == ["resumes after step 2 of 4"]
+    caplog.clear()
+    train(replace(config, out=resumed.folder.parent), resume=True)
+    assert not any(line.startswith("resumes ") for line in caplog.messages), "it is at its end"
 
 
 def test_a_run_resumed_in_another_folder(

@@ -203,6 +203,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     if processes.rank:  # Otherwise dropout and stochastic depth would treat the rows of all processes alike.
         seed_everything(seed + processes.rank)
     start = step = state.load() if resume else 0
+    if resume and step < steps and not validation.ended and processes.first:
+        log.info("resumes after step %d of %d", step, steps)
     per_epoch = len(pairs.plan)
     if not resume and processes.first:
         (run / "metrics.jsonl").unlink(missing_ok=True)  # Of a run that ended before its first checkpoint.
