@@ -140,12 +140,12 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
 def test_the_rows_that_remain_fill_the_configured_batch(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     images = shutil.copytree(tiny_pairs["images"], tmp_path / "images")
     for file in sorted(images.iterdir())[:5]:
-        file.unlink()
+        file.write_bytes(file.read_bytes()[:-100])
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
     few = replace(config.data, images=images, bad_images="skip")
     for size in (15, 20):  # 16 pairs are measured at most.
         report = _findings(replace(config, data=few, train=replace(config.train, batch_size=size)))
-        assert report["files"].state == "warning"
+        assert report["files"].state == "warning" and "or skip its rows" not in report["files"].text
         remedy = "Lower --train.batch-size to at most 14, or provide more pairs."
         assert report["configuration"].text == f"14 pairs do not fill one batch of {size}. {remedy}"
 

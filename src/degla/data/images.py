@@ -162,12 +162,13 @@ def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     return Subject(
         f"{shown(display_path(locate(image, folder)))}: the image of caption {caption_id!r}",
         if_missing=missing,
-        if_damaged="Fetch the file again, or skip its rows (in training with --data.bad-images skip).",
+        if_damaged=f"Fetch the file again{_OR_SKIP}",
     )
 
 
 log = logging.getLogger(__name__)
 
+_OR_SKIP = ", or skip its rows (in training with --data.bad-images skip)."
 _SHOWN = 5  # damaged images named in a message
 _AT_A_TIME = 4096  # images that wait for a thread
 _SILENT = TaskProgress()
@@ -300,5 +301,5 @@ def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool, read: Re
         else:
             look_for(image, folder=folder, caption_id=caption_id, copied=read is read_bytes)
     except ImageError as error:
-        return str(error)
+        return str(error).replace(_OR_SKIP, ".")  # The caller knows whether rows are skipped, and says so once.
     return None
