@@ -203,6 +203,7 @@ def test_one_model_and_only_true_captions(drawn: tuple[Path, str, str], capsys: 
     ("picture", "words", "message"),
     [
         ("gone.png", ["--captions", "a dog"], "gone.png is missing. Give the path of an image."),
+        (".", ["--captions", "a dog"], "it is a folder, not a file. Give the path of an image."),
         ("cut.png", ["--captions", "a dog"], "cut.png is damaged or cut off"),
         ("text.png", ["--captions", "a dog"], "text.png is not in a format Pillow reads"),
         ("whole.png", [], "no captions: give --captions TEXT"),

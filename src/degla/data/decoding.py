@@ -145,7 +145,8 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
             raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
         if not stat.S_ISREG(state.st_mode):
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
-            raise _unreadable(subject, f"it is {kind}, not a file")
+            why = f"it is {kind}, not a file. Give the path of an image."
+            raise ImageError(f"{subject.name} cannot be read: {why}")
         length = state.st_size
     if size is None:
         size = max(length - start, 0)
