@@ -189,8 +189,16 @@ def test_split_says_which_images_are_not_there(
     assert main([*command, "other"]) == 2 and not Path("data").exists()
     wrong = capsys.readouterr().err
     assert wrong.startswith("degla: 10 of 10 images cannot be used.\nother/0.png: the image of caption '0' is missing.")
+    for n in range(4):
+        Path(f"other/{n}.png").touch()
+    assert main([*command, "other"]) == 2 and not Path("data").exists(), "more than half are missing"
+    wrong = capsys.readouterr().err
+    assert wrong.startswith("degla: 6 of 10 images cannot be used.\nother/4.png: ")
+    assert wrong.endswith("\n... and 1 more.\nCheck --images, or remove their rows.\n")
     assert main([*command, "photos"]) == 0
-    assert capsys.readouterr().err.startswith("1 of 10 images cannot be used.\nphotos/0.png: the image of caption '0' ")
+    told = capsys.readouterr().err
+    assert told.startswith("1 of 10 images cannot be used.\nphotos/0.png: the image of caption '0' ")
+    assert "; 1 of 10 images cannot be used; image paths are unchanged: " in told.splitlines()[-1]
     assert "negatives" not in caplog.text, "the report of joining is of training"
 
 

@@ -183,6 +183,7 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     from degla.data.pairs import hold_out
     from degla.data.places import base_of
 
+    missing = ""
     if (images := arguments.images) is not None:
         if address_of(images) is not None:
             why = "the new folder links to the images, which must be in a local folder"
@@ -194,10 +195,11 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
         tell(f"{counted(again, 'row shows', 'rows show')} the picture of an earlier row and are captions of one image.")
     if images is not None:
         report = check_images(join(merged, None, silent=True), images, depth="exists")
-        if report.bad and len(report.bad) == report.checked:
-            raise InputError(report.summary())
+        if 2 * len(report.bad) > report.checked:
+            raise InputError(f"{report.summary()}\nCheck --images, or remove their rows.")
         if report.bad:
             tell(report.summary())
+            missing = f"{len(report.bad):,} of {counted(report.checked, 'image')} cannot be used; "
     count = arguments.held_out
     train, held_out = hold_out(merged, most=count or _MOST_HELD_OUT, one_in=1 if count else 5, seed=arguments.seed)
     if not (train and held_out):
@@ -215,7 +217,7 @@ def _split(arguments: argparse.Namespace, captions: Iterable[CaptionRecord]) -> 
     passed = "pass the same --data.images to degla train, or, if none was needed, "
     return (
         f"{counted(len(held_out), 'caption')} of {counted(count, 'image')} held out, {len(train):,} for training; "
-        f"image paths are unchanged: {passed if images is None else 'pass '}"
+        f"{missing}image paths are unchanged: {passed if images is None else 'pass '}"
         f"--data.images {display_path(base_of(arguments.captions) if images is None else images)}"
     )
 
