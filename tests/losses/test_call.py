@@ -280,7 +280,7 @@ def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> 
         ({"scale": None}, r"missing scale\."),
         ({"scale": "100"}, r"scale is a str; it must be a tensor of one number, or the number\."),
         ({"scale": {}}, r"scale is a dict; it must be a tensor of one number, or the number\."),
-        ({"captions": torch.zeros(4, 5)}, "unknown tensor 'captions'. Known: image, caption"),
+        ({"captions": torch.zeros(4, 5)}, r"unknown tensor 'captions'\. Did you mean 'caption'\? Known: image, cap"),
         ({"caption": torch.zeros(3, 5)}, r"caption has shape \[3, 5\], but B is 4 in image \[4, 5\]"),
         ({"valid": torch.ones(4, 2, dtype=torch.bool)}, r"valid has shape \[4, 2\], but K is 3 in negative"),
         ({"negative": torch.zeros(12, 5)}, r"negative has shape \[12, 1, 5\], but B is 4"),

@@ -138,7 +138,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     unknown = sorted(inputs.keys() - INPUTS.keys())
     if unknown:
         hint = did_you_mean(unknown[0], INPUTS)
-        raise InputError(f"{wanted.name}: unknown tensor {unknown[0]!r}. Known: {', '.join(INPUTS)}.{hint}")
+        raise InputError(f"{wanted.name}: unknown tensor {unknown[0]!r}.{hint} Known: {', '.join(INPUTS)}.")
     inputs = {name: value for name, value in inputs.items() if value is not None}
     _check_types(inputs, wanted.name)
     for name, value in inputs.items():
