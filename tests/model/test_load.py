@@ -222,6 +222,36 @@ def test_a_device_that_cannot_compute(device: str, message: str) -> None:
         load_encoder("world", device=device)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_weights_for_another_size_are_told(
+    ending: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """open_clip interpolates their position embeddings without a word."""
+    vision = CONFIG["vision_cfg"] | {"image_size": 64}
+    config = CONFIG | {"vision_cfg": vision, "text_cfg": ALL_TOKENS | {"context_length": 12}}
+    fitting = write_model(tmp_path / "fits", vision_cfg=vision, text_cfg=config["text_cfg"])
+    folder = shutil.copytree(fitting, tmp_path / "model")
+    shutil.copy(write_model(tmp_path / "other", text_cfg=ALL_TOKENS) / WEIGHTS_NAME, folder)
+    if ending == "pt":
+        torch.save(load_file(folder / WEIGHTS_NAME), tmp_path / "weights.pt")
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", config)
+    names = ("tiny:" + str(tmp_path / "weights.pt") if ending == "pt" else str(folder)), str(fitting)
+    with caplog.at_level("WARNING"):
+        load_encoder(names[0])
+    told = [line for line in caplog.messages if "positions for" in line]
+    assert [line.partition(", which")[0] for line in told] == [
+        f"{names[0]}: the weights have positions for {sizes}. open_clip interpolates them"
+        for sizes in (
+            "2 x 2 patches, but the architecture is for 4 x 4 patches",
+            "24 tokens, but the architecture is for 12 tokens",
+        )
+    ]
+    caplog.clear()
+    for name in (names[1], "world", "photo"):
+        load_encoder(name)
+    assert "positions for" not in caplog.text
+
+
 def test_weights_of_another_architecture(tiny_model: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", embed_dim=8)
     shutil.copy(other / "open_clip_model.safetensors", tmp_path / "weights.safetensors")

@@ -380,7 +380,6 @@ def _with_fetched_weights(source: str, encoder: Encoder) -> Encoder:
     return encoder
 
 
-@only_errors()  # open_clip logs each step to the root logger and warns about the activation.
 def _from_open_clip(
     source: str,
     *,
@@ -392,24 +391,25 @@ def _from_open_clip(
 ) -> Encoder:
     import open_clip
 
-    file = weights or Path(pretrained or "")
+    file, undrawn = weights or Path(pretrained or ""), Undrawn()
     try:
-        tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
-        if tower.endswith("_tanh"):
-            importlib.import_module("degla.model.timm_towers")
-        folder = source.startswith(("hf-hub:", "local-dir:"))
-        with warnings.catch_warnings(), Undrawn() if folder or pretrained else contextlib.nullcontext():
-            warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
-            clip, _, transform = open_clip.create_model_and_transforms(
-                source, pretrained=pretrained, require_pretrained=folder, pretrained_text=False
-            )
-        require_floats(file, clip)
-        bias = getattr(clip, "logit_bias", None)
-        # open_clip fills in 0 where the weights have none.
-        if (folder or pretrained) and bias is not None and not bias.any() and not has_bias(file):
-            raise KeyError("logit_bias")
-        config = model_config or dict(open_clip.get_model_config(source))
-        tokenize = open_tokenizer(source, config, files)
+        with only_errors():  # open_clip logs each step to the root logger and warns about the activation.
+            tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
+            if tower.endswith("_tanh"):
+                importlib.import_module("degla.model.timm_towers")
+            folder = source.startswith(("hf-hub:", "local-dir:"))
+            with warnings.catch_warnings(), undrawn if folder or pretrained else contextlib.nullcontext():
+                warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
+                clip, _, transform = open_clip.create_model_and_transforms(
+                    source, pretrained=pretrained, require_pretrained=folder, pretrained_text=False
+                )
+            require_floats(file, clip)
+            bias = getattr(clip, "logit_bias", None)
+            # open_clip fills in 0 where the weights have none.
+            if (folder or pretrained) and bias is not None and not bias.any() and not has_bias(file):
+                raise KeyError("logit_bias")
+            config = model_config or dict(open_clip.get_model_config(source))
+            tokenize = open_tokenizer(source, config, files)
     except InputError:
         raise
     except UserWarning as error:
@@ -421,6 +421,12 @@ def _from_open_clip(
         raise InputError(f"{name}: {what_does_not_fit(error, file, config)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise their own exception types
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
+    for before, after in undrawn.interpolated:
+        log.warning(
+            "%s: the weights have positions for %s, but the architecture is for %s. open_clip interpolates them, which "
+            "makes another model. Use an architecture, or sizes in %s, that match the weights.",
+            name, _extent(before), _extent(after), CONFIG_NAME,
+        )  # fmt: skip
     # As resolved by open_clip: the size is the network's own, whatever else a configuration says.
     settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
     try:
@@ -429,6 +435,10 @@ def _from_open_clip(
         raise InputError(f"{name}: {error}") from None
     description = Description(name=name, model_config=config, preprocess_config=settings, tokenizer_files=files)
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
+
+
+def _extent(size: tuple[int, ...]) -> str:
+    return f"{size[0]} tokens" if len(size) == 1 else f"{size[0]} x {size[1]} patches"
 
 
 SHIPPED: Final = {"world": "mit", "photo": "apache-2.0"}

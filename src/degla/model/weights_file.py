@@ -320,7 +320,15 @@ class Undrawn(TorchFunctionMode):
     """Context manager that skips random initialisation, for models whose parameters are all loaded afterwards.
 
     A ViT-B/32 would draw 151 million random numbers for nothing. Zeros, ones and constants are set as usual.
+
+    Attributes:
+        interpolated: the size before and after of each interpolation, which open_clip applies only to the position
+            embeddings of weights for another size.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interpolated: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -328,4 +336,6 @@ class Undrawn(TorchFunctionMode):
         keywords = kwargs or {}
         if func in _DRAWS:
             return args[0] if args else keywords["tensor"]
+        if func is torch.nn.functional.interpolate and (size := keywords["size"]) is not None:
+            self.interpolated.append((tuple(args[0].shape[2:]), (size,) if isinstance(size, int) else tuple(size)))
         return func(*args, **keywords)
