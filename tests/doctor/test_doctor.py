@@ -103,7 +103,7 @@ def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
     calls: list[tuple[int, int]] = []
     values = report["speed"].values
 
-    def speed(trainer: Trainer, pairs: Any, replay: Any, *, workers: int, seconds: float) -> Finding:
+    def speed(trainer: Trainer, pairs: Any, replay: Any, *, workers: int, seconds: float, auto: bool) -> Finding:
         calls.append((workers, replay.workers))
         return Finding("speed", "ok", "", values)
 
@@ -135,6 +135,16 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     assert report["configuration"].state == "error" and "--data.captions" in report["configuration"].text
     report = _findings(replace(config, train=replace(config.train, batch_size=64)))
     assert report["files"].state == "error" and "do not fill one batch of 64" in report["files"].text
+
+
+def test_the_speed_says_what_auto_became(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.data.loader.usable_cores", lambda: 2)
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    assert "with --data.workers 0, waits" in _findings(config)["speed"].text
+    auto = replace(config, data=replace(config.data, workers="auto"))
+    assert "with --data.workers auto, here 0, waits" in _findings(auto)["speed"].text
 
 
 def test_the_rows_that_remain_fill_the_configured_batch(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

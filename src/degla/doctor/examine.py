@@ -108,7 +108,8 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     if replay is not None:
         replay = replace(replay, workers=workers[1])
     try:
-        speed = examine_speed(trainer, pairs, replay, workers=workers[0], seconds=seconds)
+        auto = config.data.workers == "auto"
+        speed = examine_speed(trainer, pairs, replay, workers=workers[0], seconds=seconds, auto=auto)
     except DeglaError as error:
         yield Finding("loss", "error", str(error), {})
         return

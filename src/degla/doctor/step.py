@@ -107,7 +107,7 @@ def available_memory(device: torch.device, *, held: int) -> int:
 
 
 def examine_speed(
-    trainer: Trainer, pairs: Pairs, replay: Pairs | None = None, *, workers: int, seconds: float
+    trainer: Trainer, pairs: Pairs, replay: Pairs | None = None, *, workers: int, seconds: float, auto: bool = False
 ) -> Finding:
     """Measure data loading, a step, and both together as in training.
 
@@ -117,6 +117,7 @@ def examine_speed(
         replay: data of the replayed pairs, if any, with the workers that training would use.
         workers: decoding processes that training would use.
         seconds: duration of each measurement: at least one batch, and at most about three times as long.
+        auto: whether the number of workers was chosen here, for the message.
 
     Raises:
         DeglaError: the loss of the first step is not finite.
@@ -136,7 +137,7 @@ def examine_speed(
         batches += f", {with_them} {counted(trainer.config.replayed.batch_size, 'replayed pair')}"
     text = (
         f"one process decodes {data:.0f} pairs/s; a step processes {size / step:.1f} pairs/s ({batches}) and, with "
-        f"--data.workers {workers}, waits {share:.1%} of the time for data"
+        f"--data.workers {'auto, here ' if auto else ''}{workers}, waits {share:.1%} of the time for data"
     )
     if share <= _IDLE:
         return Finding("speed", "ok", text + ". The step is the bottleneck.", values)
