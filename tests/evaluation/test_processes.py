@@ -195,6 +195,26 @@ def test_text_floors_that_fail_end_all_processes(tmp_path: Path, monkeypatch: py
         run.Evaluation(["zeroshot"], root=root, progress=False, processes=Two(count=2)).score_named("random")
 
 
+def test_text_floors_show_their_progress_as_images_and_texts_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of 20,000 items take seconds."""
+    from degla.evaluation import run
+
+    shown: list[str] = []
+
+    class Shown(run.TaskProgress):
+        def task(self, name: str, total: int | None, **options: Any) -> Any:
+            assert self.show
+            shown.append(f"{name} {total}")
+            return super().task(name, total, **options)
+
+    monkeypatch.setattr(run, "TaskProgress", Shown)
+    root = write_classes(tmp_path, images=1)
+    run.Evaluation(["zeroshot"], root=root).score_named("random")
+    assert shown[0] == "text floors 1" and len(shown) == 3
+
+
 def test_machines_with_other_flags_are_refused_but_for_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,14 +234,17 @@ class Evaluation:
             images, texts = images + regions.images, texts + regions.texts
             # Reports tell the scores of one model apart by their labels.
             label = f"{label or encoder.name}, {self.regions.name}"
+        progress = TaskProgress(self.progress and processes.first)
         floors: list[TextFloors] = []
+
+        def find_all_floors() -> None:
+            with progress.task("text floors", len(self.all_questions)) as advance:
+                for questions in self.all_questions:
+                    floors.append(find_floors(questions.benchmark, questions.passing, cache, tie=self.tie))
+                    advance(1)
+
         # Before the embeddings, as their verdicts need as much memory. `from_first`: an error ends all processes.
-        processes.from_first(
-            lambda: floors.extend(
-                find_floors(questions.benchmark, questions.passing, cache, tie=self.tie)
-                for questions in self.all_questions
-            )
-        )
+        processes.from_first(find_all_floors)
         # The embedder is not kept: without a cache it holds every row.
         embeddings = Embedder(
             encoder,
@@ -253,7 +256,7 @@ class Evaluation:
             texts_per_batch=self.texts_per_batch,
             workers=self.workers,
             reading=self.image_reading,
-            progress=TaskProgress(self.progress and processes.first),
+            progress=progress,
             processes=processes,
         ).embed(images, texts)
         # To this one all images are alike: counting its ties as right would make it perfect.
