@@ -659,8 +659,10 @@ def test_seeds_of_one_method_become_one_row_of_the_report(
     assert "a base" in (tmp_path / "report.md").read_text() and "[" in (tmp_path / "report.md").read_text()
     assert main([*scored[:-1], "results.txt"]) == 2
     assert "must end in .json" in capsys.readouterr().err
-    assert main([*scored[:-1], str(tmp_path / "again.json"), "--label", "negclip", "negclip", "negclip"]) == 0
-    assert main(["evaluate", models[1], *scored[1:-1], str(tmp_path / "b.json"), "--label", *["negclip"] * 4]) == 2
+    assert main([*scored[:-1], str(tmp_path / "again.json"), "--label", "negclip", "negclip", "negclip"]) == 2
+    assert f"{models[0]} and {models[1]}, of which one has a training seed" in capsys.readouterr().err
+    twice = ["evaluate", models[1], *scored[1:-1], str(tmp_path / "b.json"), "--label"]
+    assert main([*twice, "negclip", "a base", "negclip", "negclip"]) == 2
     assert f"'negclip' names both {models[1]} and {models[1]}, with training seed 3" in capsys.readouterr().err
 
 

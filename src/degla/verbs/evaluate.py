@@ -203,17 +203,20 @@ def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], 
 
 
 def _check_labels(arguments: argparse.Namespace) -> None:
-    """Check that one label names only runs of different seeds, because a report could not tell the others apart."""
+    """Check that one label names one model, or runs of different seeds: a report could not tell others apart."""
     from degla.evaluation.run import training_seed_of
 
-    owners: dict[tuple[str, int | None], str] = {}
+    owners: dict[str, dict[int | None, str]] = {}
     for number, label in enumerate(arguments.label or ()):
         name = arguments.models[number]
         seed = training_seed_of(name)
-        if (other := owners.get((label, seed))) is not None:
+        own = owners.setdefault(label, {})
+        if seed in own or (own and None in {seed, *own}):
+            other = own.get(seed, next(iter(own.values())))
             phrase = "without a training seed" if seed is None else f"with training seed {seed}"
+            phrase = phrase if seed in own else "of which one has a training seed and the other has none"
             raise InputError(
                 f"--label: {label!r} names both {other} and {name}, {phrase}. Give each run its own seed, or each "
                 "method its own label."
             )
-        owners[label, seed] = name
+        own[seed] = name
