@@ -94,6 +94,11 @@ def interpolate(
     points = []
     trainings = {name: trainings_of(name) for name in (base, tuned)}
     images = {name: training_images(name, known) for name, known in trainings.items()}
+    warnings: list[str] = []
+    if (start := trainings[base].last) and start.base == second.fingerprint:
+        one, other = without_passwords(base), without_passwords(tuned)
+        warnings.append(f"the base ({one}) was fine-tuned from the tuned model ({other}). Are the two swapped?")
+        log.warning("%s", warnings[0])  # Before hours are spent on evaluation.
     leakage = None
     for share in shares:
         file = out / "results" / f"alpha-{share:g}.json"
@@ -112,7 +117,7 @@ def interpolate(
     )
     sweep = choose(points, gain=goal.gain, kept=goal.kept, keep=goal.keep)
     titles = {entry.name: entry.title for entry in result.benchmarks}
-    warnings = list(of_training("the tuned model and its averages", leakage, titles))
+    warnings += of_training("the tuned model and its averages", leakage, titles)
     last = trainings[tuned].last
     if last and last.model == base and last.base not in (None, first.fingerprint):
         warnings.append(other_base("the tuned model", without_passwords(base), "base"))

@@ -488,7 +488,7 @@ def test_a_run_records_what_its_base_was_trained_on(
 
 @pytest.mark.usefixtures("undrawn")
 def test_seed_and_base_are_those_of_the_last_training(
-    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, small_root: Path
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, small_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base)
@@ -530,3 +530,9 @@ def test_seed_and_base_are_those_of_the_last_training(
     ]
     assert main(words) == 0
     assert "other weights than were scored as base" in (tmp_path / "sweep" / "sweep.json").read_text()
+    for first, second, swapped in ((run, tiny_model, True), (run, out, False)):  # The latter as in a sequence.
+        words[1:3] = str(first), str(second)
+        caplog.clear()
+        assert main(words) == 0
+        note = f"the base ({first}) was fine-tuned from the tuned model ({second}). Are the two swapped?"
+        assert (note in caplog.text) == swapped == (note in (tmp_path / "sweep" / "sweep.json").read_text())
