@@ -287,6 +287,9 @@ def test_a_folder_of_the_users_own_is_left_alone(models: tuple[str, str], world:
     with pytest.raises(InputError, match="was not made by degla interpolate"):
         sweep_of(models, world, tmp_path)
     assert (tmp_path / "chosen" / "precious.txt").read_text() == "mine"
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(InputError, match=r"report\.md: already exists"):
+        sweep_of(("no/such/base", "no/such/tuned"), world, tmp_path)
 
 
 def test_the_embedded_model_and_its_checkpoint_are_alike(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from degla.evaluation.choice import Point, Sweep, choose, require_score
 from degla.evaluation.neutral import find_floors, score_names
 from degla.evaluation.overlap import joined_images, training_images
 from degla.evaluation.plots import find_row
-from degla.evaluation.report import report
+from degla.evaluation.report import report, require_own_markdown
 from degla.evaluation.results import save_result
 from degla.evaluation.run import Evaluation
 from degla.evaluation.terminal import named_scores
@@ -88,6 +88,7 @@ def interpolate(
     shares = _checked_alphas(alphas)
     _check_names(evaluation, goal)
     require_writable(out / "sweep.json")
+    require_own_markdown(out / "report.html")
     first, second = load_encoder(base, device=device), load_encoder(tuned, device=device)
     check_alike(first, second)
     _remove_earlier(out)

@@ -162,6 +162,17 @@ def test_files_for_a_paper_replace_no_others(
         report(paths, out=out, baseline="base", published=False, paper=True)
 
 
+def test_markdown_beside_a_report_replaces_only_that_of_a_report(results: list[Path], tmp_path: Path) -> None:
+    notes, out = tmp_path / "notes.md", tmp_path / "notes.html"
+    notes.write_text("# What I found")
+    with pytest.raises(InputError, match=r"notes\.md: already exists and was not written by degla report.*--out\."):
+        report(results, out=out)
+    assert list(tmp_path.iterdir()) == [notes] and notes.read_text() == "# What I found"
+    notes.unlink()
+    for _ in range(2):  # Its own, it replaces.
+        report(results, out=out)
+
+
 def test_each_of_many_results_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = BENCHMARKS.load("winoground").BENCHMARK
     declared = tuple(part for part in benchmark.parts if "*" not in part.name)

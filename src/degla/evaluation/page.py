@@ -29,6 +29,7 @@ from degla.pages.page import Facts, Figure, Fold, Grid, Page, PageOnly, Paragrap
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
 
+TITLE = "What was gained, what was kept"
 _GLANCE = (
     "Mean over training seeds ± half of its 95 % interval. Below the score:{against} the 95 % interval over items, for "
     "one seed. **Bold**: better than every other method, where every difference has an interval above 0 and no caveat. "
@@ -76,7 +77,7 @@ def page_of(
         "All scores in percent, differences in points."
     )
     return Page(
-        "What was gained, what was kept",
+        TITLE,
         [
             *_glance(comparison),
             *_frontiers(comparison, weighed),

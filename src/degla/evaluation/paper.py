@@ -38,12 +38,17 @@ def write_for_paper(comparison: Comparison, out: Path, *, weighed: tuple[str, st
         name = f"{out.stem}.svg" if number == 1 else f"{out.stem}-{number}.svg"
         texts[out.with_name(name)] = standalone_picture(frontier(across, up, comparison)) + "\n"
     tables = out.with_suffix(".tex")
-    own = tables.is_file() and tables.read_bytes().startswith(f"% {_NEEDS}".encode())
+    own = begins_with(tables, f"% {_NEEDS}")
     if (other := next(filter(Path.exists, texts), None)) and not own:  # It may be the paper itself.
         raise InputError(f"{other}: already exists and was not written by --paper. Choose another --out.")
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def begins_with(file: Path, text: str) -> bool:
+    """Return whether there is such a file, and it begins with the text."""
+    return file.is_file() and file.read_bytes().startswith(text.encode())
 
 
 def _tables(comparison: Comparison) -> str:

@@ -15,8 +15,8 @@ from degla.evaluation.cells import Data, Row, provenance
 from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.in_print import PrintedTable, tables_in_print
-from degla.evaluation.page import page_of
-from degla.evaluation.paper import write_for_paper
+from degla.evaluation.page import TITLE, page_of
+from degla.evaluation.paper import begins_with, write_for_paper
 from degla.evaluation.results import OtherResultError, load_result
 from degla.parse import read_json
 from degla.remote import address_of, in_addresses
@@ -56,11 +56,12 @@ def report(
 
     Raises:
         InputError: see `compare`, `largest_changes`, `read_mteb_results` and `write_for_paper`; or `out` does not end
-            in ".html" or cannot be written.
+            in ".html" or cannot be written, or its Markdown would replace another file.
         DeglaError: the disk is full.
     """
     if out.suffix != ".html":
         raise InputError(f"{out}: a report's name must end in .html (the Markdown goes to NAME.md).")
+    require_own_markdown(out)
     comparison = compare(results, baseline=baseline, names=names)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
@@ -70,6 +71,16 @@ def report(
         written += write_for_paper(comparison, out, weighed=weighed)
     page.write(out)
     return _as_data(comparison, printed, changed) | {"written": [in_addresses(str(path)) for path in written]}
+
+
+def require_own_markdown(out: Path) -> None:
+    """Raise InputError if the Markdown beside a report would replace another file."""
+    beside = out.with_suffix(".md")
+    if beside.exists() and not begins_with(beside, f"# {TITLE}"):
+        raise InputError(
+            f"{beside}: already exists and was not written by degla report, which writes Markdown beside {out.name}. "
+            "Choose another --out."
+        )
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
