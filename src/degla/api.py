@@ -408,7 +408,7 @@ def evaluate(
     if out is not None:
         check_result_name(_path(out, "evaluate: out"))
         names = [each.name if isinstance(each, Benchmark) else each for each in chosen]
-        refuse_to_overwrite_results(Path(out), models=[name], benchmarks=names, scorer=scorer)
+        refuse_to_overwrite_results({Path(out): [name]}, benchmarks=names, scorer=scorer)
         require_writable(Path(out))
     if cache is not None:
         refuse_address(_path(cache, "evaluate: cache"))

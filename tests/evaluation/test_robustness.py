@@ -229,6 +229,11 @@ def test_results_of_other_models_and_benchmarks_are_not_written_over(
     attack = ["attack", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path), "--out", str(out)]
     assert main(attack) == 2 and out.read_bytes() == before
     assert measure("random:1", "zeroshot") == 0 and "replacing earlier results" in caplog.text
+    for number, kept in ((1, before), (2, b"{}")):
+        out.with_stem(f"result-{number}").write_bytes(kept)
+    caplog.clear()
+    two = ["random:1", "random:2", "--benchmarks", "zeroshot", "--root", str(tmp_path), "--out", str(out)]
+    assert main(["evaluate", *two]) == 2 and "replacing" not in caplog.text, "the second is refused"
     out.write_text("[]")
     with pytest.raises(InputError, match="exists already and does not contain results"):
         degla.evaluate("random", ["zeroshot"], tmp_path, out=out)

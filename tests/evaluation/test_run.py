@@ -54,12 +54,12 @@ def test_a_result_has_no_password_of_an_address(small_root: Path, tmp_path: Path
     result = run(encoder, small_root)
     assert (result.model.name, result.model.label) == ("sftp://host/run",) * 2
     save_result(result, out := tmp_path / "result.json")
-    refuse_to_overwrite_results(out, models=[encoder.name], benchmarks=["small"])
+    refuse_to_overwrite_results({out: [encoder.name]}, benchmarks=["small"])
     with pytest.raises(InputError, match="would be lost"):
-        refuse_to_overwrite_results(out, models=["sftp://me:secret@host/other"], benchmarks=["small"])
+        refuse_to_overwrite_results({out: ["sftp://me:secret@host/other"]}, benchmarks=["small"])
     out.write_text(json.dumps({"model": {"name": 3}, "benchmarks": [{"name": "small"}]}))
     with pytest.raises(InputError, match="exists already and does not contain results"):
-        refuse_to_overwrite_results(out, models=["mine"], benchmarks=["small"])
+        refuse_to_overwrite_results({out: ["mine"]}, benchmarks=["small"])
 
 
 def test_result_says_where_it_comes_from(small_root: Path) -> None:

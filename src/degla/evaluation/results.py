@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,21 +203,26 @@ def items_name(path: Path) -> Path:
 
 
 def refuse_to_overwrite_results(
-    out: Path, *, models: Sequence[str], benchmarks: Sequence[str], scorer: str = "cosine"
+    models: Mapping[Path, Sequence[str]], *, benchmarks: Sequence[str], scorer: str = "cosine"
 ) -> None:
     """Refuse to overwrite results of other models, benchmarks or scorers; log when the same ones are replaced.
 
     Args:
-        out: file of one result, or of several as ``{"models": [...]}``.
-        models: names of the models measured now.
+        models: file of one result, or of several as ``{"models": [...]}``, to the names of the models measured now.
         benchmarks: names of the benchmarks used now.
         scorer: of the results, as they record it.
 
     Raises:
         InputError: results would be lost, or the file contains something else.
     """
-    if not out.exists():
-        return
+    earlier = [out for out in models if out.exists()]
+    for out in earlier:
+        _require_same(out, models[out], benchmarks=benchmarks, scorer=scorer)
+    for out in earlier:  # Nothing is replaced if one is refused.
+        log.info("%s: replacing earlier results of the same models and benchmarks", out)
+
+
+def _require_same(out: Path, models: Sequence[str], *, benchmarks: Sequence[str], scorer: str) -> None:
     try:
         content = read_json_object(out)
         entries = content.get("models", [content])
@@ -231,7 +236,6 @@ def refuse_to_overwrite_results(
         raise InputError(f"{out}: exists already and does not contain results. Choose another --out.") from None
     if not (measured <= set(map(without_passwords, models)) and names <= set(benchmarks) and scorers == {scorer}):
         raise InputError(f"{out}: has results of {summary}, which would be lost. Choose another --out, or delete it.")
-    log.info("%s: replacing earlier results of the same models and benchmarks", out)
 
 
 def load_result(path: Path, *, items: bool = False) -> TracedResult:

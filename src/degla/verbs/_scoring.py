@@ -110,7 +110,7 @@ def measure_networks(
     from degla.model.load import load_encoder
 
     if arguments.out is not None:
-        refuse_to_overwrite_results(arguments.out, models=arguments.models, benchmarks=arguments.benchmarks)
+        refuse_to_overwrite_results({arguments.out: arguments.models}, benchmarks=arguments.benchmarks)
     # Before any model is loaded.
     questions = ask_all(arguments.benchmarks, arguments.root, allow_missing=arguments.allow_missing)
     require(questions)

@@ -85,9 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
     regions = Regions(tuple(arguments.crops or (1, 2, 3))) if arguments.scorer == "regions" else None
     scorer = arguments.scorer if regions is None else regions.name
     if first_process():  # Other ranks write and say nothing.
-        for name, out in zip(arguments.models, outs, strict=True):
-            refuse_to_overwrite_results(out, models=[name], benchmarks=arguments.benchmarks, scorer=scorer)
+        for out in outs:
             refuse_to_overwrite_inputs(items_name(out), arguments.compare_verdicts)
+        named = {out: [name] for name, out in zip(arguments.models, outs, strict=True)}
+        refuse_to_overwrite_results(named, benchmarks=arguments.benchmarks, scorer=scorer)
         for name in ("activation", "precision"):
             if getattr(arguments, name) not in (None, "fp32") and all(map(means_floor, arguments.models)):
                 tell(f"--{name} has no effect: floors have none.")
