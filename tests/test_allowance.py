@@ -65,5 +65,5 @@ def test_cores_are_what_the_control_groups_allow(
 
 def test_negatives_are_made_by_as_many_processes_as_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "usable_cores", lambda: 3)
-    many = (generate._SPREAD, generate._SPREAD - 1)
+    many = (generate._MANY, generate._MANY - 1)
     assert [generate.process_count(None, captions, grammar_only=True) for captions in many] == [3, 1]

@@ -296,9 +296,10 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     assert warning == (
         "Small, fake: 3 of 6 benchmark images are in the training data (3 by content), for example 0.png."
     )
-    other = result.model_copy(update={"training_seed": (result.training_seed or 0) + 1})
-    save_result(other, tmp_path / "other.json")
-    assert compare([tmp_path / "tuned.json", tmp_path / "other.json"]).warnings.count(warning) == 1
+    seeds = [tmp_path / f"seed-{seed}.json" for seed in (0, 1)]
+    for seed, path in enumerate(seeds):
+        save_result(result.model_copy(update={"training_seed": seed}), path)
+    assert compare(seeds).warnings.count(warning) == 1
     console = Console(width=200)
     with console.capture() as capture:
         console.print(render_result(result))

@@ -366,6 +366,7 @@ def test_a_full_disk_is_said_and_the_review_goes_on(review: Review, monkeypatch:
         assert "the disk is full" in run_terminal(review, "a\ns\n")
         shown = _handler(ReviewPage(review), "accept")(review.state.key, review.state.text(), "")
         assert "the disk is full" in shown.verdict
+        assert (shown.key, shown.text) == (review.state.key, review.state.text()), "not the text of the draft before"
     review.act("reject")
     assert len(texts(review, "swap_nouns")) == review.state.decided - 1 == 2
 

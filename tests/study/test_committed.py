@@ -18,7 +18,7 @@ from degla.pages import plot
 from degla.pages.plot import standalone_picture
 from degla.pages.words import duration, p_value
 from degla.statistics.seeds import QuestionVariance, holm
-from degla.study.page import frontier_svg, page_of
+from degla.study.page import frontier_svg, latex_of, page_of
 from degla.study.record import load_study
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.study import Study
@@ -98,6 +98,14 @@ def test_a_page_explains_the_columns_that_it_has_in_each_form() -> None:
         )
     assert '<span class="tag">frontier</span>' in page.html() and "| frontier |\n" in page.markdown()
     assert re.findall(r"<table[^>]*>", page.html()) == ['<table class="stacked">'] * 5, "all fit a phone"
+
+
+@pytest.mark.parametrize(("name", "bold"), [("headline", True), ("one_way", False)])
+def test_a_joint_score_below_the_base_is_not_bold(name: str, bold: bool) -> None:
+    study = Study(load_study(ROOT / "docs/studies" / name / "study.json"))
+    glance = page_of(study).markdown().partition("## At a glance")[2].partition("\n## ")[0]
+    assert ("**" in glance) == ("Bold: the best joint score" in glance) == ("\\textbf" in latex_of(study)) == bold
+    assert ("No model's joint score is above the base's." in glance) != bold
 
 
 def test_names_in_the_picture_keep_off_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:

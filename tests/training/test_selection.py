@@ -199,7 +199,7 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert (again.step, again.ended, again.best) == (6, outcome.ended, outcome.best) and measured.count == 0
     assert any("does not continue after step 6 of 8" in line for line in caplog.messages)
     assert main(["train", "--resume", str(config.out)]) == 0
-    assert capsys.readouterr().err.endswith(f"\nto continue: degla train --resume {config.out} ...\n")
+    assert capsys.readouterr().err.endswith(f"\nto continue: degla train --resume {config.out} [flags]\n")
     assert [row["step"] for row in _rows(config.out, "metrics.jsonl") if "ended" in row] == [6]
 
     # A larger budget lets it continue; a checkpoint over the old budget may be the best now.

@@ -205,9 +205,11 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str, str], 
         try:
             return page.act(action, key, text, int(tab or 0))  # "" until the page has loaded
         except DeglaError as error:
-            shown = page.show()
+            shown = page.show()._replace(verdict=_complaint(str(error)))
+            if shown.key.partition(" ")[0] != key.partition(" ")[0]:  # The text is of the draft before.
+                return shown
             texts, _ = page.judge(shown.key, text)
-            return shown._replace(texts=texts, verdict=_complaint(str(error)), text=text)
+            return shown._replace(texts=texts, text=text)
 
     return handle
 

@@ -39,10 +39,16 @@ def latest_checkpoint(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def how_to_restart(run: Path) -> str:
-    """Return what to do with a run that ended too soon, whatever command or call trains it."""
-    newest = latest_checkpoint(run)
-    return "start the run again" if newest is None else f"resume the run, whose last complete checkpoint is {newest}"
+def how_to_restart(run: Path, *, out: Path | str | None = None) -> str:
+    """Return what to do with a run that ended too soon, whatever command or call trains it.
+
+    Args:
+        run: folder of the run.
+        out: the run as the user named it, if that is not its folder, such as an address.
+    """
+    if (newest := latest_checkpoint(run)) is None:
+        return "start the run again"
+    return f"resume the run, whose last complete checkpoint is {display_path(out or run)}/{newest.name}"
 
 
 def require_checkpoint(run: Path, *, out: Path) -> Path:

@@ -29,9 +29,10 @@ from degla.study.study import Study, printed_section
 
 _HOW_TO_READ = (
     "Joint: {gain} gained minus {price:g} times {kept} lost, in points relative to the base `{base}`; scores in "
-    "percent. Bold: the best joint score, whether or not its lead is significant. Frontier: no model of the study "
-    "gains more without losing more."
+    "percent. {bold} Frontier: no model of the study gains more without losing more."
 )
+_BOLD = "Bold: the best joint score, whether or not its lead is significant."
+_NONE_BOLD = "No model's joint score is above the base's."
 _FRONTIER = (
     "Every model of the study, mean over seeds. Large marks: the best model of each arm, with its 95 % intervals, "
     "clipped at the frame. {lines} Rings: models on the frontier. Dotted line: the same joint score as the best model. "
@@ -95,7 +96,7 @@ def write_all(study: Study, out: Path) -> None:
 def latex_of(study: Study) -> str:
     """Return the first table and the paired tests for LaTeX."""
     name = partial(_name, marks=arm_marks(study.table), seeds=len(study.plan.seeds))
-    tables = {"At a glance": _glance(study, study.table.best, name=name, best=[study.table.leader])}
+    tables = {"At a glance": _glance(study, study.table.best, name=name, best=_winner(study.table))}
     if study.tests:
         tables["Paired tests"] = _paired_tests(study)
     texts = (f"% {title}\n{table.latex()}\n" for title, table in tables.items())
@@ -138,8 +139,10 @@ def _parts(study: Study) -> Iterator[Part]:
     plan, table = study.plan, study.table
     name = partial(_name, marks=arm_marks(table), seeds=len(plan.seeds))
     note = "Each arm at the setting with its best joint score. " if study.choice else ""
-    how = note + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base)
-    glance = _glance(study, table.best, name=name, best=[table.leader])
+    winner = _winner(table)
+    bold = _BOLD if winner else _NONE_BOLD
+    how = note + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base, bold=bold)
+    glance = _glance(study, table.best, name=name, best=winner)
     yield Section("At a glance", [glance, how, *study.record.text_solvable])
     yield from printed_section(study)
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
@@ -191,8 +194,13 @@ def _name(row: StudyRow, *, marks: Mapping[str, svg.Mark], seeds: int) -> TableC
     return TableCell(row.label, mark=marks[row.arm], tags=tuple(tags))
 
 
+def _winner(table: StudyTable) -> list[StudyRow]:
+    """The model with the best joint score, if that is above the base's."""
+    return [row for row in (table.leader,) if row is not None and row.joint.mean > 0]
+
+
 def _glance(
-    study: Study, rows: Iterable[StudyRow], *, name: Callable[[StudyRow], TableCell], best: Sequence[StudyRow | None]
+    study: Study, rows: Iterable[StudyRow], *, name: Callable[[StudyRow], TableCell], best: Sequence[StudyRow]
 ) -> Table:
     plan, table = study.plan, study.table
     columns = [

@@ -129,7 +129,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             cause = str(error).strip(" .")
             raise DeglaError(
                 f"{display_path(config.out)}: a process that loads images ended ({cause}). If memory or shared "
-                f"memory (/dev/shm) ran out, use fewer --data.workers, and {how_to_restart(run)}."
+                f"memory (/dev/shm) ran out, use fewer --data.workers, and {how_to_restart(run, out=config.out)}."
             ) from None
 
 
@@ -374,7 +374,7 @@ def _tell_end(
         log.warning(
             "%s: %s step %d of %d: %s. To continue, raise that limit and %s.",
             out, "does not continue after" if step == start else "ended early, after", step, steps, ended,
-            how_to_restart(run),
+            how_to_restart(run, out=out),
         )  # fmt: skip
     if validation.best is not None:
         log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
@@ -384,7 +384,8 @@ def _tell_end(
     elif ended is not None:
         log.warning("no checkpoint is within the limits; the last one is %s", run / f"step-{step}")
     if stopped:
-        log.warning("%s: stopped by %s after step %d of %d; %s", out, stopped, step, steps, how_to_restart(run))
+        restart = how_to_restart(run, out=out)
+        log.warning("%s: stopped by %s after step %d of %d; %s", out, stopped, step, steps, restart)
 
 
 def _notice(processes: Processes) -> str:

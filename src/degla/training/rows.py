@@ -113,9 +113,10 @@ def _joined(
             negative_records = negatives_of_rules(negative_records, data.rules, flag=data.flag("rules"))
         if distractors:
             negative_records = partner_negatives(captions(), flag=data.flag("distractor_negative"))
-        steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
-        # Formats that are no text have no lines, so their number of rows is unknown.
-        with TaskProgress(True).task("rows", steps or None) as advance:
+        # The number of rows is known in text only.
+        read = [file, *([negatives] * 2 if negatives else [])]
+        lines = [0 if path.suffix.lower() in PARQUET_ENDINGS else sources[path].lines for path in read]
+        with TaskProgress(True).task("rows", sum(lines) if all(lines) else None) as advance:
             numbers = [name for name, numeric in columns.own if numeric]
             report = join_and_report(
                 records, negative_records, folder=folder, optional=columns.optional, numbers=numbers, advance=advance,

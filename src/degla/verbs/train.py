@@ -11,6 +11,7 @@ from degla.errors import InputError
 from degla.processes import first_process
 from degla.remote import address_of, display_path
 from degla.shelf import RECIPES
+from degla.verbs._terminal import tell
 from degla.verbs._training import PRINT, configure, help_topic, resumes
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def run_words(words: list[str]) -> int:
         return 0  # A failure makes torchrun end the first process, which may still be copying the checkpoint.
     address = address_of(config.out or "")
     where = outcome.folder if address is None else f"{address}/{outcome.folder.name}"
-    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {where}\n")
+    tell(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {where}")
     if outcome.stopped or outcome.ended:
         command = shlex.join(["degla", "train", "--resume", display_path(config.out or "")])
-        sys.stderr.write(f"to continue: {command}{' ...' if outcome.ended else ''}\n")
+        tell(f"to continue: {command}{' [flags]' if outcome.ended else ''}")
     return status_of_signal(outcome.stopped)
 
 
