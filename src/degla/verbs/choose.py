@@ -13,8 +13,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    text = files("degla").joinpath("choosing.md").read_text(encoding="utf-8")
-    text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)  # Links lead to pages that may not be here.
+    text = _with_plain_links(files("degla").joinpath("choosing.md").read_text(encoding="utf-8"))
     if not sys.stdout.isatty():
         sys.stdout.write(text)
         return 0
@@ -22,5 +21,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from degla.verbs._terminal import show
 
-    show(Markdown(text, hyperlinks=False))
+    show(Markdown(text))
     return 0
+
+
+def _with_plain_links(text: str) -> str:
+    """Replace each Markdown link by its text, and the page that it leads to, if that is another one."""
+    return re.sub(
+        r"\[([^]]+)\]\(([^)#]*)[^)]*\)", lambda link: link[1] + (f" [docs/{link[2]}]" if link[2] else ""), text
+    )
