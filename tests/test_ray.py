@@ -248,7 +248,7 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
                 os.kill(os.getpid(), signal.SIGTERM)
 
         ends, stopped = run_jobs(
-            study_work, [("wait", tmp_path)], processes=1, ended=pass_by, look=look, workers=workers
+            study_work, [("wait", tmp_path)], processes=1, ended=pass_by, watch=look, workers=workers
         )
         assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()
 

@@ -1207,10 +1207,10 @@ def test_the_time_left_counts_workers_and_the_runs_under_way(
         watch.ended(
             number, Ended((JobResult((tmp_path / "result",), trained=number > 0, measured=True),), seconds=seconds)
         )
-        watch.look(then)
+        watch.show(then)
         return told().splitlines()[-1]
 
-    watch.look([0, 1, 2, 3])
+    watch.show([0, 1, 2, 3])
     assert "left" not in end(0, at=5, seconds=5, then=[1, 2, 3, 4]), "a base does not say how long a run takes"
     assert end(1, at=600, seconds=600, then=[2, 3, 4, 5]).endswith("done in 600 s; about 10.0 min left")
     for number in (2, 3):
@@ -1241,10 +1241,10 @@ def test_steps_of_a_stopped_job_are_no_speed(
     (tmp_path / "metrics.jsonl").write_text('{"step": 18}\n')
     monkeypatch.setattr("degla.progress._SOONEST", 0.0)
     with Watch([chain], log=logging.getLogger("test"), when_ended=lambda number, ended: None) as watch:
-        watch.look([0])
+        watch.show([0])
         assert "/s" not in told()
         (tmp_path / "metrics.jsonl").write_text('{"step": 20}\n')
-        watch.look([0])
+        watch.show([0])
     assert "training steps: 20 of 20" in told() and "/s" in told()
 
 

@@ -86,7 +86,7 @@ def test_fields_of_an_arm_that_none_of_its_runs_reads_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", logger="degla.study")
-    for module, name in ((conduct, "prepare"), (sequence, "start_from")):  # what follows takes long
+    for module, name in ((conduct, "prepare"), (sequence, "prepare_results")):  # what follows takes long
         monkeypatch.setattr(module, name, Mock(side_effect=KeyboardInterrupt))
     fields = {"views.left_out": [0, 0.5], "views.by": "attention", "optim.lr": 1e-4, "teacher.decay": 0.5}
     wanted = ["arm 'clip': teacher.decay has no effect: no loss uses a teacher."]
@@ -98,7 +98,7 @@ def test_fields_of_an_arm_that_none_of_its_runs_reads_are_named(
     continual = read_sequence_plan(PLANS[0].parents[1] / "continual" / "plan.yaml")
     arm = continual.arms[0].model_copy(update={"recipe": "clip", "fields": {"teacher.decay": 0.5}})
     job = Mock(config=change(recipe_config("clip"), arm.fields, where=""))
-    monkeypatch.setattr(sequence, "sequence_jobs", lambda *_, **__: [Mock(label=arm.name, jobs=[job])])
+    monkeypatch.setattr(sequence, "sequence_chains", lambda *_, **__: [Mock(label=arm.name, jobs=[job])])
     monkeypatch.setattr(sequence, "CurrentQuestions", Mock())
     with pytest.raises(KeyboardInterrupt):
         sequence.conduct_sequences(continual.model_copy(update={"arms": (arm,)}), out=tmp_path / "tasks", where="plan")

@@ -41,7 +41,7 @@ from degla.study.retention import (
     transfer,
     zero_shot,
 )
-from degla.study.sequence import _sequences, sequence_jobs
+from degla.study.sequence import _sequences, sequence_chains
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.study.workers import Ended
@@ -226,7 +226,7 @@ def test_what_other_questions_would_do_to_a_summary(images: int, right: int) -> 
 
 
 def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:
-    return sequence_jobs(read_sequence_plan(path, overrides=overrides), out=out, where="plan")
+    return sequence_chains(read_sequence_plan(path, overrides=overrides), out=out, where="plan")
 
 
 def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:

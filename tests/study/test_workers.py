@@ -118,7 +118,7 @@ def test_a_second_ctrl_c_ends_workers_at_once(tmp_path: Path, capfd: pytest.Capt
 
     began, others = time.monotonic(), {process.pid for process in multiprocessing.active_children()}
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(work, [("stubborn", 0, str(tmp_path / "busy"))], processes=1, ended=pass_by, look=look)
+        run_jobs(work, [("stubborn", 0, str(tmp_path / "busy"))], processes=1, ended=pass_by, watch=look)
     assert {process.pid for process in multiprocessing.active_children()} <= others
     assert time.monotonic() - began < 60
     assert "stopping when what is running has saved its work. Ctrl-C again: stop at once." in capfd.readouterr().err
@@ -146,7 +146,7 @@ def test_a_signal_ends_it() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)  # Other libraries of the same process may have set one.
-    ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, ended=pass_by, look=look)
+    ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, ended=pass_by, watch=look)
     assert stopped == "SIGTERM" and ends == [None, None]
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -167,7 +167,7 @@ def test_workers_get_time_to_save_after_a_signal_alone(stopped: bool, monkeypatc
 
     monkeypatch.setattr(LocalWorkers, "end", ended)
     with nullcontext() if stopped else pytest.raises(InputError, match="enough"):
-        run_jobs(work, [("wait", 0)], processes=1, ended=pass_by, look=look)
+        run_jobs(work, [("wait", 0)], processes=1, ended=pass_by, watch=look)
     assert [seconds >= 60 for seconds in patience] == [stopped]
 
 

@@ -113,14 +113,14 @@ def runs_of(
 
     Args: as for `compare_methods`.
     """
-    jobs, now = [], CurrentQuestions()
+    jobs, current = [], CurrentQuestions()
     for seed, method in product(range(seeds), methods):
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
         if (share := methods[method]) is not None:
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         config = replace(configure(method, seed), out=out / "runs" / f"{method}-{seed}")
-        leakage = now.leakage((config,), base=base.base, questions=base.questions)
+        leakage = current.leakage((config,), base=base.base, questions=base.questions)
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
 

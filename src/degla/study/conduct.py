@@ -88,13 +88,13 @@ def conduct(
             runs = expand(plan, where=where)
         log.info("%s: %s, results in %s", where, counted(len(runs), "run"), out)
         for arm in plan.arms:  # Not `set`, which is for all arms together.
-            name_unread(arm, [run.config for run in runs if run.arm == arm.name])
+            log_unread_fields(arm, [run.config for run in runs if run.arm == arm.name])
         materials = prepare(plan, runs, out=out)
-        now, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
-        bases, tunings = _jobs(runs, materials, now, out=out, rehearsed=rehearsed)
+        current, requirements = CurrentQuestions(), [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+        bases, tunings = _jobs(runs, materials, current, out=out, rehearsed=rehearsed)
         for job in bases:
-            now.require_scores(job.questions, requirements, where=where)
-        start_from([*bases, *tunings], out=out)
+            current.require_scores(job.questions, requirements, where=where)
+        prepare_results([*bases, *tunings], out=out)
         chains = [job.alone for job in (*bases, *tunings)]
         check = partial(
             check_end, chains=chains, bases=len(bases), requirements=requirements, where=where, handler=handler
@@ -172,7 +172,7 @@ def _has_work(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("results", "runs", "study.json"))
 
 
-def start_from(jobs: Sequence[Job], *, out: Path) -> None:
+def prepare_results(jobs: Sequence[Job], *, out: Path) -> None:
     """Prepare the results of earlier calls: those of other models than the plan's are moved away.
 
     Raises:
@@ -216,7 +216,7 @@ def run_chains(
     with far as workers, Watch(chains, log=log, when_ended=when_ended) as watch:
         most = processes or default_processes() if workers is None else workers.size
         ends, signal = run_jobs(
-            tune_all, chains, processes=most, ended=watch.ended, look=watch.look, folder_lock=folder_lock,
+            tune_all, chains, processes=most, ended=watch.ended, watch=watch.show, folder_lock=folder_lock,
             workers=workers,
         )  # fmt: skip
     if signal:
@@ -242,7 +242,7 @@ class _LogFile(logging.FileHandler):
         """Lose the line if the disk is full: the terminal has it, and what matters ends with an error of its own."""
 
 
-def name_unread(arm: Arm, configs: Sequence[TrainConfig]) -> None:
+def log_unread_fields(arm: Arm, configs: Sequence[TrainConfig]) -> None:
     """Log which of an arm's own fields none of its runs reads."""
     names = [name for name, value in arm.fields.items() if value]
     for sentence in sorted(set.intersection(*(set(unread_fields(names, config)) for config in configs))):
@@ -271,7 +271,12 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 
 
 def _jobs(
-    runs: Sequence[Run], materials: Sequence[Materials], now: CurrentQuestions, *, out: Path, rehearsed: bool = False
+    runs: Sequence[Run],
+    materials: Sequence[Materials],
+    current: CurrentQuestions,
+    *,
+    out: Path,
+    rehearsed: bool = False,
 ) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, the plan's base first, and jobs of the runs, in order."""
     results = out / "results"
@@ -288,8 +293,8 @@ def _jobs(
             bases[base, questions] = Job(
                 label=title, base=base, config=None,
                 inputs={name: digest for name, digest in data.inputs.items() if name == "base"},
-                measures=(Measure(title, 1.0, file),), questions=questions, items=now.digests(questions),
-                leakage=now.leakage((), base=base, questions=questions), rehearsed=rehearsed,
+                measures=(Measure(title, 1.0, file),), questions=questions, items=current.digests(questions),
+                leakage=current.leakage((), base=base, questions=questions), rehearsed=rehearsed,
             )  # fmt: skip
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
@@ -297,7 +302,7 @@ def _jobs(
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        leakage = now.leakage((data.config,), base=base, questions=questions)
+        leakage = current.leakage((data.config,), base=base, questions=questions)
         start = replace(bases[base, questions], label=label, leakage=leakage)
         jobs.append(replace(start, config=data.config, inputs=data.inputs, measures=measures))
     return list(bases.values()), jobs
@@ -382,7 +387,7 @@ class Watch:
         self._chains, self._log, self._when_ended = chains, log, when_ended
         self._stack = ExitStack()
         # What an earlier call did counts as done, not as the speed of this one.
-        self._steps = [_steps_of(chain) if _is_there(chain) else _steps_taken(chain) for chain in chains]
+        self._steps = [_steps_of(chain) if _is_done(chain) else _steps_taken(chain) for chain in chains]
         self._running: list[str] = []
         # Jobs of a chain that have already been measured.
         self._measured = {job.title for chain in chains for job in chain.jobs if job.measures[0].path.is_file()}
@@ -406,7 +411,7 @@ class Watch:
         self._stack.close()
         self._log.propagate = True
 
-    def look(self, running: Sequence[int]) -> None:
+    def show(self, running: Sequence[int]) -> None:
         """Show the progress of the running chains."""
         now = time.monotonic()
         self._began = {number: self._began.get(number, now) for number in running}
@@ -445,11 +450,12 @@ class Watch:
         fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         if fresh and end.value and _trains(chain):
             self._seconds.append(end.seconds)
-        how = f"done in {end.seconds:.0f} s" if fresh else "already done"
-        if stopped:
-            how = "not finished"
         if end.error:
             how = f"failed: {end.error.rstrip('.')}"
+        elif stopped:
+            how = "not finished"
+        else:
+            how = f"done in {end.seconds:.0f} s" if fresh else "already done"
         notes = "; ".join(note for each in end.value or () for note in each.notes)
         line = f"{len(self._chains) - len(self._left)} of {len(self._chains)}: {chain.title}: {how}"
         line += (f" ({notes})" if notes else "") + self._time_left(number)
@@ -475,8 +481,8 @@ def _steps_of(chain: Chain) -> int:
     return sum((job.config and job.config.train.steps) or 0 for job in chain.jobs)
 
 
-def _is_there(chain: Chain) -> bool:
-    return all(job.resume and measure.path.is_file() for job in chain.jobs for measure in job.measures)
+def _is_done(chain: Chain) -> bool:
+    return all(job.resume and job.has_results for job in chain.jobs)
 
 
 def _steps_taken(chain: Chain) -> int:

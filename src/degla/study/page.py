@@ -151,7 +151,7 @@ def _parts(study: Study) -> Iterator[Part]:
     if table.families:
         heads = [Column("model"), *(_counted_column(family, study) for family in table.families)]
         families = [
-            [name(row), *(score(row.scores[f"family:{each}"]) for each in table.families)] for row in table.best
+            [name(row), *(score_cell(row.scores[f"family:{each}"]) for each in table.families)] for row in table.best
         ]
         yield Section("By family", [Table(heads, families, stacked=True), _FAMILIES])
     costs = [TableRow([name(row), *_cost(row)]) for row in table.best if row.cost is not None]
@@ -174,12 +174,12 @@ def _parts(study: Study) -> Iterator[Part]:
         yield Section("All models", [Fold(title, [every, "Bold: the best model of each arm."])])
 
 
-def score(value: Spread) -> TableCell:
+def score_cell(value: Spread) -> TableCell:
     """Return a table cell with a score in percent and the half-width of its interval."""
     return TableCell(percent(value.mean), spread=_half(value))
 
 
-def _change(value: Spread) -> TableCell:
+def _change_cell(value: Spread) -> TableCell:
     return TableCell(points(value.mean), spread=_half(value))
 
 
@@ -210,10 +210,11 @@ def _glance(
     ]  # fmt: skip
     lines = []
     for row in rows:
-        changes = [replace(_change(row.joint), bold=row in best), _change(row.gained), _change(row.lost)]
+        changes = [_change_cell(value) for value in (row.joint, row.gained, row.lost)]
+        changes[0] = replace(changes[0], bold=row in best)
         seeds = UNKNOWN if row.arm == BASE else str(len(row.seeds))
         changes = [TableCell()] * 3 if row.arm == BASE else changes
-        scores = [score(row.scores[column]) for column in table.headline]
+        scores = [score_cell(row.scores[column]) for column in table.headline]
         lines.append([name(row), seeds, *changes, *scores, "yes" if row.pareto else ""])
     return Table(columns, lines, stacked=True)
 

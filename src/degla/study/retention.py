@@ -23,7 +23,7 @@ from degla.pages.words import UNKNOWN, duration
 from degla.statistics.proportions import FEW
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.study.gather import Items
-from degla.study.page import score
+from degla.study.page import score_cell
 from degla.study.sequence_plan import SequencePlan
 
 if TYPE_CHECKING:
@@ -293,16 +293,16 @@ def _glance_heads(plan: SequencePlan) -> list[str]:
 
 
 def _glance(plan: SequencePlan, arm: Retention) -> list[TableCell | str]:
-    cells = [score(value) for value in arm.summaries.values()]
-    cells += [score(arm.beside(name, len(plan.tasks))) for name in plan.also]
+    cells = [score_cell(value) for value in arm.summaries.values()]
+    cells += [score_cell(arm.beside(name, len(plan.tasks))) for name in plan.also]
     return [arm.arm, str(len(arm.seeds)), *cells, UNKNOWN if arm.seconds is None else duration(arm.seconds)]
 
 
 def _matrix(plan: SequencePlan, arm: Retention) -> Table:
     rows = []
     for number, name in enumerate(("(base)", *(task.name for task in plan.tasks))):
-        cells = [score(arm.cell(number, task)) for task in range(len(plan.tasks))]
+        cells = [score_cell(arm.cell(number, task)) for task in range(len(plan.tasks))]
         if number:
             cells[number - 1] = replace(cells[number - 1], bold=True)
-        rows.append(TableRow([name, *cells, *(score(arm.beside(each, number)) for each in plan.also)]))
+        rows.append(TableRow([name, *cells, *(score_cell(arm.beside(each, number)) for each in plan.also)]))
     return Table(["after", *_columns(plan)], rows, stacked=True)

@@ -24,7 +24,7 @@ from degla.pages.plot import standalone_picture
 from degla.pages.words import counted
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_end, name_unread, open_study, run_chains, start_from
+from degla.study.conduct import check_end, log_unread_fields, open_study, prepare_results, run_chains
 from degla.study.gather import named_items
 from degla.study.grid import file_name, refuse_shared, starting_config
 from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
@@ -78,35 +78,35 @@ def conduct_sequences(
         StoppedError: a signal stopped everything.
     """
     with open_study(out, tasks=True) as (folder_lock, handler):
-        jobs = sequence_jobs(plan, out=out, where=where)
-        what = f"{counted(len(jobs) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
+        chains = sequence_chains(plan, out=out, where=where)
+        what = f"{counted(len(chains) - 1, 'sequence')} of {counted(len(plan.tasks), 'task')}"
         log.info("%s: %s, results in %s", where, what, out)
         for arm in plan.arms:
-            configs = [job.config for chain in jobs if chain.label == arm.name for job in chain.jobs if job.config]
-            name_unread(arm, configs)
+            configs = [job.config for chain in chains if chain.label == arm.name for job in chain.jobs if job.config]
+            log_unread_fields(arm, configs)
         requirements = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         requirements += [("field 'also'", name) for name in plan.also]
-        CurrentQuestions().require_scores(jobs[0].jobs[0].questions, requirements, where=where)
-        start_from([job for chain in jobs for job in chain.jobs], out=out)
-        check = partial(check_end, chains=jobs, bases=1, requirements=requirements, where=where, handler=handler)
-        ends = run_chains(jobs, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
-        sequences = _sequences(plan, jobs, ends)
+        CurrentQuestions().require_scores(chains[0].jobs[0].questions, requirements, where=where)
+        prepare_results([job for chain in chains for job in chain.jobs], out=out)
+        check = partial(check_end, chains=chains, bases=1, requirements=requirements, where=where, handler=handler)
+        ends = run_chains(chains, when_ended=check, processes=processes, folder_lock=folder_lock, engine=engine)
+        sequences = _sequences(plan, chains, ends)
         _write(sequences, out, command=command)
         return sequences
 
 
-def _sequences(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[ChainResult] | None]) -> Sequences:
-    start = jobs[0].jobs[0].measures[0].path
+def _sequences(plan: SequencePlan, chains: Sequence[Chain], ends: Sequence[Ended[ChainResult] | None]) -> Sequences:
+    start = chains[0].jobs[0].measures[0].path
     runs: dict[str, dict[int, tuple[list[Path], float]]] = {arm.name: {} for arm in plan.arms}
     failures = []
-    for job, end in zip(jobs[1:], ends[1:], strict=True):
-        assert job.seed is not None
+    for chain, end in zip(chains[1:], ends[1:], strict=True):
+        assert chain.seed is not None
         results = end.value if end is not None and end.value is not None else ()
-        if len(results) < len(job.jobs) or not results[-1].paths:
-            failures.append((job.title, end.error.rstrip(".") if end is not None and end.error else "not finished"))
+        if len(results) < len(chain.jobs) or not results[-1].paths:
+            failures.append((chain.title, end.error.rstrip(".") if end is not None and end.error else "not finished"))
             continue
         seconds = sum(result.cost.seconds for result in results if result.cost is not None)
-        runs[job.label][job.seed] = [start, *(each.measures[0].path for each in job.jobs)], seconds
+        runs[chain.label][chain.seed] = [start, *(job.measures[0].path for job in chain.jobs)], seconds
     arms = []
     for arm, by_seed in runs.items():
         if not by_seed:
@@ -147,7 +147,7 @@ def _write(sequences: Sequences, out: Path, *, command: str) -> None:
     write_text(out / "continual.svg", standalone_picture(draw_sequence(sequences)) + "\n")
 
 
-def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
+def sequence_chains(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     """Return the base's measurement, then every arm of the first seed, of the second, and so on; draw the world if set.
 
     Args:
@@ -162,11 +162,11 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
     questions = _task_questions(plan, out / "data")
     digests: dict[Path, str] = {}
-    now = CurrentQuestions()
+    current = CurrentQuestions()
     base = Job(
         label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, digests),
         measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), questions=questions,
-        items=now.digests(questions), leakage=now.leakage((), base=plan.base, questions=questions),
+        items=current.digests(questions), leakage=current.leakage((), base=plan.base, questions=questions),
     )  # fmt: skip
     chains = [Chain(BASE, None, (base,))]
     for seed in plan.seeds:
@@ -181,7 +181,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
                 label = f"{arm.name} after {task.name}"
                 measure = Measure(label, 1.0, out / "results" / f"{name}.json")
                 configs.append(config)
-                leakage = now.leakage(configs, base=plan.base, questions=questions)
+                leakage = current.leakage(configs, base=plan.base, questions=questions)
                 jobs.append(
                     replace(base, label=label, config=config, inputs=inputs, measures=(measure,), leakage=leakage)
                 )

@@ -32,13 +32,12 @@ from degla.study.plan import Plan, WorldData
 from degla.study.record import RehearsalRecord, RehearsedKind, StudyRecord
 from degla.study.standings import BASE, PairedTest, StudyTable, paired_tests, tabulate
 
-_FEW_SEEDS = 5
+_ENOUGH_SEEDS = 5
 """Fewest seeds to report; settings may be chosen with fewer."""
-_FEW_ITEMS = 1000
-_QUESTIONS = ("items_per_part", "images_per_class", "retrieval_images")
-_MARKS: Final[Mapping[str, str]] = {"items": " \N{DEGREE SIGN}", "pictures": " \N{DEGREE SIGN}\N{DEGREE SIGN}",
-                                    "made": " \N{DEGREE SIGN}\N{DEGREE SIGN}\N{DEGREE SIGN}"}  # fmt: skip
-_ORDER: Final = ("items", "pictures", "made")
+_ENOUGH_ITEMS = 1000
+_SIZES = ("items_per_part", "images_per_class", "retrieval_images")
+_MARKS: Final[Mapping[str, str]] = {"items": " °", "pictures": " °°", "made": " °°°"}
+"""Marks of rehearsed cells by how their parts were rehearsed, from the best to the worst."""
 _LEGEND: Final = (
     "Cells marked ° are rehearsed, not measured: ° a few of the benchmark's own questions on their own "
     "photographs, °° its own questions on drawn images, °°° generated questions on drawn images. A column of several "
@@ -142,14 +141,14 @@ class Study:
             causes = "; ".join(f"{title} ({error})" for title, error in record.failures)
             yield f"{counted(len(record.failures), 'run')} failed (not shown): {causes}."
         yield from record.caveats
-        fewest = min((len(row.seeds) for row in self.table.rows if row.arm != BASE), default=_FEW_SEEDS)
-        if fewest < _FEW_SEEDS:
+        fewest = min((len(row.seeds) for row in self.table.rows if row.arm != BASE), default=_ENOUGH_SEEDS)
+        if fewest < _ENOUGH_SEEDS:
             yield (
                 f"{counted(fewest, 'seed')} for at least one model: intervals over so few seeds are wide or do not "
-                f"cover seeds. Use at least {_FEW_SEEDS}."
+                f"cover seeds. Use at least {_ENOUGH_SEEDS}."
             )
-        least = min((record.counts[part] for part in record.compositional), default=_FEW_ITEMS)
-        if least < _FEW_ITEMS:
+        least = min((record.counts[part] for part in record.compositional), default=_ENOUGH_ITEMS)
+        if least < _ENOUGH_ITEMS:
             yield (
                 f"the smallest compositional part has {counted(least, 'question')}; its standard error is up to "
                 f"{50 / least**0.5:.1f} points."
@@ -207,12 +206,12 @@ def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any
     if "replicates" in values:
         values["replicates"] = [replicate for replicate in values["replicates"] if replicate.get("arms") != []]
     more = (seed for seed in count() if seed not in plan.seeds)
-    values["seeds"] = [*plan.seeds, *islice(more, max(0, _FEW_SEEDS - len(plan.seeds)))]
+    values["seeds"] = [*plan.seeds, *islice(more, max(0, _ENOUGH_SEEDS - len(plan.seeds)))]
     if plan.benchmarks is not None:
         values["benchmarks"]["root"] = os.path.relpath(plan.benchmarks.root, folder)
     if plan.world is not None:
         least = WorldData()
-        sizes = {name: max(getattr(plan.world, name), getattr(least, name)) for name in _QUESTIONS}
+        sizes = {name: max(getattr(plan.world, name), getattr(least, name)) for name in _SIZES}
         values["world"] = {**plan.world.model_dump(mode="json", exclude_defaults=True), **sizes, "split": "test"}
     return {**values, "arms": arms}
 
@@ -354,4 +353,4 @@ def _kind(rehearsal: RehearsalRecord, benchmark: str, column: str) -> RehearsedK
     kinds = {part.part: part.kind for part in rehearsal.parts if part.benchmark == benchmark}
     about = BENCHMARKS.member(benchmark, "BENCHMARK")
     member_kinds = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]
-    return max(member_kinds or kinds.values(), key=_ORDER.index)
+    return max(member_kinds or kinds.values(), key=list(_MARKS).index)

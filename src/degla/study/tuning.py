@@ -78,9 +78,8 @@ def tune(job: Job) -> JobResult:
     notes: list[str] = []
     trained = not (record.finished and record.made_from == identity and _newest(folder) is not None)
     if trained:
-        note = _train(job, folder, record, identity, notes)
-        if note:
-            return JobResult((), notes=(*notes, note))
+        if not _train(job, folder, record, identity, notes):
+            return JobResult((), notes=tuple(notes))
         record = _Record(identity, finished=True, cost=_cost(job.config))
         if job.resume:
             record.write(folder)
@@ -232,7 +231,8 @@ def _newest(folder: Path) -> Path | None:
     return latest_checkpoint(folder)
 
 
-def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]) -> str | None:
+def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], notes: list[str]) -> bool:
+    """Train the model of a job, or go on with it; add to `notes` what was done, and return whether it is finished."""
     from degla.model.runs import checkpoints, runs_within
     from degla.training.loop import train
 
@@ -254,7 +254,9 @@ def _train(job: Job, folder: Path, record: _Record, identity: dict[str, Any], no
         _clear(folder)
     _Record(identity).write(folder)
     outcome = train(job.config, resume=resume)
-    return None if outcome.finished else f"stopped at step {outcome.step}"
+    if not outcome.finished:
+        notes.append(f"stopped at step {outcome.step}")
+    return outcome.finished
 
 
 def _clear(folder: Path) -> None:

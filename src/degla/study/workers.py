@@ -67,7 +67,7 @@ class JobWorker(Protocol):
     def give(self, number: int, job: Any) -> None:
         """Start a job."""
 
-    def look(self) -> Ended[Any] | None:
+    def poll(self) -> Ended[Any] | None:
         """Return how the job ended, or None while it is running."""
 
 
@@ -100,7 +100,7 @@ def run_jobs(
     *,
     processes: int,
     ended: Callable[[int, Ended[Made]], None],
-    look: Callable[[Sequence[int]], None] = lambda running: None,
+    watch: Callable[[Sequence[int]], None] = lambda running: None,
     folder_lock: Lock | None = None,
     workers: Workers[Any] | None = None,
 ) -> tuple[list[Ended[Made] | None], str]:
@@ -110,8 +110,8 @@ def run_jobs(
         work: module-level function; its argument and result are pickled.
         jobs: jobs in starting order.
         processes: largest number of workers, that is of parallel jobs.
-        ended: called once per job, when it ends, with its number; an exception from it or from `look` stops everything.
-        look: called about twice per second with the numbers of the running jobs.
+        ended: called once per job, when it ends, with its number; an exception from it or from `watch` stops all.
+        watch: called about twice per second with the numbers of the running jobs.
         folder_lock: lock of the folder that the jobs write to; the processes hold it too, so it is free once all ended.
         workers: workers that run `work` elsewhere; None: processes on this machine.
 
@@ -122,29 +122,29 @@ def run_jobs(
     pending = deque(range(len(jobs)))
     together = min(processes, len(jobs))
     place: Workers[Any] = LocalWorkers(work, folder_lock, together) if workers is None else workers
-    all_of_them: list[JobWorker] = []
+    started: list[JobWorker] = []
     with Interruption(notice=_STOPPING) as stop:
         try:
-            while (pending or any(worker.number is not None for worker in all_of_them)) and stop.name is None:
-                idle = [worker for worker in all_of_them if worker.number is None]
-                while pending and (idle or len(all_of_them) < processes):
+            while (pending or any(worker.number is not None for worker in started)) and stop.name is None:
+                idle = [worker for worker in started if worker.number is None]
+                while pending and (idle or len(started) < processes):
                     worker = idle.pop() if idle else place.start()
-                    if worker not in all_of_them:
-                        all_of_them.append(worker)
+                    if worker not in started:
+                        started.append(worker)
                     worker.give(number := pending.popleft(), jobs[number])
-                place.wait(all_of_them)
-                for worker in list(all_of_them):
-                    if worker.number is None or (end := worker.look()) is None:
+                place.wait(started)
+                for worker in list(started):
+                    if worker.number is None or (end := worker.poll()) is None:
                         continue
                     ends[worker.number] = end
                     number, worker.number = worker.number, None
                     if not worker.alive:
-                        all_of_them.remove(worker)
+                        started.remove(worker)
                     ended(number, end)
-                look([worker.number for worker in all_of_them if worker.number is not None])
+                watch([worker.number for worker in started if worker.number is not None])
         finally:
             # After a signal a training run writes its checkpoint first.
-            place.end(all_of_them, patience=_PATIENCE if stop.name else 0.0)
+            place.end(started, patience=_PATIENCE if stop.name else 0.0)
     return ends, stop.name or ""
 
 
@@ -194,10 +194,10 @@ class LocalWorker:
     def give(self, number: int, job: Any) -> None:
         """See `JobWorker`."""
         self.number, self.started = number, time.monotonic()
-        with suppress(OSError):  # It died: `look` reports how.
+        with suppress(OSError):  # It died: `poll` reports how.
             self.connection.send(job)
 
-    def look(self) -> Ended[Any] | None:
+    def poll(self) -> Ended[Any] | None:
         """See `JobWorker`."""
         seconds = time.monotonic() - self.started
         try:
@@ -303,7 +303,7 @@ class ClusterWorker:
         """See `JobWorker`."""
         self.number, self.started, self.task = number, time.monotonic(), self._submit(job)
 
-    def look(self) -> Ended[Any] | None:
+    def poll(self) -> Ended[Any] | None:
         """See `JobWorker`."""
         if not self._ray.wait([self.task], timeout=0)[0]:
             return None
