@@ -18,7 +18,7 @@ import torch
 from degla.cli import exit_status_of, main, parser
 from degla.config.fields import flags
 from degla.config.run import TrainConfig
-from degla.shelf import SHELVES
+from degla.shelf import SHELVES, VERBS
 from degla.verbs._training import _ELSEWHERE
 from tests.tiny import write_classes
 
@@ -270,7 +270,7 @@ def test_a_model_that_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixtu
         (["evaluate", "world", "--benchmarks", "own,world", "--root", os.devnull, "--out", "x.json"],
          "unknown benchmark 'own,world'. Separate names with spaces. Known:"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--label", "a", "b"],
-         "2 labels for 1 model;"),
+         "--label gives 2 names for 1 model."),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", "x.json", "--seed", "-1"],
          "--seed is -1; it must be 0 or more"),
         (["evaluate", "world", "--benchmarks", "world", "--root", os.devnull, "--out", f"{os.devnull}/x.json"],
@@ -732,6 +732,25 @@ def test_a_home_folder_behind_an_equals_sign_is_replaced(
     capsys.readouterr()
     assert main(["look", "no.png", "--captions", "~half/full glass"]) == 2
     assert "image no.png is missing" in capsys.readouterr().err, "a caption is no path"
+
+
+def test_help_calls_the_value_of_a_path_what_it_is() -> None:
+    """argparse would repeat the flag: --out OUT."""
+    odd = []
+    for name in VERBS.names():
+        if hasattr(VERBS.load(name), "describe"):
+            flags_of_paths = [each for each in parser(name)._actions if each.type is Path and each.option_strings]
+            odd += [(name, each.dest) for each in flags_of_paths if each.metavar in (None, "DIR")]
+            odd += [(name, "root") for each in flags_of_paths if each.dest == "root" and each.metavar != "DATA"]
+    assert not odd
+
+
+def test_help_lists_what_prepare_makes_and_says_what_a_system_is(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert "\nmakers:\n  split       the captions of a random fifth" in capsys.readouterr().out
+    assert main(["system", "--help"]) == 0
+    assert "Train and evaluate a related system against its baselines" in capsys.readouterr().out
 
 
 def test_a_column_may_have_an_empty_name(tmp_path: Path, capsys: Capture) -> None:

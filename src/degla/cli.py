@@ -37,7 +37,7 @@ _CONTINUE_A_FOLDER = frozenset({"continual", "demo", "draw", "examples_review", 
 
 _ABOUT = """Fine-tune CLIP-like models for compositional understanding without forgetting what they already know.
 
-  degla demo [--photos CAPTIONS --images DIR]  run the whole pipeline on the embedded world or your own photographs
+  degla demo [--photos CAPTIONS --images FOLDER]  run the whole pipeline on the embedded world or your own photographs
   degla negatives CAPTIONS --out FILE          generate hard negatives [--llm embedded | openai --base-url URL]
   degla negatives report FILE --captions FILE  see what they contain, how hard they are, and samples
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
@@ -47,8 +47,8 @@ _ABOUT = """Fine-tune CLIP-like models for compositional understanding without f
   degla look IMAGE... --captions TEXT... --models BASE TUNED  compare how models rank texts for an image [--negatives]
   degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder IMAGES]  the same in the browser, and more
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json; degla report RESULTS... --out report.html
-  degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
-  degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks in sequence
+  degla export MODEL --to transformers --out FOLDER  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
+  degla study PLAN --out FOLDER                recipes x settings x seeds; degla continual: tasks in sequence
 
 See degla COMMAND --help; degla train RECIPE --help all lists every flag. Start with docs/quick-start.md, docs/index.md.
 A model named by a tag or a hub id is downloaded on first use; with --allow-download also what a local folder lacks.

@@ -201,7 +201,7 @@ def test_flags_of_the_server_that_do_not_fit_are_refused(
     url = ["--base-url", "http://localhost:1/v1"]
     for words, message in (
         ([*to_draw, "--model", "m"], "--model requires --base-url URL."),
-        ([*to_draw, *url], "--base-url needs --model NAME, and --drawn DIR"),
+        ([*to_draw, *url], "--base-url needs --model NAME, and --drawn FOLDER"),
         ([*to_draw, *url, "--model", "m", "--extra-body", "[]"], "--extra-body is no JSON object"),
         ([*to_draw, *url, "--model", "m", "--drawn", "s3://bucket/drawn"], "s3://bucket/drawn"),
         (to_draw, "drawn"),

@@ -169,7 +169,7 @@ def test_different_evidence_in_one_table_is_said(
     [
         (["--share", "1"], "--share is 1.0; it must be above 0 and below 1"),
         (["--images", "0"], "--images is 0; it must be 1 or more"),
-        (["--label", "a", "b"], "2 labels for 1 model;"),
+        (["--label", "a", "b"], "--label gives 2 names for 1 model."),
     ],
 )
 def test_wrong_words_say_what_is_right(

@@ -160,7 +160,7 @@ def test_the_command_compares_models(
     [
         (["world", "--benchmarks", "sugarcrap"], "Did you mean 'sugarcrepe'"),
         (["random", "--benchmarks", "zeroshot"], "is a baseline, not a network"),
-        (["world", "--benchmarks", "zeroshot", "--label", "a", "b"], "2 labels for 1 model;"),
+        (["world", "--benchmarks", "zeroshot", "--label", "a", "b"], "--label gives 2 names for 1 model."),
         (["world", "--benchmarks", "zeroshot", "--out", "x.txt"], "must end in .json"),
         (["world", "--benchmarks", "zeroshot", "--steps", "0"], ": --steps is 0"),
         (["world", "--benchmarks", "zeroshot", "--images", "0"], ": --images is 0"),

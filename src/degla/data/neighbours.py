@@ -108,7 +108,7 @@ def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRec
                 raise InputError(
                     f"{where}: caption {rows.at('id', lonely)!r} has no neighbour among the training captions. "
                     "Make the file from these, without those whose image cannot be used: degla neighbours CAPTIONS "
-                    "--images DIR --model MODEL --out FILE."
+                    "--images FOLDER --model MODEL --out FILE."
                 )
             yield arrow.array(lists, NUMBERS)
 

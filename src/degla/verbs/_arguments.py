@@ -36,13 +36,14 @@ def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) ->
     )
     if images:
         folder = "folder that image paths are relative to"
-        verb.add_argument("--images", type=Path, required=True, metavar="DIR", help=folder)
+        verb.add_argument("--images", type=Path, required=True, metavar="FOLDER", help=folder)
 
 
 def describe_negatives(verb: argparse.ArgumentParser, *, file: str = "negatives, JSONL or Parquet") -> None:
     """Add the negatives file and its captions file; `file` is the help of the former."""
     verb.add_argument("file", type=Path, metavar="FILE", help=file)
-    verb.add_argument("--captions", type=Path, required=True, help="captions that the negatives were made from")
+    captions = "captions that the negatives were made from"
+    verb.add_argument("--captions", type=Path, required=True, metavar="FILE", help=captions)
 
 
 def describe_likelihood(verb: argparse.ArgumentParser, flag: str, text: str) -> None:
@@ -52,13 +53,14 @@ def describe_likelihood(verb: argparse.ArgumentParser, flag: str, text: str) -> 
 
 def describe_columns(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of every verb that reads captions."""
-    verb.add_argument("--format", default="auto", help="format of the captions file (detected from the file)")
+    form = "format of the captions file (detected from the file)"
+    verb.add_argument("--format", default="auto", metavar="NAME", help=form)
     split = "splits to read from Karpathy's json, for example train restval; all reads all"
     verb.add_argument("--split", nargs="+", default=(), metavar="SPLIT", help=split)
-    verb.add_argument("--id-column", default="id", help="column of the caption id (id)")
-    verb.add_argument("--image-column", default="image", help="column of the image path (image)")
-    verb.add_argument("--text-column", default="text", help="column of the caption (text)")
-    verb.add_argument("--image-id-column", default="image_id", help="column of the image id (image_id)")
+    columns = {"id": "caption id", "image": "image path", "text": "caption", "image_id": "image id"}
+    for name, what in columns.items():
+        flag = f"--{name.replace('_', '-')}-column"
+        verb.add_argument(flag, default=name, metavar="NAME", help=f"column of the {what} ({name})")
 
 
 def captions_of(
@@ -234,7 +236,7 @@ def describe_model(
         "OpenAI-compatible server; scripted: answers from a file, for tests (rules)",
     )
     group.add_argument("--examples", type=int, default=5, metavar="N", help=shown)
-    group.add_argument("--examples-folder", type=Path, metavar="DIR", help=folder)
+    group.add_argument("--examples-folder", type=Path, metavar="FOLDER", help=folder)
     group.add_argument("--model", metavar="NAME", help="openai: model on the server; embedded: GGUF, folder, hub id")
     describe_server(group, whose="openai: ", concurrency=64, timeout=60)
     group.add_argument("--temperature", type=float, metavar="T", help="openai: sampling temperature")
@@ -340,7 +342,8 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
         result: the file that `--json` prints.
     """
     verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML, TOML or JSON file; see docs/studies.md")
-    verb.add_argument("--out", type=Path, required=True, help="output folder; finished work in it is kept")
+    out = "output folder; finished work in it is kept"
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
     verb.add_argument("--processes", type=int, metavar="N", help=f"parallel {runs}, one thread each (one per CPU)")
     verb.add_argument(
         "--engine",

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def describe_questions(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str, ties: bool = True) -> None:
     """Add the arguments that choose the questions; `benchmarks` and `seed` are the help of those two."""
     verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help=benchmarks)
-    verb.add_argument("--root", type=Path, required=True, help="folder with the benchmarks' data")
+    verb.add_argument("--root", type=Path, required=True, metavar="DATA", help="folder with the benchmarks' data")
     if ties:
         verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
     missing = "if files are missing, score the remaining items and report what was skipped"
@@ -75,9 +75,15 @@ def describe_networks(verb: argparse.ArgumentParser, *, benchmarks: str, seed: s
     describe_questions(verb, benchmarks=benchmarks, seed=seed, ties=ties)
 
 
+def describe_labels(verb: argparse.ArgumentParser) -> None:
+    """Add the argument that `check_models` holds against the models."""
+    labels = "display names, one per model (the models' own names)"
+    verb.add_argument("--label", nargs="+", metavar="NAME", help=labels)
+
+
 def describe_results(verb: argparse.ArgumentParser) -> None:
     """Add the arguments for how `measure_networks` labels, prints and saves the results."""
-    verb.add_argument("--label", nargs="+", help="display names, one per model (the models' own names)")
+    describe_labels(verb)
     verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -85,7 +91,7 @@ def describe_results(verb: argparse.ArgumentParser) -> None:
 def check_networks(arguments: argparse.Namespace) -> None:
     """Check these arguments before anything heavy is imported."""
     check_models(arguments)
-    check_questions(arguments)
+    check_benchmarks(arguments)
 
 
 def measure_networks(
@@ -136,13 +142,13 @@ def describe_cache(verb: argparse.ArgumentParser) -> None:
     folder.add_argument(
         "--cache",
         type=Path,
-        metavar="DIR",
+        metavar="FOLDER",
         help="embedding cache (embeddings in DEGLA_CACHE if set, else degla/embeddings in the user's cache folder)",
     )
     folder.add_argument("--no-cache", action="store_true", help="recompute all embeddings and cache nothing")
 
 
-def check_questions(arguments: argparse.Namespace) -> None:
+def check_benchmarks(arguments: argparse.Namespace) -> None:
     """Check the benchmarks' names before anything heavy is imported."""
     for name in arguments.benchmarks:
         BENCHMARKS.require(name)
@@ -152,8 +158,8 @@ def check_models(arguments: argparse.Namespace) -> None:
     """Check that there is one label per model, and that --out ends in .json and can be written."""
     if arguments.label and len(arguments.label) != len(arguments.models):
         raise InputError(
-            f"{counted(len(arguments.label), 'label')} for {counted(len(arguments.models), 'model')}; give one per "
-            "model."
+            f"--label gives {counted(len(arguments.label), 'name')} for {counted(len(arguments.models), 'model')}. "
+            "Give one per model."
         )
     if arguments.out is not None and arguments.out.suffix != ".json":
         raise InputError(f"--out {arguments.out}: the file name must end in .json.")
@@ -173,7 +179,7 @@ def device(name: str) -> str:
 @contextlib.contextmanager
 def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = None) -> Iterator[Evaluation]:
     """Yield the evaluation that the arguments describe, with its embedding cache."""
-    check_questions(arguments)
+    check_benchmarks(arguments)
     require_least(arguments, "images_per_batch", "texts_per_batch", "workers", least=0)
 
     from degla.evaluation.run import Evaluation, ask_all

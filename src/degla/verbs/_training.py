@@ -45,12 +45,10 @@ def configure(words: list[str], *, verb: str, may_resume: bool = True) -> TrainC
     if resume := resumes(words):
         words = [*words[0].split("=", 1), *words[1:]]
     named = words[0] if words and not words[0].startswith("-") else None
-    if resume and (file or not words[1:] or words[1][:1] in ("", "-")):
-        raise InputError(
-            "a resumed run has its own configuration. Omit --config."
-            if file
-            else f"--resume needs the run's folder: degla {verb} --resume RUN"
-        )
+    if resume and file:
+        raise InputError("a resumed run has its own configuration. Omit --config.")
+    if resume and (not words[1:] or words[1][:1] in ("", "-")):
+        raise InputError(f"--resume needs the run's folder: degla {verb} --resume RUN")
     at = 0 if resume else next((at for at, word in enumerate(words) if resumes([word])), 0)
     if at:
         command = shlex.join(["degla", verb, *_resume_first(words, at)])

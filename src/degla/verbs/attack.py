@@ -20,7 +20,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="one or more bounds on the change of a pixel (pixels range from 0 to 1), numbers or fractions (1/255)",
     )
-    verb.add_argument("--steps", type=int, default=10, help="steps of each attack (10)")
+    verb.add_argument("--steps", type=int, default=10, metavar="N", help="steps of each attack (10)")
     verb.add_argument("--step-size", type=float, metavar="SHARE", help="step size as a share of epsilon (2.5 / steps)")
     verb.add_argument("--images", type=int, metavar="N", help="attack N random images of each part (all)")
     describe_results(verb)

@@ -11,7 +11,7 @@ from degla.verbs._terminal import print_json
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--out", type=Path, default=Path("demo"), help="output folder (demo)")
+    verb.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="output folder (demo)")
     verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a preview, not a measurement")
     verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method, with seeds 0 to N-1 (1)")
     photos = "captions of your own photographs, in any format that degla train reads"

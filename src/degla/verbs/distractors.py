@@ -33,7 +33,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="use the nearest images of which the text can be true, from degla neighbours",
     )
-    images.add_argument("--drawn", type=Path, metavar="DIR", help="images named after caption ids: a%%2F1.png for a/1")
+    drawn = "images named after caption ids: a%%2F1.png for a/1"
+    images.add_argument("--drawn", type=Path, metavar="FOLDER", help=drawn)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")
     server = verb.add_argument_group("text-to-image server, which draws what --drawn lacks from the negatives")
     describe_drawing(server)
@@ -80,5 +81,5 @@ def _check_server(arguments: argparse.Namespace) -> None:
         refuse_flags(arguments, *_SERVER, why="requires --base-url URL.")
         return
     if arguments.drawn is None or not arguments.model:
-        raise InputError("--base-url needs --model NAME, and --drawn DIR, the folder to draw to.")
+        raise InputError("--base-url needs --model NAME, and --drawn FOLDER, the one to draw to.")
     check_drawing(arguments, arguments.drawn)

@@ -20,7 +20,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--count", type=int, default=1000, metavar="N", help="images in all, evenly by class (1000)")
     verb.add_argument("--template", default="a photo of a {}.", help="text of a class (%(default)s)")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the images and captions.jsonl")
+    out = "folder of the images and captions.jsonl"
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
     describe_drawing(verb.add_argument_group("text-to-image server"))
 
 

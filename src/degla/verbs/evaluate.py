@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import refuse_to_overwrite_inputs
 from degla.processes import first_process
-from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
+from degla.verbs._scoring import check_models, describe_benchmarks, describe_labels, device, evaluation
 from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from degla.evaluation.results import TracedResult
     from degla.study.workers import Ended
 
-_FREE = {"models", "label", "root", "out", "cache", "no_cache", "compare_verdicts", "json", "device", "workers"}
+_MAY_DIFFER = {"models", "label", "root", "out", "cache", "no_cache", "compare_verdicts", "json", "device", "workers"}
 """Arguments that may differ between machines: paths, what only the first process reads, and its devices."""
 
 
@@ -33,8 +33,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="run or checkpoint folder, ARCHITECTURE:TAG, transformers folder, world, random, blind, ...",
     )
     describe_benchmarks(verb)
-    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one numbered file each")
-    verb.add_argument("--label", nargs="+", help="names for the report, one per model (the models' own names)")
+    out = "JSON file; with several models, one numbered file each"
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help=out)
+    describe_labels(verb)
     verb.add_argument(
         "--scorer",
         choices=["cosine", "standardised", "regions"],
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     differ = False
     labels = arguments.label or [None] * len(arguments.models)
     with joined_processes() as processes, evaluation(arguments, processes=processes) as plain:
-        own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _FREE}
+        own = {f"--{name.replace('_', '-')}": each for name, each in vars(arguments).items() if name not in _MAY_DIFFER}
         own |= {"the number of models": len(arguments.models)}
         processes.require_same(lambda: own, remedy="Start every process with the same flags.")
         evaluator = replace(plain, regions=regions)

@@ -24,10 +24,10 @@ from degla.verbs._terminal import show
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--rule", required=True, help="rule name, see degla ls rules")
-    verb.add_argument("--captions", type=Path, required=True, help="captions in any format that degla negatives reads")
-    verb.add_argument(
-        "--out", type=Path, required=True, help="JSONL file of drafts; run the same command again to resume"
-    )
+    captions = "captions in any format that degla negatives reads"
+    verb.add_argument("--captions", type=Path, required=True, metavar="FILE", help=captions)
+    out = "JSONL file of drafts; run the same command again to resume"
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help=out)
     verb.add_argument("--count", type=int, default=60, metavar="N", help="captions to make drafts from (60)")
     verb.add_argument("--seed", type=int, default=0, help="seed for sampling captions and examples (0)")
     describe_columns(verb)

@@ -15,7 +15,7 @@ FORMS = ("open_clip", "transformers", "onnx")
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("model", metavar="MODEL", help="run or checkpoint folder, or any other model that degla loads")
     verb.add_argument("--to", choices=FORMS, required=True, help="output format")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write")
     verb.add_argument("--what", choices=WHAT, help="which weights of a run (those that evaluation uses)")
     verb.add_argument("--quantize", choices=["int8"], help="with --to onnx: 8-bit weights, a quarter of the size")
     describe_card(verb)

@@ -22,7 +22,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="shares of the tuned weights, 0 to 1 (0 0.25 0.5 0.75 1)",
     )
     describe_benchmarks(verb)
-    verb.add_argument("--out", type=Path, required=True, help="folder for results, report and the chosen checkpoint")
+    out = "folder for results, report and the chosen checkpoint"
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
     name = "report column, part, named average, or BENCHMARK:NAME"
     verb.add_argument("--gain", default="composition", metavar="NAME", help=f"score to maximise: {name} (composition)")
     verb.add_argument(

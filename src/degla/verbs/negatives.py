@@ -26,7 +26,8 @@ from degla.verbs._terminal import answer, show
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb)
-    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write; an existing one is resumed")
+    out = "JSONL file to write; an existing one is resumed"
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help=out)
     verb.add_argument(
         "--rules",
         nargs="+",

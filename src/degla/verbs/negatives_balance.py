@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb, file="negatives, several per rule and caption (degla negatives --per-rule 6)")
-    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
     accuracy = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
     verb.add_argument("--text-only", type=float, default=0.57, metavar="SHARE", help=accuracy)

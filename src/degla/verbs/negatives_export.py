@@ -18,7 +18,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         required=True,
         help="the published DeGLA json, or NegCLIP's table (comma- or tab-separated, as OUT ends in .csv or .tsv)",
     )
-    verb.add_argument("--out", type=Path, required=True, help="file to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
     verb.add_argument(
         "--neighbours",

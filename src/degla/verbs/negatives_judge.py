@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb)
-    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
     plausibility = "reject texts far less likely than their captions, by the embedded model or a GGUF, folder or hub id"
     describe_likelihood(verb, "--plausibility", plausibility)
     verb.add_argument(
         "--clip", metavar="MODEL", help="reject texts that match the image as well as the caption, by this CLIP model"
     )
-    verb.add_argument("--images", type=Path, metavar="DIR", help="with --clip: image folder")
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --clip: image folder")
     verb.add_argument(
         "--margin",
         type=float,
@@ -92,7 +92,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.plausibility is None and arguments.clip is None and arguments.llm == "rules":
         raise InputError("no judge given. Use one or more of --plausibility, --llm and --clip.")
     if (arguments.clip is None) != (arguments.images is None):
-        raise InputError("--clip MODEL and --images DIR require each other. Give both or neither.")
+        raise InputError("--clip MODEL and --images FOLDER require each other. Give both or neither.")
     if arguments.clip is None:
         refuse_flags(arguments, "margin", "device", why="requires --clip.")
     if arguments.llm == "rules":

@@ -11,7 +11,7 @@ from degla.verbs._terminal import answer, tell
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
-    verb.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet file to write")
     verb.add_argument("--all", action="store_true", help="keep rejected rows and rows without text too")
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 

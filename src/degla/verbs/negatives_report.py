@@ -22,9 +22,9 @@ from degla.verbs._terminal import answer, print_json, show, tell
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSONL or Parquet files of negatives")
-    verb.add_argument("--captions", type=Path, help="captions that the negatives were made from")
+    verb.add_argument("--captions", type=Path, metavar="FILE", help="captions that the negatives were made from")
     verb.add_argument("--label", nargs="+", metavar="NAME", help="display names, one per file (the file names)")
-    verb.add_argument("--out", type=Path, help="HTML page to write")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="HTML page to write")
     verb.add_argument("--samples", type=int, default=8, metavar="N", help="sample negatives per rule on the page (8)")
     verb.add_argument(
         "--blind-pairs",
@@ -36,7 +36,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     likelihood = "also compare likelihoods, by the embedded language model or a GGUF, folder or hub id"
     describe_likelihood(verb, "--likelihood", likelihood)
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
-    verb.add_argument("--sheet", type=Path, help="TSV sheet to write for a human reader, with its key beside it")
+    sheet = "TSV sheet to write for a human reader, with its key beside it"
+    verb.add_argument("--sheet", type=Path, metavar="FILE", help=sheet)
     verb.add_argument(
         "--per-rule", type=int, default=20, metavar="N", help="negatives per rule and file in the sheet (20)"
     )

@@ -17,7 +17,7 @@ from degla.verbs._terminal import print_json
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_captions(verb, images=True)
     verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives from degla negatives")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write")
     verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the images (256)")
     verb.add_argument("--quality", type=int, default=92, metavar="N", help="JPEG quality, 1 to 95 (92)")
     verb.add_argument("--per-shard", type=int, default=1000, metavar="N", help="images per shard (1000)")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import Final
 
 from degla.errors import InputError
@@ -44,6 +45,8 @@ _MAKERS = {
     "composites": "images and captions joined in pairs, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
+_WRITE_A_FILE: Final = ("units", "contexts")
+"""Makers that write one file, not a folder, and may ask a language model."""
 _ONLY_FOR: Final = {"size": ("composites",), "images": ("split", "composites"), "held_out": ("split",)}
 """Flags, and the makers that read them."""
 _MOST_HELD_OUT: Final = 1000
@@ -52,12 +55,12 @@ _SAMPLED: Final = 256
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "maker",
-        choices=list(_MAKERS),
-        metavar="MAKER",
-        help="; ".join(f"{name}: {does}" for name, does in _MAKERS.items()),
+    listed = (
+        fill(f"  {name:<12}{does}", 118, subsequent_indent=" " * 14, break_on_hyphens=False)
+        for name, does in _MAKERS.items()
     )
+    verb.description = "\n".join([f"{verb.description}", "", "makers:", *listed])
+    verb.add_argument("maker", choices=list(_MAKERS), metavar="MAKER", help=f"one of {', '.join(_MAKERS)}")
     describe_captions(verb)
     verb.add_argument(
         "--out", type=Path, required=True, metavar="PATH", help="new folder to write; for units and contexts, a file"
@@ -66,19 +69,23 @@ def describe(verb: argparse.ArgumentParser) -> None:
     dry = "estimate rows, disk space and time from a sample of the images; write nothing, ask no language model"
     verb.add_argument("--dry-run", action="store_true", help=dry)
     images = "split, composites: folder that image paths are relative to"
-    verb.add_argument("--images", type=Path, metavar="DIR", help=images)
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help=images)
     held_out = "split: number of images to hold out (a fifth of them, at most 1,000)"
     verb.add_argument("--held-out", type=at_least(1), metavar="N", help=held_out)
-    verb.add_argument("--size", type=int, help="composites: height and width of the images, even (224)")
+    verb.add_argument(
+        "--size", type=int, metavar="PIXELS", help="composites: height and width of the images, even (224)"
+    )
     describe_columns(verb)
     describe_model(verb, examples=False)
     verb.set_defaults(max_tokens=512)  # Units with their foils are longer than a negative.
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.maker not in ("units", "contexts") and arguments.out.exists():
+    to_file = arguments.maker in _WRITE_A_FILE
+    if not to_file and arguments.out.exists():
         raise InputError(f"{arguments.out}: already exists. Choose another --out.")
-    if model_source(arguments) is not None and arguments.maker not in ("units", "contexts"):
+    model = model_source(arguments)  # Checks the model's flags, also in a dry run, which asks none.
+    if model is not None and not to_file:
         raise InputError(f"--llm applies only to degla prepare units and contexts, not to {arguments.maker}.")
     for flag, readers in _ONLY_FOR.items():
         if arguments.maker not in readers:
@@ -87,15 +94,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.maker == "split":
         refuse_flags(arguments, "dry_run", why="does not apply to degla prepare split, which takes seconds.")
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
-    if arguments.maker in ("units", "contexts"):
+    if to_file:
         require_jsonl(arguments.out, arguments.captions)
     require_folder(arguments.out.parent, "to write to (--out)")
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
     own = () if arguments.maker in ("presence", "composites") else _own_columns()
-    captions = captions_of(arguments, optional=_read(arguments.maker), own=own)
+    captions = captions_of(arguments, optional=_kept_fields(arguments.maker), own=own)
     if arguments.maker != "split":
-        captions = _with_a_warning(captions)
+        captions = _warning_of_other_languages(captions)
     if arguments.dry_run:
         _estimate(make, captions, arguments)
     else:
@@ -103,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_a_warning(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
+def _warning_of_other_languages(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord]:
     """Yield the captions; then warn, once, of those that the rules, which are for English, were not made for."""
     from degla.negatives.checks import check_caption
 
@@ -115,7 +122,8 @@ def _with_a_warning(captions: Iterable[CaptionRecord]) -> Iterator[CaptionRecord
         tell(f"{counted(other, 'caption counts', 'captions count')} as not English; all rules are for English.")
 
 
-def _read(maker: str) -> tuple[str, ...]:
+def _kept_fields(maker: str) -> tuple[str, ...]:
+    """Optional fields of the captions that a maker hands on."""
     return {"presence": (), "composites": ("positives",)}.get(maker, OPTIONAL_FIELDS)
 
 

@@ -14,11 +14,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
     )
     page = "HTML file; Markdown is written beside it (report.html)"
-    verb.add_argument("--out", type=Path, default=Path("report.html"), help=page)
-    verb.add_argument("--baseline", help="label of the baseline for gains and losses (the first)")
-    verb.add_argument(
-        "--root", type=Path, help="folder with the benchmarks' data, to show images of the items that changed most"
-    )
+    verb.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help=page)
+    baseline = "label of the baseline for gains and losses (the first)"
+    verb.add_argument("--baseline", metavar="LABEL", help=baseline)
+    root = "folder with the benchmarks' data, to show images of the items that changed most"
+    verb.add_argument("--root", type=Path, metavar="DATA", help=root)
     mteb = "mteb result files or folders of models, shown in a separate table"
     verb.add_argument("--mteb", nargs="+", default=[], metavar="LABEL=PATH", help=mteb)
     verb.add_argument("--no-published", action="store_true", help="omit published numbers")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.remote import address_of, display_path, refuse_address
-from degla.shelf import SYSTEMS
+from degla.shelf import SYSTEMS, VERBS
 from degla.verbs._arguments import Parser, require_least
 from degla.verbs._training import check_flags, read_flags
 
@@ -35,13 +35,16 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seeds", type=int, metavar="N", help="seeds per method (3; 1 with --quick)")
     verb.add_argument("--first-seed", type=int, default=0, metavar="S", help="use seeds S to S+N-1 (0)")
     verb.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="methods to run (all)")
-    verb.add_argument("--out", type=Path, help="folder; finished work is kept (NAME; RUN/evaluation for evaluate)")
+    out = "folder; finished work is kept (NAME; RUN/evaluation for evaluate)"
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help=out)
     verb.add_argument("--models", type=Path, metavar="RUN", help="evaluate: folder of the run (NAME)")
     verb.add_argument("--json", action="store_true", help="print the record as JSON")
 
 
 def _parser() -> argparse.ArgumentParser:
-    verb = Parser(prog="degla system", allow_abbrev=False)
+    summary = VERBS.summary("system")
+    about = f"{summary[:1].upper()}{summary[1:]}. Defaults are in parentheses."
+    verb = Parser(prog="degla system", description=about, allow_abbrev=False)
     describe(verb)
     return verb
 
@@ -62,11 +65,8 @@ def run_words(words: list[str]) -> int:
         return _help(words)
     command = read_command(words)
     arguments = command.arguments
-    models = None
-    out = arguments.out or Path(arguments.name)
-    if arguments.action == "evaluate":
-        models = arguments.models or Path(arguments.name)
-        out = arguments.out or models / "evaluation"
+    models = arguments.models
+    out = arguments.out or (Path(arguments.name) if models is None else models / "evaluation")
 
     from degla.systems.conduct import run_system
     from degla.systems.page import render_terminal
@@ -113,9 +113,9 @@ def read_command(words: list[str]) -> SystemCommand:
     system = SYSTEMS.load(arguments.name).SYSTEM
     start, seeds, methods = system.quick if arguments.quick else system.settings, None, arguments.methods
     if arguments.action == "evaluate":
-        folder = arguments.models or Path(arguments.name)
-        earlier = load_record(folder, system=arguments.name)
-        start = read_settings(type(system.settings), earlier.settings, where=str(folder))
+        arguments.models = arguments.models or Path(arguments.name)
+        earlier = load_record(arguments.models, system=arguments.name)
+        start = read_settings(type(system.settings), earlier.settings, where=str(arguments.models))
         seeds = seeds_of(earlier.cases) if arguments.seeds is None else None
         methods = methods or list(dict.fromkeys(row.method for row in earlier.cases))
     settings = _settings(start, rest, name=arguments.name)

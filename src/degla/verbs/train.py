@@ -70,7 +70,7 @@ def run_words(words: list[str]) -> int:
     resume = resumes(words)
     config = configure(words, verb="train", may_resume=not dry)
     if dry:
-        return _look(config, resume=resume)
+        return _dry_run(config, resume=resume)
 
     from degla.stopping import status_of_signal
     from degla.training.loop import train
@@ -87,7 +87,7 @@ def run_words(words: list[str]) -> int:
     return status_of_signal(outcome.stopped)
 
 
-def _look(config: TrainConfig, *, resume: bool) -> int:
+def _dry_run(config: TrainConfig, *, resume: bool) -> int:
     """Check the run as training would, then report what `degla doctor` finds."""
     from degla.files import require_writable
     from degla.model.address import check_new_at, folder_of_run

@@ -21,9 +21,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "action", choices=list(_ACTIONS), help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     )
-    verb.add_argument("--out", type=Path, required=True, help="folder to write to")
-    verb.add_argument("--pairs", type=int, help="draw: training scenes (8000)")
-    verb.add_argument("--captions-per-image", type=int, metavar="N", help="draw: captions per scene (5)")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write to")
+    verb.add_argument("--pairs", type=int, default=8000, metavar="N", help="draw: training scenes (8000)")
+    captions = "draw: captions per scene (5)"
+    verb.add_argument("--captions-per-image", type=int, default=5, metavar="N", help=captions)
     verb.add_argument("--contexts", action="store_true", help="draw: a longer true text of each caption, as a positive")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
     only = verb.add_argument_group("recognition only")
@@ -41,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_flags(arguments, *_RECOGNITION, why="applies only to degla world recognition, not to draw.")
     from degla.world.draw import draw_benchmark, draw_pairs
 
-    pairs = 8000 if arguments.pairs is None else arguments.pairs
-    captions = 5 if arguments.captions_per_image is None else arguments.captions_per_image
-    draw_pairs(arguments.out / "pairs", count=pairs, seed=arguments.seed, captions_per_image=captions,
-               contexts=arguments.contexts)  # fmt: skip
+    draw_pairs(
+        arguments.out / "pairs", count=arguments.pairs, seed=arguments.seed, contexts=arguments.contexts,
+        captions_per_image=arguments.captions_per_image,
+    )  # fmt: skip
     draw_benchmark(arguments.out / "benchmark", split="test", seed=arguments.seed)
     tell(f"written: {arguments.out}/pairs and {arguments.out}/benchmark")
     return 0
