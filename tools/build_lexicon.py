@@ -7,18 +7,16 @@ needed only to change the table; the package never reads WordNet itself. Debian:
 
 from __future__ import annotations
 
-import logging
+import argparse
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from degla.cli import exit_status_of
 from degla.errors import InputError
 from degla.negatives.grammar.lexicon import DATA_FOLDER, GROUPS_NAME, TABLE_NAME, read_tables
-
-LOG = logging.getLogger(__name__)
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _HYPERNYMS = {"@", "@i"}
@@ -221,22 +219,14 @@ def _names(index: dict[str, list[int]], common: set[str], wordnet: Path) -> list
     ]
 
 
-def main(arguments: list[str]) -> int:
-    """Write the table into the package; return the exit status."""
-    if len(arguments) != 1:
-        LOG.error("usage: python tools/build_lexicon.py WORDNET_FOLDER")
-        return 2
-    target = DATA_FOLDER / TABLE_NAME
-    try:
-        text = build(Path(arguments[0]))
-    except InputError as error:
-        LOG.error("%s", error)
-        return error.exit_status
+def main() -> None:
+    """Write the table into the package."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of WordNet 3.0")
+    target, text = DATA_FOLDER / TABLE_NAME, build(parser.parse_args().folder)
     target.write_text(text, encoding="utf-8")
-    LOG.info("%s: %d lines, %d bytes", target, text.count("\n"), target.stat().st_size)
-    return 0
+    print(f"{target}: {len(text.splitlines())} lines, {target.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(exit_status_of(main))

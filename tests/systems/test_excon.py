@@ -350,7 +350,7 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
         _read(folder)
     (tmp_path / "bare" / "train" / "a").mkdir(parents=True)
     (tmp_path / "bare" / "test").mkdir()
-    with pytest.raises(InputError, match=r"train: found 1 subfolder\(s\); one per class is needed, at least two"):
+    with pytest.raises(InputError, match=r"train: has 1 subfolder; one per class is needed, at least two"):
         _read(tmp_path / "bare")
     (tmp_path / "bare" / "train" / "b").mkdir()
     (tmp_path / "bare" / "test" / "notes.txt").write_text("A file is no class.")

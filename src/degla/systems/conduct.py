@@ -88,8 +88,8 @@ def run_system(
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
                 if case not in rows or not _model_file(source, case).is_file():
-                    seconds = None if models is None else times.get(case, 0.0)
-                    rows[case] = _do(system, settings, case, source=source, seconds=seconds)
+                    trained_in = None if models is None else times.get(case, 0.0)
+                    rows[case] = _run_case(system, settings, case, source=source, trained_in=trained_in)
                     record = record.model_copy(update={"cases": tuple(rows.values())})
                     save_record(record, out)
                 advance(1)
@@ -139,14 +139,15 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
     return new.model_copy(update=earlier | {"command": command, "versions": versions})
 
 
-def _do(
-    system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, seconds: float | None
+def _run_case(
+    system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, trained_in: float | None
 ) -> CaseRecord:
+    """Measure the model of a case; `trained_in` are the seconds that an earlier run trained it, None: train it now."""
     began, where = time.perf_counter(), f"{case.method} on {case.data}, seed {case.seed}"
-    if seconds is None:  # Train it now; a number is the training time in the run that is evaluated.
+    if trained_in is None:
         with seeded(case.seed):
             weights = system.train(settings, system.read(settings, case.data, case.seed), case.method)
-        seconds = time.perf_counter() - began
+        trained_in = time.perf_counter() - began
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise DeglaError(f"{where}: the trained weights are not finite. Lower the learning rate.")
         save_weights(weights, source, case)
@@ -159,7 +160,7 @@ def _do(
             raise DeglaError(f"{where}: {column} is {value}. Lower the learning rate.")
     scores = ", ".join(f"{column} {value:.4g}" for column, value in values.items())
     log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed, scores)
-    return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=seconds)
+    return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=trained_in)
 
 
 @contextmanager

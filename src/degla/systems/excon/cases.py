@@ -21,9 +21,9 @@ from degla.systems.excon.network import (
     Network,
     Pixels,
     augment,
+    evaluating,
     explain,
     load_network,
-    looking,
     masked_views,
     supervised_contrast,
 )
@@ -53,7 +53,7 @@ def calibration_error(probability: Float[Tensor, "batch classes"], label: Int[Te
 
 def _evidence_pixels(network: Network, part: LabelledImages, threshold: float) -> Tensor:
     images = network.normalised(part.pixels)
-    with looking(network):
+    with evaluating(network):
         predicted = network.classify(network.body(images)).argmax(dim=1)
     masked = images * above(explain(network, images, predicted), threshold)[:, None]
     return ((masked * network.std + network.mean) * 255).round().clamp(0, 255).byte()
@@ -115,7 +115,7 @@ def _train_classifier(
     size: int,
     epochs: int = 1,
 ) -> None:
-    with looking(network):
+    with evaluating(network):
         features = torch.cat([network.body(part).mean(dim=(2, 3)) for part in torch.split(images, _READ)])
     for rows in batches(len(features), size, epochs=epochs):
         take_step(cross_entropy(network.classifier(features[rows]), label[rows]), optimizer)
@@ -145,7 +145,7 @@ def measure(settings: ExconSettings, data: ImageSets, method: str, weights: Weig
 
 def _measure_part(network: Network, part: LabelledImages) -> list[Tensor]:
     images = network.normalised(part.pixels)
-    with looking(network):
+    with evaluating(network):
         logits = network.classify(network.body(images))
     predicted = logits.argmax(dim=1)
     masked = images * top_share(explain(network, images, predicted), _KEPT)[:, None]
@@ -157,7 +157,7 @@ def _measure_part(network: Network, part: LabelledImages) -> list[Tensor]:
 
     gradient = partial(gradient_at, score=loss)
     attacked = perturb(images, config=step, mean=network.mean, std=network.std, gradient=gradient)
-    with looking(network):
+    with evaluating(network):
         answers = [network.classify(network.body(each)) for each in (masked, images + noise, attacked)]
     before, after = (each.softmax(dim=1).gather(1, predicted[:, None])[:, 0] for each in (logits, answers[0]))
     return [before, after, answers[1].softmax(dim=1), predicted == part.label, answers[2].argmax(dim=1) == part.label]

@@ -184,7 +184,7 @@ def _world(part: str) -> _Pool:
 def _subfolders(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if len(names) < 2:
-        raise InputError(f"{folder}: found {len(names)} subfolder(s); one per class is needed, at least two.")
+        raise InputError(f"{folder}: has {counted(len(names), 'subfolder')}; one per class is needed, at least two.")
     return names
 
 

@@ -60,7 +60,7 @@ def load_network(weights: Weights) -> Network:
 
 
 @contextmanager
-def looking(network: Network) -> Iterator[None]:
+def evaluating(network: Network) -> Iterator[None]:
     """Use evaluation mode without gradients for a block, and restore the mode afterwards."""
     mode = network.training
     network.eval()
@@ -73,7 +73,7 @@ def looking(network: Network) -> Iterator[None]:
 
 def explain(network: Network, images: Pixels, label: Int[Tensor, " batch"]) -> Float[Tensor, "batch height width"]:
     """Return Grad-CAM of a class for each image, 0 to 1; the network does not change."""
-    with looking(network):
+    with evaluating(network):
         states = network.body(images)
         evidence = grad_cam(states, lambda leaf: network.classify(leaf).gather(1, label[:, None])[:, 0])
         return unit_range(enlarge(evidence, (images.shape[2], images.shape[3])))
@@ -84,7 +84,7 @@ def masked_views(
 ) -> tuple[Pixels, Tensor]:
     """Return the part of each image that explains its own class, and whether the class is still found in it."""
     masked = images * above(explain(network, images, label), threshold)[:, None]
-    with looking(network):
+    with evaluating(network):
         return masked, network.classify(network.body(masked)).argmax(dim=1) == label
 
 
