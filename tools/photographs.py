@@ -94,7 +94,7 @@ def embed_sentences(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 
 @torch.inference_mode()
-def look(tower: Any, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
+def read_features(tower: Any, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     """Return the input of stage `STAGE` for both views of each file, and the classifier's logits of the plain view."""
     middle, logits = [], []
     tower = tower.to(memory_format=torch.channels_last)
@@ -130,7 +130,7 @@ def read_photographs(captions: Path, split: str, *, wheels: Path, work: Path) ->
     if not kept.is_file():
         sentences = embed_sentences(*sentence_encoder(wheels, work), texts).half()
         say_at_once(f"{len(texts)} captions read")
-        middle, logits = look(image_tower(wheels), [captions / "images" / name for name in names])
+        middle, logits = read_features(image_tower(wheels), [captions / "images" / name for name in names])
         torch.save({"middle": middle, "logits": logits, "sentences": sentences, "names": names, "texts": texts}, kept)
     cached = torch.load(kept, weights_only=True, mmap=True)
     if (cached.get("names"), cached.get("texts")) != (names, texts):

@@ -121,7 +121,7 @@ def measure_networks(
     questions = ask_all(arguments.benchmarks, arguments.root, allow_missing=arguments.allow_missing)
     require(questions)
     results = [
-        measure(load_encoder(name, device=device(arguments.device)), questions, label)
+        measure(load_encoder(name, device=resolve_device(arguments.device)), questions, label)
         for name, label in zip_longest(arguments.models, arguments.label or [])
     ]
     text = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
@@ -167,7 +167,7 @@ def check_models(arguments: argparse.Namespace) -> None:
         require_writable(arguments.out)
 
 
-def device(name: str) -> str:
+def resolve_device(name: str) -> str:
     """Resolve a device name; "auto" is the GPU of this rank if there is one, else the CPU."""
     import torch
 

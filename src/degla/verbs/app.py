@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.verbs._arguments import refuse_flags
-from degla.verbs._scoring import describe_cache, device, open_cache_of
+from degla.verbs._scoring import describe_cache, open_cache_of, resolve_device
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.results:
         gallery = Gallery(result_files(arguments.results), baseline=arguments.baseline, root=arguments.root)
     images = None if arguments.folder is None else ImageFolder.read(arguments.folder)
-    models = [load_model(name, device=device(arguments.device)) for name in arguments.models]
+    models = [load_model(name, device=resolve_device(arguments.device)) for name in arguments.models]
     search = None
     if images is not None:
         with open_cache_of(arguments) as cache:

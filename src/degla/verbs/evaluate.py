@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import refuse_to_overwrite_inputs
 from degla.processes import first_process
-from degla.verbs._scoring import check_models, describe_benchmarks, describe_labels, device, evaluation
+from degla.verbs._scoring import check_models, describe_benchmarks, describe_labels, evaluation, resolve_device
 from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
                 return 1
         else:
             for number, (name, label) in enumerate(zip(arguments.models, labels, strict=True)):
-                result = evaluator.score_named(name, label=label, device=device(arguments.device))
+                result = evaluator.score_named(name, label=label, device=resolve_device(arguments.device))
                 if processes.first:
                     finish(number, result)
         if several and processes.first and not arguments.json:
@@ -171,7 +171,7 @@ def _score(task: _Task) -> TracedResult:
     arguments = task.arguments
     with evaluation(arguments) as evaluator:
         silent = replace(evaluator, regions=task.regions, progress=False)
-        return silent.score_named(task.model, label=task.label, device=device(arguments.device))
+        return silent.score_named(task.model, label=task.label, device=resolve_device(arguments.device))
 
 
 def _score_on_ray(tasks: Sequence[_Task], finish: Callable[[int, TracedResult], None]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.verbs._scoring import describe_benchmarks, device, evaluation
+from degla.verbs._scoring import describe_benchmarks, evaluation, resolve_device
 from degla.verbs._terminal import print_json, show, tell
 
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             alphas=arguments.alphas,
             out=arguments.out,
             goal=goal,
-            device=device(arguments.device),
+            device=resolve_device(arguments.device),
         )
     if arguments.json:
         print_json(sweep.plain())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from degla.verbs._scoring import device
+from degla.verbs._scoring import resolve_device
 from degla.verbs._terminal import answer, show
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         false=arguments.false,
         negatives=arguments.negatives,
         positives=arguments.positives,
-        device=device(arguments.device),
+        device=resolve_device(arguments.device),
     )
     answer(arguments, result.plain, lambda: show(render_look(result)))
     return 0

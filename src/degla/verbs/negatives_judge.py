@@ -121,9 +121,9 @@ def _screens(arguments: argparse.Namespace) -> Iterator[list[Screen]]:
             screens.append(screening.PlausibilityScreen(likelihood, name))
         if arguments.clip is not None:
             from degla.model.load import load_encoder
-            from degla.verbs._scoring import device
+            from degla.verbs._scoring import resolve_device
 
-            encoder = load_encoder(arguments.clip, device=device(arguments.device or "auto"))
+            encoder = load_encoder(arguments.clip, device=resolve_device(arguments.device or "auto"))
             screens.append(screening.ImageScreen(encoder, arguments.images, arguments.margin or 0.0))
         if opened := stack.enter_context(model_with_replies(arguments)):
             screens.append(screening.TruthScreen(*opened))

@@ -94,40 +94,40 @@ class ContextCorpus:
         return self.words.rows(texts, longest=LONGEST_ROW)
 
 
-def train_completion(completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: str) -> TextEncoder:
+def train_completion(corpus: ContextCorpus, settings: ContextSettings, *, warm: bool, task: str) -> TextEncoder:
     """Train an encoder that answers queries, with torch's generator.
 
     Args:
-        completion: graph and contexts.
+        corpus: graph and contexts.
         settings: training settings.
         warm: whether to train on masked words of contexts first.
         task: task of the contexts in addition to the queries: "reconstruct" for masked words, "write" for word by word
             after the triple; "" for none.
     """
-    warmed = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes()) if warm else None
-    encoder = TextEncoder(len(completion.words.vocabulary), settings)
+    warmed = _warmed(corpus, settings, torch.get_rng_state().numpy().tobytes()) if warm else None
+    encoder = TextEncoder(len(corpus.words.vocabulary), settings)
     if warmed is not None:
         state, chance = warmed
         encoder.load_state_dict(state)
         torch.set_rng_state(chance)
 
     def loss(some: Sequence[int]) -> Tensor:
-        value = query_loss(encoder, completion, [completion.graph.train[n] for n in some], scale=settings.scale)
-        return value + settings.alpha * context_loss(encoder, completion, some, task) if task else value
+        value = query_loss(encoder, corpus, [corpus.graph.train[n] for n in some], scale=settings.scale)
+        return value + settings.alpha * context_loss(encoder, corpus, some, task) if task else value
 
-    _run(encoder, settings, settings.epochs, completion, loss)
+    _run(encoder, settings, settings.epochs, corpus, loss)
     return encoder.eval()
 
 
 @lru_cache(maxsize=2)
-def _warmed(completion: ContextCorpus, settings: ContextSettings, chance: bytes) -> tuple[dict[str, Tensor], Tensor]:
+def _warmed(corpus: ContextCorpus, settings: ContextSettings, chance: bytes) -> tuple[dict[str, Tensor], Tensor]:
     """Return the weights and the generator state after the warm-up, which all tasks that begin with it share."""
-    encoder = TextEncoder(len(completion.words.vocabulary), settings)
+    encoder = TextEncoder(len(corpus.words.vocabulary), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
-        return context_loss(encoder, completion, some, "reconstruct")
+        return context_loss(encoder, corpus, some, "reconstruct")
 
-    _run(encoder, settings, settings.warm_up, completion, loss)
+    _run(encoder, settings, settings.warm_up, corpus, loss)
     return encoder.state_dict(), torch.get_rng_state()
 
 
@@ -135,11 +135,11 @@ def _run(
     encoder: nn.Module,
     settings: ContextSettings,
     epochs: int,
-    completion: ContextCorpus,
+    corpus: ContextCorpus,
     loss: Callable[[list[int]], Tensor],
 ) -> None:
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=0.01)
-    count = len(completion.graph.train)
+    count = len(corpus.graph.train)
     steps = epochs * -(-count // settings.batch)
     encoder.train()
     for step, some in enumerate(batches(count, settings.batch, epochs=epochs)):
@@ -149,58 +149,58 @@ def _run(
 
 
 def query_loss(
-    encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple], *, scale: float
+    encoder: TextEncoder, corpus: ContextCorpus, triples: Sequence[Triple], *, scale: float
 ) -> Float[Tensor, ""]:
     """Contrast queries with the answers of the batch, in both directions, leaving out other right answers."""
     pairs = [pair for triple in triples for pair in queries_of(triple)]
     queries, right = [query for query, _ in pairs], torch.tensor([answer for _, answer in pairs])
     candidates, place = torch.unique(right, return_inverse=True)
     numbers = candidates.tolist()
-    absent = torch.tensor([[each in completion.train_answers[query] for each in numbers] for query in queries])
+    absent = torch.tensor([[each in corpus.train_answers[query] for each in numbers] for query in queries])
     absent = absent.scatter(1, place[:, None], value=False)
-    logits = encoder.embed(completion.rows_of(queries)) @ encoder.embed(completion.entities[candidates]).T
+    logits = encoder.embed(corpus.rows_of(queries)) @ encoder.embed(corpus.entities[candidates]).T
     return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)
 
 
-def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence[int], task: str) -> Float[Tensor, ""]:
+def context_loss(encoder: TextEncoder, corpus: ContextCorpus, some: Sequence[int], task: str) -> Float[Tensor, ""]:
     """Return the loss of masked words in contexts of some training triples, or of their words one by one."""
-    graph, contexts = completion.graph, [completion.contexts[number] for number in some]
+    graph, contexts = corpus.graph, [corpus.contexts[number] for number in some]
     if task == "reconstruct":
-        rows = completion.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
-        hidden, selected = corrupt(rows, words=len(completion.words.vocabulary))
+        rows = corpus.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
+        hidden, selected = corrupt(rows, words=len(corpus.words.vocabulary))
         return encoder.word_loss(encoder(hidden)[selected], rows[selected])
     triples = [
         (graph.names[head], graph.relations[relation], graph.names[tail])
         for head, relation, tail in (graph.train[number] for number in some)
     ]
-    rows, begins = writing_task(completion.words, triples, contexts, longest=LONGEST_ROW)
+    rows, begins = writing_task(corpus.words, triples, contexts, longest=LONGEST_ROW)
     place = torch.arange(1, rows.shape[1])
     in_context = (place[None, :] >= begins[:, None]) & (rows[:, 1:] != PAD) & (rows[:, 1:] != BREAK)
     return encoder.word_loss(encoder(rows, begins)[:, :-1][in_context], rows[:, 1:][in_context])
 
 
 @torch.no_grad()
-def ranks_of(encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple]) -> list[float]:
+def ranks_of(encoder: TextEncoder, corpus: ContextCorpus, triples: Sequence[Triple]) -> list[float]:
     """Return filtered ranks of tail and head of each triple among all entities, using only names."""
-    right = completion.right
-    entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
+    right = corpus.right
+    entities = torch.cat([encoder.embed(rows) for rows in torch.split(corpus.entities, 256)])
     pairs = [pair for triple in triples for pair in queries_of(triple)]
     ranks = []
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
-        scores = encoder.embed(completion.rows_of([query for query, _ in some])) @ entities.T
+        scores = encoder.embed(corpus.rows_of([query for query, _ in some])) @ entities.T
         ranks += [filtered_rank(row, answer, right[query]) for row, (query, answer) in zip(scores, some, strict=True)]
     return ranks
 
 
 @torch.no_grad()
-def masked_perplexity(encoder: TextEncoder, completion: ContextCorpus, texts: Sequence[str]) -> tuple[float, float]:
+def masked_perplexity(encoder: TextEncoder, corpus: ContextCorpus, texts: Sequence[str]) -> tuple[float, float]:
     """Return the perplexity of every seventh word of texts, by the encoder when masked, and by word frequencies.
 
     Unknown words are left out; frequencies are those in the contexts, plus one each.
     """
-    words = completion.words
-    numbers = [number for context in completion.contexts for number in words.numbers(context)]
+    words = corpus.words
+    numbers = [number for context in corpus.contexts for number in words.numbers(context)]
     counts = 1 + torch.bincount(torch.tensor(numbers, dtype=torch.long), minlength=len(words.vocabulary)).double()
     encoder_loss, frequency_loss, total = 0.0, 0.0, 0
     for start in range(0, len(texts), 128):

@@ -23,8 +23,8 @@ from degla.errors import InputError
 from degla.parse import read_bytes, read_gzip, read_text, unpickle
 from degla.systems.arrays import read_arrays, reading, require_disjoint, whole_numbers
 
-Scope = Literal["power", "binomial"]
-"""Form of n hops: A~^n, as in the paper, or (I + A~)^n, as in the released script for citation graphs."""
+Smoothing = Literal["power", "binomial"]
+"""How n hops are taken: A~^n, as in the paper, or (I + A~)^n, as in the released script for citation graphs."""
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
 _PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
 _PLANETOID: Final = re.compile(r"ind\.(\w+)\.x")
@@ -113,7 +113,7 @@ def normalised_adjacency(edges: Int[Tensor, "2 edges"], nodes: int) -> Float[Ten
 
 
 def propagate(
-    adjacency: Float[Tensor, "nodes nodes"], rows: Float[Tensor, "nodes dim"], hops: int, *, form: Scope = "power"
+    adjacency: Float[Tensor, "nodes nodes"], rows: Float[Tensor, "nodes dim"], hops: int, *, form: Smoothing = "power"
 ) -> Float[Tensor, "nodes dim"]:
     """Return A~^n X, or (I + A~)^n X; n = 0 is X itself. `rows` is not changed.
 

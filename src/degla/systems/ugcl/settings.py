@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from degla.ranges import AtLeastOne, Count, LearningRate, RangeError
 from degla.systems.system import SystemSettings
-from degla.systems.ugcl.graph import Scope
+from degla.systems.ugcl.graph import Smoothing
 
 _MOST_BINOMIAL: Final = 100
 """Maximum hops of (I + A~)^n, whose values double with each; 2^128 overflows float32."""
@@ -24,7 +24,7 @@ class UgclSettings(SystemSettings):
     of ogbn."""
     scope: Annotated[int, Interval(ge=0, le=1000)] = 4
     """Hops n of the context, 0 to 1,000; 0 is the node itself. At most 100 with `form` "binomial"."""
-    form: Scope = "power"
+    form: Smoothing = "power"
     """A~^n as in the paper, or (I + A~)^n as in the released script for citation graphs; "power" or "binomial"."""
     dim: AtLeastOne = 512
     """Width of the encoders, >= 1 (4,196 or 8,192 in the released code)."""
