@@ -68,6 +68,8 @@ def test_words_of_one_part_of_speech_are_exchanged_everywhere() -> None:
         (["split", "--out", "out"], "captions.jsonl: has captions of fewer than five images, too few to hold out"),
         (["split", "--out", "out", "--held-out", "2"], "has captions of fewer than 3 images, too few to hold out 2."),
         (["units", "--out", "out.jsonl", "--held-out", "2"], "--held-out applies only to degla prepare split, not to"),
+        (["split", "--out", "no/out"], "no: no such folder to write to (--out). Create it first."),
+        (["units", "--out", "o.jsonl", "--dry-run", "--timeout", "3"], "--timeout requires --llm openai; this run"),
         (["split", "--out", "out", "--dry-run"], "--dry-run does not apply to degla prepare split, which takes"),
     ],
 )

@@ -80,6 +80,11 @@ def require_folder(path: Path, what: str) -> None:
         raise InputError(f"{path}: no such folder {what}.")
 
 
+def require_parent(out: Path) -> None:
+    """Raise an error if the folder that --out is to be in does not exist."""
+    require_folder(out.parent, "to write to (--out). Create it first")
+
+
 def require_files(*paths: Path | None) -> None:
     """Raise an error if a local path does not exist; None means not given."""
     for path in paths:

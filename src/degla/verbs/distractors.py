@@ -15,6 +15,7 @@ from degla.verbs._arguments import (
     refuse_flags,
     require_folder,
     require_jsonl,
+    require_parent,
 )
 from degla.verbs._drawing import check_drawing, describe_drawing, draw
 from degla.verbs._terminal import tell
@@ -43,7 +44,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_jsonl(arguments.out, arguments.captions, arguments.negatives, arguments.neighbours)
-    require_folder(arguments.out.parent, "to write to (--out)")
+    require_parent(arguments.out)
     _check_server(arguments)
     if arguments.drawn is not None and not arguments.base_url:
         refuse_address(arguments.drawn)

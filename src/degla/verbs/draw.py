@@ -9,7 +9,7 @@ from shlex import quote
 
 from degla.errors import DeglaError, InputError
 from degla.pages.words import counted
-from degla.verbs._arguments import require_folder, require_least
+from degla.verbs._arguments import require_least, require_parent
 from degla.verbs._drawing import check_drawing, describe_drawing, draw
 from degla.verbs._terminal import tell
 
@@ -27,7 +27,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
-    require_folder(arguments.out.parent, "to write to (--out)")
+    require_parent(arguments.out)
     check_drawing(arguments, arguments.out)
     if arguments.template.count("{}") != 1:
         raise InputError(f"--template is {arguments.template!r}; it must contain {{}} exactly once.")

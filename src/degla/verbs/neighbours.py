@@ -14,6 +14,7 @@ from degla.verbs._arguments import (
     require_folder,
     require_jsonl,
     require_least,
+    require_parent,
 )
 from degla.verbs._terminal import tell
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_least(arguments, "count", least=1)
     require_jsonl(arguments.out, arguments.captions)
     require_folder(arguments.images, "of images (--images)")
-    require_folder(arguments.out.parent, "to write to (--out)")
+    require_parent(arguments.out)
     captions = list(captions_of(arguments))
 
     from degla.model.load import load_encoder

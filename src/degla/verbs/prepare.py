@@ -30,6 +30,7 @@ from degla.verbs._arguments import (
     refuse_flags,
     require_folder,
     require_jsonl,
+    require_parent,
 )
 from degla.verbs._terminal import tell
 
@@ -96,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_flags(arguments, "examples", "examples_folder", why="has no effect: the model is shown no examples.")
     if to_file:
         require_jsonl(arguments.out, arguments.captions)
-    require_folder(arguments.out.parent, "to write to (--out)")
+    require_parent(arguments.out)
     makers = {"split": _split, "presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     make = makers[arguments.maker]
     own = () if arguments.maker in ("presence", "composites") else _own_columns()
