@@ -138,9 +138,7 @@ def _take(url: str, partial: Path, have: int, *, session: Session, size: int | N
             if begin is None:
                 return
             if size is not None and total is not None and total != size:
-                raise DeglaError(
-                    f"{url}: the server has {total:,} bytes, but the published file {size:,}. {_OTHER_FILE}"
-                )
+                raise DeglaError(f"{url}: the server has {total:,} bytes, but the published file {size:,}. {_OTHER}")
             advance(begin - have)
             with partial.open("r+b" if begin else "wb") as stream:
                 stream.truncate(begin)
@@ -169,9 +167,7 @@ def _pieces(answer: Response) -> Iterator[bytes]:
             began, count = time.monotonic(), 0
 
 
-_OTHER_FILE = (
-    "Its authors changed it, or the address now leads to a web page. Download it yourself and put it in place."
-)
+_OTHER = "Its authors changed it, or the address now leads to a web page. Download it yourself and put it in place."
 
 
 def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | None]:

@@ -271,13 +271,9 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 
 
 def _jobs(
-    runs: Sequence[Run],
-    materials: Sequence[Materials],
-    current: CurrentQuestions,
-    *,
-    out: Path,
+    runs: Sequence[Run], materials: Sequence[Materials], current: CurrentQuestions, *, out: Path,
     rehearsed: bool = False,
-) -> tuple[list[Job], list[Job]]:
+) -> tuple[list[Job], list[Job]]:  # fmt: skip
     """Jobs that measure the bases, the plan's base first, and jobs of the runs, in order."""
     results = out / "results"
     digests: dict[Path, str] = {}

@@ -28,12 +28,8 @@ if TYPE_CHECKING:
 
 def describe_captions(verb: argparse.ArgumentParser, *, images: bool = False) -> None:
     """Add the captions file, and optionally the folder of their images."""
-    verb.add_argument(
-        "captions",
-        type=Path,
-        metavar="CAPTIONS",
-        help="COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder",
-    )
+    formats = "COCO or Karpathy's json, JSONL, Parquet, CSV, TSV or a datasets folder"
+    verb.add_argument("captions", type=Path, metavar="CAPTIONS", help=formats)
     if images:
         folder = "folder that image paths are relative to"
         verb.add_argument("--images", type=Path, required=True, metavar="FOLDER", help=folder)
@@ -350,12 +346,8 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     out = "output folder; finished work in it is kept"
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
     verb.add_argument("--processes", type=int, metavar="N", help=f"parallel {runs}, one thread each (one per CPU)")
-    verb.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help=f"ray: {runs} on the Ray cluster at RAY_ADDRESS, or on one started here (local)",
-    )
+    engine = f"ray: {runs} on the Ray cluster at RAY_ADDRESS, or on one started here (local)"
+    verb.add_argument("--engine", choices=("local", "ray"), default="local", help=engine)
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
     verb.add_argument("--json", action="store_true", help=f"print {result}")
 

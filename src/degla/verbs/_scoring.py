@@ -59,9 +59,8 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         help="upright: as in training; official: as in the benchmarks' released code, which neither applies the EXIF "
         "rotation nor puts transparent images on white (upright)",
     )
-    verb.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="precision of the forward passes (fp32)"
-    )
+    precision = "precision of the forward passes (fp32)"
+    verb.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help=precision)
     images, texts = "images per batch (8 to 128, by device)", "texts per batch (32 to 512, by device)"
     verb.add_argument("--images-per-batch", type=int, default=0, metavar="N", help=images)
     verb.add_argument("--texts-per-batch", type=int, default=0, metavar="N", help=texts)
@@ -139,12 +138,8 @@ def measure_networks(
 def describe_cache(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of every verb that caches embeddings."""
     folder = verb.add_mutually_exclusive_group()
-    folder.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FOLDER",
-        help="embedding cache (embeddings in DEGLA_CACHE if set, else degla/embeddings in the user's cache folder)",
-    )
+    cache = "embedding cache (embeddings in DEGLA_CACHE if set, else degla/embeddings in the user's cache folder)"
+    folder.add_argument("--cache", type=Path, metavar="FOLDER", help=cache)
     folder.add_argument("--no-cache", action="store_true", help="recompute all embeddings and cache nothing")
 
 

@@ -16,9 +16,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="RESULTS", help=results)
     baseline = "label that the gallery compares with (that of the first result)"
     verb.add_argument("--baseline", metavar="LABEL", help=baseline)
-    verb.add_argument(
-        "--root", type=Path, metavar="DATA", help="folder with the benchmarks' data: texts and images of the gallery"
-    )
+    root = "folder with the benchmarks' data: texts and images of the gallery"
+    verb.add_argument("--root", type=Path, metavar="DATA", help=root)
     verb.add_argument("--folder", type=Path, metavar="IMAGES", help="folder of images to search by text")
     verb.add_argument("--port", type=int, default=7861, help="port on 127.0.0.1; 0 picks a free one (7861)")
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")

@@ -28,12 +28,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--negatives", type=Path, required=True, metavar="FILE", help="negatives from degla negatives")
     verb.add_argument("--rule", default="negation", help="rule whose negative is the distractor's text (negation)")
     images = verb.add_mutually_exclusive_group(required=True)
-    images.add_argument(
-        "--neighbours",
-        type=Path,
-        metavar="FILE",
-        help="use the nearest images of which the text can be true, from degla neighbours",
-    )
+    neighbours = "use the nearest images of which the text can be true, from degla neighbours"
+    images.add_argument("--neighbours", type=Path, metavar="FILE", help=neighbours)
     drawn = "images named after caption ids: a%%2F1.png for a/1"
     images.add_argument("--drawn", type=Path, metavar="FOLDER", help=drawn)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file of captions to write")

@@ -10,9 +10,8 @@ from degla.verbs._arguments import refuse_flags
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("drafts", type=Path, metavar="DRAFTS", help="file from degla examples draft")
-    verb.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help="folder of RULE.yaml files, or one .yaml file"
-    )
+    out = "folder of RULE.yaml files, or one .yaml file"
+    verb.add_argument("--out", type=Path, required=True, metavar="PATH", help=out)
     verb.add_argument("--rules", nargs="+", metavar="RULE", help="review only these rules (all)")
     verb.add_argument("--page", action="store_true", help="review in the browser instead of the terminal")
     verb.add_argument("--port", type=int, default=7860, help="page: port on 127.0.0.1; 0 picks a free one (7860)")

@@ -29,12 +29,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--kept", default="recognition", metavar="NAME", help="score to preserve, named likewise (recognition)"
     )
-    verb.add_argument(
-        "--keep",
-        type=float,
-        metavar="PERCENT",
-        help="lowest acceptable value of the preserved score, in percent (1 point below the base model's)",
-    )
+    keep = "lowest acceptable value of the preserved score, in percent (1 point below the base model's)"
+    verb.add_argument("--keep", type=float, metavar="PERCENT", help=keep)
     verb.add_argument("--json", action="store_true", help="print the sweep as JSON")
 
 

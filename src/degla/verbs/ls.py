@@ -13,9 +13,8 @@ from degla.verbs._terminal import answer, print_json, show
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="list only these")
-    verb.add_argument(
-        "--root", type=Path, metavar="DATA", help="with benchmarks: show what this folder contains of each"
-    )
+    root = "with benchmarks: show what this folder contains of each"
+    verb.add_argument("--root", type=Path, metavar="DATA", help=root)
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
 

@@ -35,25 +35,14 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="rule names, see degla ls rules, or all (those that degla negatives balance can keep: "
         f"{' '.join(BALANCED_RULES)})",
     )
-    verb.add_argument(
-        "--positives",
-        action="store_true",
-        help="generate positives (altered but true texts) with the rules of degla ls positives, instead of negatives",
-    )
+    positives = "generate positives (altered but true texts) with the rules of degla ls positives, instead of negatives"
+    verb.add_argument("--positives", action="store_true", help=positives)
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
-    verb.add_argument(
-        "--words",
-        choices=["captions", "lexicon"],
-        default="captions",
-        help="sample inserted words by their frequency in these captions, or uniformly from the lists (captions)",
-    )
+    words = "sample inserted words by their frequency in these captions, or uniformly from the lists (captions)"
+    verb.add_argument("--words", choices=["captions", "lexicon"], default="captions", help=words)
     verb.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
-    verb.add_argument(
-        "--workers",
-        type=count_or_auto,
-        metavar="N",
-        help="processes, or auto: one per CPU for many captions without a language model, else 1 (auto)",
-    )
+    workers = "processes, or auto: one per CPU for many captions without a language model, else 1 (auto)"
+    verb.add_argument("--workers", type=count_or_auto, metavar="N", help=workers)
     where = "this machine, or a Ray cluster (local)"
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help=where)
     describe_columns(verb)
@@ -65,12 +54,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_model(verb)
     form = "what the model may do: write negatives, choose among candidates, or both (both)"
     verb.add_argument("--form", choices=["write", "choose", "both"], help=form)
-    verb.add_argument(
-        "--example-sets",
-        type=int,
-        metavar="N",
-        help="fixed example sets per rule, for prefix caching; 0 samples examples for each request (0; embedded: 1)",
-    )
+    sets = "fixed example sets per rule, for prefix caching; 0 samples examples for each request (0; embedded: 1)"
+    verb.add_argument("--example-sets", type=int, metavar="N", help=sets)
 
 
 def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:

@@ -32,13 +32,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives per caption and rule (1)")
     accuracy = "highest accuracy of text-only classifiers on a rule's pairs when choosing its coverage (0.57)"
     verb.add_argument("--text-only", type=float, default=0.57, metavar="SHARE", help=accuracy)
-    verb.add_argument(
-        "--text-only-rule",
-        type=float,
-        default=0.65,
-        metavar="SHARE",
-        help="accuracy above which a rule is dropped, as is a rule with too few pairs to test; 1 keeps all (0.65)",
-    )
+    of_rule = "accuracy above which a rule is dropped, as is a rule with too few pairs to test; 1 keeps all (0.65)"
+    verb.add_argument("--text-only-rule", type=float, default=0.65, metavar="SHARE", help=of_rule)
     describe_likelihood(
         verb,
         "--likelihood",

@@ -12,20 +12,12 @@ from degla.verbs._terminal import answer, tell
 
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb)
-    verb.add_argument(
-        "--to",
-        choices=("degla-json", "csv"),
-        required=True,
-        help="the published DeGLA json, or NegCLIP's table (comma- or tab-separated, as OUT ends in .csv or .tsv)",
-    )
+    to = "the published DeGLA json, or NegCLIP's table (comma- or tab-separated, as --out ends in .csv or .tsv)"
+    verb.add_argument("--to", choices=("degla-json", "csv"), required=True, help=to)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to prepend to image paths")
-    verb.add_argument(
-        "--neighbours",
-        type=Path,
-        metavar="FILE",
-        help="csv: similar images for neg_image, from degla neighbours (random)",
-    )
+    neighbours = "csv: similar images for neg_image, from degla neighbours (random)"
+    verb.add_argument("--neighbours", type=Path, metavar="FILE", help=neighbours)
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
 

@@ -40,11 +40,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "--clip", metavar="MODEL", help="reject texts that match the image as well as the caption, by this CLIP model"
     )
     verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --clip: image folder")
-    verb.add_argument(
-        "--margin",
-        type=float,
-        help="with --clip: reject a negative whose cosine is at least the caption's minus this (0)",
-    )
+    margin = "with --clip: reject a negative whose cosine is at least the caption's minus this (0)"
+    verb.add_argument("--margin", type=float, help=margin)
     verb.add_argument("--device", help="with --clip: cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the language model (0)")
     describe_columns(verb)
