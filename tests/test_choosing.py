@@ -70,7 +70,7 @@ def test_links_are_shown_as_their_text_and_page(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     assert "](" not in text
     assert "gains less composition in the world [docs/results.md] than" in text
-    assert "text gives the answer away; where" in text  # A link within the page.
+    assert "text gives the answer away. Where" in text  # A link within the page.
     pages = re.findall(r"\[(docs/[^]]+)\]", text)
     assert len(pages) > 20
     assert all((ROOT / page).is_file() for page in pages)
