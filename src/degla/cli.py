@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -93,21 +94,36 @@ def _announced_sigterm() -> Iterator[None]:
         yield
         return
 
-    command = os.getpid()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == command:  # Not a child that was forked inside: a pool ends its own like this.
-            with suppress(OSError):
-                os.write(2, b"\n" * os.isatty(2) + b"degla: stopped by SIGTERM.\n")  # Below a bar that may be there.
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-        os._exit(128 + number)  # Process 1 of a container: the kernel ignores the signal for it.
-
-    signal.signal(signal.SIGTERM, end)
+    _spare_forked_children()
+    signal.signal(signal.SIGTERM, _announce_and_end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _announce_and_end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"\n" * os.isatty(2) + b"degla: stopped by SIGTERM.\n")  # Below a bar that may be there.
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    os._exit(128 + number)  # Process 1 of a container: the kernel ignores the signal for it.
+
+
+@cache
+def _spare_forked_children() -> None:
+    """Let SIGTERM end children that are forked from now on at once, without a line: a pool ends its own like this.
+
+    A handler in Python would not do. It runs between two instructions, so that a signal that comes just before a
+    system call has no effect until the call returns, in a worker that waits for its next task never.
+    """
+
+    def restore() -> None:
+        if signal.getsignal(signal.SIGTERM) is _announce_and_end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=restore)
 
 
 def _run(words: list[str]) -> int:
