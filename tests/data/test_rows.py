@@ -206,7 +206,7 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
         raise AssertionError("was read again")
 
     with monkeypatch.context() as watched:
-        watched.setattr(images, "look_for", refuse)
+        watched.setattr(images, "_look_for", refuse)
         watched.setattr(columns, "captions_of_row", refuse)
         watched.setattr("degla.data.formats.jsonl.captions_of_rows", refuse)
         second = read(config)

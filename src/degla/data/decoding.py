@@ -17,7 +17,7 @@ import logging
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +145,8 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
             raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
         if not stat.S_ISREG(state.st_mode):
             kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
-            why = f"it is {kind}, not a file. Give the path of an image."
-            raise ImageError(f"{subject.name} cannot be read: {why}")
+            advised = replace(subject, if_damaged="Give the path of an image.")
+            raise _unreadable(advised, f"it is {kind}, not a file")
         length = state.st_size
     if size is None:
         size = max(length - start, 0)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -109,7 +110,10 @@ def look_for(image: str, *, folder: Path, caption_id: str, copied: bool = True) 
     Raises:
         ImageError: as `read_image`, as far as this can be known without opening the file.
     """
-    place, subject = locate(image, folder), subject_of(image, folder, caption_id)
+    _look_for(locate(image, folder), subject_of(image, folder, caption_id), copied=copied)
+
+
+def _look_for(place: str, subject: Subject, *, copied: bool) -> None:
     if (cell := parsed_cell(place)) is not None:
         with refused(subject):
             if copied or (address := address_of(cell[0])) is None:
@@ -162,13 +166,12 @@ def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     return Subject(
         f"{shown(display_path(locate(image, folder)))}: the image of caption {caption_id!r}",
         if_missing=missing,
-        if_damaged=f"Fetch the file again{_OR_SKIP}",
+        if_damaged="Fetch the file again, or skip its rows (in training with --data.bad-images skip).",
     )
 
 
 log = logging.getLogger(__name__)
 
-_OR_SKIP = ", or skip its rows (in training with --data.bad-images skip)."
 _SHOWN = 5  # damaged images named in a message
 _AT_A_TIME = 4096  # images that wait for a thread
 _SILENT = TaskProgress()
@@ -293,13 +296,15 @@ def _elsewhere(image: str, folder: Path) -> str:
 
 
 def _fault(image: str, caption_id: str, *, folder: Path, decoded: bool, read: ReadBytes) -> str | None:
+    # The caller knows whether rows are skipped, and says so once.
+    place, subject = locate(image, folder), subject_of(image, folder, caption_id)
+    subject = replace(subject, if_damaged="Fetch the file again.")
     try:
         if decoded:
             # JPEGs at an eighth of their size: all compressed data is read, but the expensive transform is skipped.
-            whole = partial(read_part, draw=lambda size: (0, 0, *size), least=1, read=read)
-            whole(image, folder=folder, caption_id=caption_id)
+            decode_part(read(place, subject), subject, draw=lambda size: (0, 0, *size), least=1)
         else:
-            look_for(image, folder=folder, caption_id=caption_id, copied=read is read_bytes)
+            _look_for(place, subject, copied=read is read_bytes)
     except ImageError as error:
-        return str(error).replace(_OR_SKIP, ".")  # The caller knows whether rows are skipped, and says so once.
+        return str(error)
     return None

@@ -14,21 +14,24 @@ from degla.results import BenchmarkResult, Result
 from degla.statistics.seeds import QuestionVariance, doubt_of
 
 _NAMED = 3
-_ITEMS_A_TIE = 1000
-"""Ties of fewer than one in so many items are not reported: they change a printed score, in tenths of a percent, by at
-most one tenth."""
+_ITEMS_PER_TIE = 1000
+"""Ties are reported from one in this many items on. Fewer change a score by less than 0.1 points, as it is printed."""
 _POINTS = "This can change scores by points"
 _HALF = "In measurements half precision changed scores by up to 0.6 points, on 2,000 items or more by up to 0.3"
 
 
 def caveats_of(
-    results: Sequence[tuple[str, TracedResult]], *, floors: Sequence[tuple[str, Result]] = ()
+    results: Sequence[tuple[str, TracedResult]],
+    *,
+    floors: Sequence[tuple[str, Result]] = (),
+    baseline: str | None = None,
 ) -> Iterator[str]:
     """Yield one sentence per warning.
 
     Args:
         results: (label, result) in the order of the report.
         floors: the same for models that cannot know the answer.
+        baseline: label of the results that the others are compared with.
     """
     titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
     blind = {label for label, result in results if result.model.floor == "blind"}
@@ -42,6 +45,8 @@ def caveats_of(
     for label, floor in floors:
         for entry in floor.benchmarks if floor.model.floor == "blind" else ():
             yield from _answered_blind(label, entry)
+    # Each seed of a method has the same base.
+    yield from dict.fromkeys(_tuned_baseline(results, baseline))
 
 
 def of_training(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
@@ -136,7 +141,7 @@ def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]], *, blind: Coll
     for label, entry in entries:
         ties = sum(part.scores[0].ties for part in entry.parts)
         n = sum(part.scores[0].n for part in entry.parts)
-        if label not in blind and ties * _ITEMS_A_TIE >= n and ties > labels.get(label, (0, n))[0]:
+        if label not in blind and ties * _ITEMS_PER_TIE >= n and ties > labels.get(label, (0, n))[0]:
             labels[label] = (ties, n)
     for label, (ties, n) in labels.items():
         rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
@@ -173,7 +178,7 @@ def _other_bases(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
                 yield other_base(label, tuned.base, other)
 
 
-def tuned_baseline(results: Sequence[tuple[str, Result]], baseline: str) -> Iterator[str]:
+def _tuned_baseline(results: Sequence[tuple[str, Result]], baseline: str | None) -> Iterator[str]:
     """Yield a sentence for each other model that the baseline was fine-tuned from."""
     for base in (result.model for label, result in results if label == baseline):
         for label, result in results if base.base_fingerprint else ():

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes, tuned_baseline
+from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, question_variance
 from degla.evaluation.results import load_result
@@ -96,14 +96,12 @@ def compare(
         benchmark_rows = _rows(name, ordered, baseline, floors)
         rows += benchmark_rows
         headline += _headline(name, ordered, benchmark_rows)
-    warnings = [*caveats_of(ordered_results(ordered), floors=ordered_results(floors))]
-    if baseline is not None:
-        warnings += dict.fromkeys(tuned_baseline(ordered_results(ordered), baseline))
+    warnings = tuple(caveats_of(ordered_results(ordered), floors=ordered_results(floors), baseline=baseline))
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
     notes = titled_floor_notes(entries_of(ordered))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, notes, joint)
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), warnings, floors, notes, joint)
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -25,7 +25,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Classification, Entry
 from degla.evaluation.embed import Embedder, drawn_numbers, open_images
 from degla.evaluation.image_files import content_digest
-from degla.evaluation.questions import BenchmarkQuestions, questions_digest
+from degla.evaluation.questions import BenchmarkQuestions, questions_digest, require_entries
 from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, sample_fields
 from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
@@ -200,14 +200,8 @@ def require_answers(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQu
     Raises:
         InputError: a benchmark has none.
     """
-    every = list(questions)
-    for each in every:
-        if not any(isinstance(entry, Classification) or _is_choice(entry) for entry in each.entries):
-            raise InputError(
-                f"{each.benchmark.title}: has no questions of one image with several texts, so there is no answer to "
-                "explain. Omit the benchmark."
-            )
-    return every
+    lack = "has no questions of one image with several texts, so there is no answer to explain. Omit the benchmark."
+    return require_entries(questions, lambda entry: isinstance(entry, Classification) or _is_choice(entry), lack=lack)
 
 
 def _is_choice(entry: Entry) -> bool:

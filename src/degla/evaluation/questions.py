@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -150,6 +150,21 @@ def require_images(title: str, images: int) -> None:
             f"{title}: standardised scores need a mean over at least {_FEWEST_IMAGES} images; it "
             f"has {images}. Omit the benchmark, or score by cosine."
         )
+
+
+def require_entries(
+    every: Iterable[BenchmarkQuestions], wanted: Callable[[Entry], bool], *, lack: str
+) -> list[BenchmarkQuestions]:
+    """Return the questions of benchmarks after checking that each has an entry that is wanted.
+
+    Raises:
+        InputError: a benchmark has none; `lack` is what the message says of it: "has no ...".
+    """
+    every = list(every)
+    for questions in every:
+        if not any(map(wanted, questions.entries)):
+            raise InputError(f"{questions.benchmark.title}: {lack}")
+    return every
 
 
 def no_score(benchmark: Benchmark) -> InputError:

@@ -24,7 +24,7 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder, drawn_numbers, open_images
 from degla.evaluation.image_files import content_digest
-from degla.evaluation.questions import BenchmarkQuestions, questions_digest
+from degla.evaluation.questions import BenchmarkQuestions, questions_digest, require_entries
 from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, sample_fields
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.evaluation.verdicts import Judged, class_embeddings, judge, texts_of
@@ -182,13 +182,8 @@ def require_classes(questions: Iterable[BenchmarkQuestions]) -> list[BenchmarkQu
     Raises:
         InputError: a benchmark has no classification.
     """
-    every = list(questions)
-    for each in every:
-        if not any(isinstance(entry, Classification) for entry in each.entries):
-            raise InputError(
-                f"{each.benchmark.title}: has no zero-shot classification to attack. Use zeroshot or world."
-            )
-    return every
+    lack = "has no zero-shot classification to attack. Use zeroshot or world."
+    return require_entries(questions, lambda entry: isinstance(entry, Classification), lack=lack)
 
 
 def _attack_benchmark(attacker: Attacker, questions: BenchmarkQuestions, tie: TieRule | None) -> AttackedBenchmark:

@@ -149,10 +149,20 @@ class Evaluation:
 
     @cached_property
     def all_questions(self) -> Sequence[BenchmarkQuestions]:
-        """The questions, read and checked on first use; errors as for `ask_all`."""
-        if self.questions is not None:
-            return self.questions
-        return ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
+        """The questions, read and checked on first use.
+
+        Raises:
+            InputError: as `ask_all`; or the scorer cannot score some of them.
+        """
+        every = self.questions
+        if every is None:
+            every = ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
+        for questions in every:
+            if self.scorer == "standardised":
+                require_images(questions.benchmark.title, count_images(questions.entries))
+            if self.regions is not None:
+                require_pairs(questions.entries, benchmark=questions.benchmark.name)
+        return every
 
     def score_named(
         self,
@@ -176,7 +186,7 @@ class Evaluation:
         name = model if isinstance(model, str) else model.name
         if self.scorer != "cosine":  # Reports tell the scores of one model apart by their labels.
             label = f"{label or name}, {self.scorer}"
-        self._require_scorable()  # Before a model is loaded.
+        _ = self.all_questions  # Wrong files are reported before a model is loaded.
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
@@ -226,7 +236,6 @@ class Evaluation:
         if not isinstance(fingerprint, str):
             given = type(fingerprint).__name__
             raise InputError(f"evaluate: {type(encoder).__name__}.fingerprint: expected a text, got {given}.")
-        self._require_scorable()
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
         regions = None
         if self.regions is not None:
@@ -288,14 +297,6 @@ class Evaluation:
             items_count=len(items),
             leakage=leakage,
         )
-
-    def _require_scorable(self) -> None:
-        """Raise InputError for questions that this scorer cannot score."""
-        for questions in self.all_questions:
-            if self.scorer == "standardised":
-                require_images(questions.benchmark.title, count_images(questions.entries))
-            if self.regions is not None:
-                require_pairs(questions.entries, benchmark=questions.benchmark.name)
 
     def _leakage(self, training: TrainingImages) -> Leakage:
         return find_leakage(training, (questions.scored_images for questions in self.all_questions), root=self.root)

@@ -133,6 +133,18 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             ) from None
 
 
+@contextmanager
+def _explained_relative_paths(config: TrainConfig, *, active: bool) -> Iterator[None]:
+    """If input is wrong inside the ``with`` block and a relative path does not exist, say what such paths start at."""
+    try:
+        yield
+    except InputError as error:
+        paths = [*config.data_files, *(stream.data.image_folder for stream in config.streams)]
+        if not active or all(path.is_absolute() or path.exists() or address_of(path) for path in paths):
+            raise
+        raise InputError(f"{error} {RELATIVE}") from None
+
+
 def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: RunMirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
     # Paths, the model's name and workers may differ, machine by machine.
@@ -141,13 +153,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     settings = {f"--{name.replace('_', '-')}": value for name, value in fields if name not in free}
     processes.require_same(lambda: settings, remedy="Start every process with the same flags.")
     # Data come before the model, so that a wrong file is reported before anything is downloaded.
-    try:
+    with _explained_relative_paths(config, active=resume):
         sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
-    except InputError as error:
-        paths = [*config.data_files, *(stream.data.image_folder for stream in config.streams)]
-        if not resume or all(path.is_absolute() or path.exists() or address_of(path) for path in paths):
-            raise
-        raise InputError(f"{error} {RELATIVE}") from None
     for stream, source in zip(config.streams, sources, strict=True):  # The plan refuses too few pairs.
         size = stream.batch_size // processes.count
         BatchPlan(range(len(source.rows)), size, processes.count, batch_flag=stream.batch_flag)

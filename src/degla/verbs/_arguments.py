@@ -17,10 +17,11 @@ from degla.errors import DeglaError, InputError
 from degla.files import refuse_to_overwrite_inputs
 from degla.pages.words import counted
 from degla.passwords import without_passwords
-from degla.remote import address_of, in_addresses, refuse_address
+from degla.remote import address_of, display_path, in_addresses, refuse_address
 from degla.shelf import did_you_mean
 
 if TYPE_CHECKING:
+    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.llm import LanguageModel
     from degla.negatives.run.output import Journal
     from degla.records import CaptionRecord
@@ -68,6 +69,14 @@ def captions_of(
 
     columns = Columns.of(arguments, optional=(*optional, *(name for name, _ in own)), own=own)
     return read_captions(arguments.captions, format=arguments.format, columns=columns)
+
+
+def caption_index(arguments: argparse.Namespace) -> CaptionIndex:
+    """Return an index of the captions that the arguments name, for the negatives of `arguments.file`."""
+    from degla.negatives.files.caption_index import CaptionIndex
+
+    names = {"file": display_path(arguments.captions), "negatives_file": display_path(arguments.file)}
+    return CaptionIndex(captions_of(arguments), **names)
 
 
 def require_folder(path: Path, what: str) -> None:

@@ -213,12 +213,16 @@ def _check_labels(arguments: argparse.Namespace) -> None:
         name = arguments.models[number]
         seed = training_seed_of(name)
         own = owners.setdefault(label, {})
-        if seed in own or (own and None in {seed, *own}):
-            other = own.get(seed, next(iter(own.values())))
-            phrase = "without a training seed" if seed is None else f"with training seed {seed}"
-            phrase = phrase if seed in own else "of which one has a training seed and the other has none"
-            raise InputError(
-                f"--label: {label!r} names both {other} and {name}, {phrase}. Give each run its own seed, or each "
-                "method its own label."
-            )
-        own[seed] = name
+        if seed in own:
+            other = own[seed]
+            clash = "without a training seed" if seed is None else f"with training seed {seed}"
+        elif own and (seed is None or None in own):
+            other = next(iter(own.values()))
+            clash = "of which one has a training seed and the other has none"
+        else:
+            own[seed] = name
+            continue
+        raise InputError(
+            f"--label: {label!r} names both {other} and {name}, {clash}. Give each run its own seed, or each method "
+            "its own label."
+        )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import require_writable, sha256_of
-from degla.remote import display_path
 from degla.verbs._arguments import (
-    captions_of,
+    caption_index,
     describe_columns,
     describe_likelihood,
     describe_negatives,
@@ -50,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
     from degla.negatives.balance.balance import Balancer
     from degla.negatives.balance.outcome import BalanceSettings, describe, render
-    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import write_manifest
     from degla.records import only_negatives
@@ -60,8 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_files(arguments.file, arguments.captions)
     require_writable(arguments.out)
     settings = BalanceSettings(arguments.seed, arguments.per_rule, arguments.text_only, arguments.text_only_rule)
-    names = {"file": display_path(arguments.captions), "negatives_file": display_path(arguments.file)}
-    with CaptionIndex(captions_of(arguments), **names) as captions:
+    with caption_index(arguments) as captions:
         likelihoods, name = _likelihoods(arguments.likelihood, captions)
         remedy = f"Give a file of negatives, not {arguments.file}."
         balancer = Balancer(

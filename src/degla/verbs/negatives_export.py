@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from degla.files import refuse_to_overwrite_inputs
-from degla.verbs._arguments import captions_of, describe_columns, describe_negatives, refuse_flags, require_ending
+from degla.verbs._arguments import caption_index, describe_columns, describe_negatives, refuse_flags, require_ending
 from degla.verbs._terminal import answer, tell
 
 
@@ -26,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     from degla.data.formats import csv, tsv
     from degla.data.neighbours import read_neighbours
     from degla.data.sources import read_negatives
-    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
     refuse_to_overwrite_inputs(arguments.out, arguments.file, arguments.captions, arguments.neighbours)
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         require_ending(arguments.out, (*csv.ENDINGS, *tsv.ENDINGS), what="a table")
     records = read_negatives(arguments.file)
-    with CaptionIndex(captions_of(arguments)) as captions:
+    with caption_index(arguments) as captions:
         if arguments.to == "degla-json":
             summary = export_degla_json(records, captions, arguments.out)
         else:

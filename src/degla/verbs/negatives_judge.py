@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.pages.words import counted
-from degla.remote import display_path
 from degla.verbs._arguments import (
-    captions_of,
+    caption_index,
     describe_columns,
     describe_likelihood,
     describe_model,
@@ -51,13 +50,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from degla.data.sources import read_negatives
-    from degla.negatives.files.caption_index import CaptionIndex
     from degla.records import only_negatives
     from degla.screening import ImageScreen, TruthScreen, require_images, screen
 
     _check(arguments)
-    names = {"file": display_path(arguments.captions), "negatives_file": display_path(arguments.file)}
-    with _screens(arguments) as screens, CaptionIndex(captions_of(arguments), **names) as index:
+    with _screens(arguments) as screens, caption_index(arguments) as index:
         if arguments.images is not None:
             require_images(index, arguments.images)
         rows = read_negatives(arguments.file)
