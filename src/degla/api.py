@@ -373,7 +373,7 @@ def evaluate(
             name or path then, since an object may embed otherwise than its weights say.
         device: to load a model on that is given by name or path; by default the CPU.
         scorer: how images are compared with texts; "standardised" leaves out preferences for texts that
-            are the same for all images.
+            are the same for all images. "probe" classifies images by a linear probe on their embeddings, without texts.
 
     Returns:
         Scores with confidence intervals and blind floors, by benchmark and part; `rows()` returns them as a flat table.

@@ -84,6 +84,22 @@ class Score(Record):
     lower: bool = False
 
 
+class FittedProbe(Record):
+    """What the linear probes of a part were fitted on; see `evaluation.probe`.
+
+    Attributes:
+        images: number of images: of the training split, or of the part with cross-validation.
+        folds: number of folds of the cross-validation; 0: there is a training split.
+        costs: cost of each probe; the higher, the weaker the regularisation.
+        copies: number of scored images that are in the training split, too, with the same bytes.
+    """
+
+    images: int = Field(ge=1)
+    folds: int = Field(ge=0)
+    costs: tuple[float, ...]
+    copies: int = Field(ge=0)
+
+
 class PartResult(Record):
     """All scores of one part.
 
@@ -96,6 +112,7 @@ class PartResult(Record):
         filtered: number of items excluded by the protocol's own filter.
         degenerate: number of items whose positive and negative have the same tokens.
         scores: one per metric, the part's own score first.
+        probe: of results with linear probes.
     """
 
     name: str
@@ -106,6 +123,7 @@ class PartResult(Record):
     filtered: int = Field(default=0, ge=0)
     degenerate: int = Field(default=0, ge=0)
     scores: tuple[Score, ...] = Field(min_length=1)
+    probe: FittedProbe | None = None
 
     @property
     def scored(self) -> int:
@@ -196,8 +214,8 @@ class Result(Record):
     Attributes:
         schema_version: version of the file format.
         image_reading: how images were decoded, see `data.decoding`.
-        scorer: how images are compared with texts: "cosine", "standardised" (see `evaluation.run.Evaluation`), or
-            the regions, see `evaluation.regions`.
+        scorer: how images are compared with texts: "cosine", "standardised", "probe" (not with texts, but by a linear
+            classifier; see `evaluation.run.Evaluation` for these), or the regions, see `evaluation.regions`.
         training_seed: seed of the training run; results with one label and several seeds give a spread.
         seed: seed of the bootstrap for the intervals.
         date: creation date, UTC, ISO 8601.

@@ -143,6 +143,87 @@ def imagenet(folder: Path) -> None:
         picture(folder / f"val/{kind}/ILSVRC2012_val_0000{kind[-4:]}.JPEG", colour)
 
 
+def train_cifar10(folder: Path) -> None:
+    settings = {"meta": "batches.meta", "field": "labels", "names": "label_names", "classes": 10}
+    for number in range(1, 6):
+        file = f"cifar-10-batches-py/data_batch_{number}"
+        cifar(folder, file=file, labels=[number % 3, 2, 1, 0], **settings)  # type: ignore[arg-type]
+
+
+def train_cifar100(folder: Path) -> None:
+    settings = {"meta": "meta", "field": "fine_labels", "names": "fine_label_names"}
+    cifar(folder, file="cifar-100-python/train", labels=[2, 1, 0, 2], classes=100, **settings)
+
+
+def train_food101(folder: Path) -> None:
+    rows = {"sushi": ["sushi/5"], "apple_pie": ["apple_pie/1", "apple_pie/2"]}
+    lines(folder / "food-101/meta/train.json", [json.dumps(rows)])
+    for path in ("sushi/5", "apple_pie/1", "apple_pie/2"):
+        picture(folder / f"food-101/images/{path}.jpg", COLOURS["pie" in path])
+
+
+def train_pets(folder: Path) -> None:
+    rows = [("american_bulldog_1", 2), ("Abyssinian_1", 1), ("Abyssinian_4", 1)]
+    lines(folder / "oxford-iiit-pet/annotations/trainval.txt", [f"{name} {label} 1 1" for name, label in rows])
+    for name, label in rows:
+        picture(folder / f"oxford-iiit-pet/images/{name}.jpg", COLOURS[label])
+
+
+def train_flowers102(folder: Path) -> None:
+    from scipy.io import savemat
+
+    splits = {"trnid": [[6, 5]], "valid": [[7]], "tstid": [[4, 1, 3, 2]]}
+    savemat(folder / "flowers-102/setid.mat", {key: np.array(value, np.uint16) for key, value in splits.items()})
+    labels = np.array([[2, 1, 2, 1, 2, 1, 1]], dtype=np.uint8)
+    savemat(folder / "flowers-102/imagelabels.mat", {"labels": labels})
+    for number in (5, 6, 7):
+        picture(folder / f"flowers-102/jpg/image_{number:05d}.jpg", COLOURS[labels[0, number - 1]])
+
+
+def train_sun397(folder: Path) -> None:
+    rows = ["/a/abbey/sun_training.jpg", "/c/church/indoor/sun_ddd.jpg"]
+    lines(folder / "SUN397/Training_01.txt", rows)
+    picture(folder / "SUN397/c/church/indoor/sun_ddd.jpg", COLOURS[1])
+
+
+def train_cars(folder: Path) -> None:
+    from scipy.io import savemat
+
+    kind = [("bbox_x1", "O"), ("class", "O"), ("fname", "O")]
+    rows = np.array([[(3, 196, "00001.jpg"), (4, 2, "00002.jpg")]], dtype=kind)
+    savemat(folder / "stanford_cars/devkit/cars_train_annos.mat", {"annotations": rows})
+    for number, label in enumerate((1, 0), start=1):
+        picture(folder / f"stanford_cars/cars_train/{number:05d}.jpg", COLOURS[label])
+
+
+def train_dtd(folder: Path) -> None:
+    for split, row in (("train", "banded/banded_0001.jpg"), ("val", "polka-dotted/polka-dotted_0003.jpg")):
+        lines(folder / f"dtd/dtd/labels/{split}1.txt", [row])
+        picture(folder / f"dtd/dtd/images/{row}", COLOURS["polka" in row])
+
+
+def train_aircraft(folder: Path) -> None:
+    base = folder / "fgvc-aircraft-2013b/data"
+    rows = ["0000001 F/A-18", "0000002 707-320"]
+    lines(base / "images_variant_trainval.txt", rows)
+    for row in rows:
+        picture(base / f"images/{row[:7]}.jpg", COLOURS["F/A" in row])
+
+
+def train_imagenet(folder: Path) -> None:
+    for kind, colour in zip(("n01440764", "n04355933", "n04356056"), COLOURS, strict=True):
+        picture(folder / f"train/{kind}/{kind}_1.JPEG", colour)
+
+
+TRAINING_WRITERS: dict[str, Callable[[Path], None]] = {
+    writer.__name__.removeprefix("train_"): writer
+    for writer in (
+        train_cifar10, train_cifar100, train_food101, train_pets, train_flowers102, train_sun397, train_cars, train_dtd,
+        train_aircraft, train_imagenet,
+    )
+}  # fmt: skip
+"""Each adds the training split to what the writer of `WRITERS` wrote."""
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     writer.__name__: writer
     for writer in (cifar10, cifar100, food101, pets, flowers102, sun397, cars, dtd, caltech101, aircraft, imagenet)

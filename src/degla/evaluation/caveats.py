@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from degla.evaluation.models import STANDARDISED
+from degla.evaluation.models import SCORES_ARE
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TEXT_SOLVABLE
@@ -202,8 +202,8 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         values = sorted({read(result) for _, result in results})
         if len(values) > 1:
             yield f"The results differ in the {noun}: {', '.join(values)}. {effect}."
-    if {result.scorer for _, result in results} == {"standardised"}:
-        yield f"{capitalized(STANDARDISED)}."
+    if len(scorers := {result.scorer for _, result in results}) == 1 and (scorer := scorers.pop()) in SCORES_ARE:
+        yield f"{capitalized(SCORES_ARE[scorer])}."
     seeds = Counter(label for label, _ in results)
     single = [label for label, count in seeds.items() if count == 1]
     if len(single) == len(seeds) > 1:
@@ -218,9 +218,23 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
         )
 
 
-def titled_floor_notes(entries: Iterable[BenchmarkResult]) -> tuple[str, ...]:
-    """Return "TITLE: sentence" of `floor_notes` of some benchmarks, each once."""
-    return tuple(dict.fromkeys(f"{entry.title}: {note}" for entry in entries for note in floor_notes(entry)))
+def titled_notes(
+    entries: Iterable[BenchmarkResult], notes: Callable[[BenchmarkResult], Iterable[str]]
+) -> tuple[str, ...]:
+    """Return "TITLE: sentence" of `floor_notes` or `probe_notes` of some benchmarks, each once."""
+    return tuple(dict.fromkeys(f"{entry.title}: {note}" for entry in entries for note in notes(entry)))
+
+
+def probe_notes(entry: BenchmarkResult) -> Iterator[str]:
+    """Yield what linear probes were fitted on, a sentence for parts with a training split and one for the others."""
+    probes = {part.name: part.probe for part in entry.parts if part.probe is not None}
+    if on := [f"{name} {counted(probe.images, 'image')}" for name, probe in probes.items() if not probe.folds]:
+        yield f"linear probes were fitted on the training split: {', '.join(on)}."
+    for folds in {probe.folds: None for probe in probes.values() if probe.folds}:
+        names = [name for name, probe in probes.items() if probe.folds == folds]
+        yield f"no training split, so linear probes were fitted by {folds}-fold cross-validation: {', '.join(names)}."
+    if copies := [f"{probe.copies:,} of {name}" for name, probe in probes.items() if probe.copies]:
+        yield f"scored images are in the training split, too, with the same bytes: {', '.join(copies)}."
 
 
 def floor_notes(entry: BenchmarkResult) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, doubt_about, titled_floor_notes
+from degla.evaluation.caveats import caveats_of, doubt_about, floor_notes, probe_notes, titled_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources, entries_of, ordered_results
 from degla.evaluation.item_difference import ScoreName, item_score, lead_over, question_variance
 from degla.evaluation.results import load_result
@@ -48,6 +48,7 @@ class Comparison:
         warnings: sentences.
         floors: models that cannot know the answer, shown beside chance and not among the methods.
         text_solvable: one sentence per benchmark that names the parts which can be solved from the texts only.
+        probes: sentences on what linear probes were fitted on.
         joint: composition gained minus recognition lost; None without a baseline or without one of the two.
     """
 
@@ -58,6 +59,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     floors: tuple[Method, ...] = ()
     text_solvable: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     joint: JointScore | None = None
 
     @cached_property
@@ -100,8 +102,8 @@ def compare(
     joint = None
     if baseline is not None and (pairs := weighed_rows(headline)):
         joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
-    notes = titled_floor_notes(entries_of(ordered))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), warnings, floors, notes, joint)
+    text_solvable, probes = (titled_notes(entries_of(ordered), notes) for notes in (floor_notes, probe_notes))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), warnings, floors, text_solvable, probes, joint)
 
 
 def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -27,8 +27,14 @@ log = logging.getLogger(__name__)
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
 Activation = Literal["gelu", "quick_gelu"]
-Scorer = Literal["cosine", "standardised"]
-STANDARDISED: Final = "standardised scores: cosines minus a text's mean over all images, divided by their deviation"
+TextScorer = Literal["cosine", "standardised"]
+"""How images are compared with texts."""
+Scorer = Literal[TextScorer, "probe"]
+SCORES_ARE: Final = {
+    "standardised": "standardised scores: cosines minus a text's mean over all images, divided by their deviation",
+    "probe": "linear probes: logistic regressions on image embeddings, without texts",
+}
+"""What scores are that are not of cosines."""
 HALVES: Final = ("bf16", "fp16")
 """Half-precision formats of a forward pass (PyTorch's autocast)."""
 

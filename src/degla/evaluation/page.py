@@ -108,7 +108,8 @@ def _glance(comparison: Comparison) -> Iterator[Part | str]:
     against = (
         _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
     )
-    notes = [_GLANCE.format(against=against), *comparison.text_solvable, *_floor_notes(comparison, comparison.headline)]
+    notes = [_GLANCE.format(against=against), *comparison.text_solvable, *comparison.probes]
+    notes += _floor_notes(comparison, comparison.headline)
     if several and comparison.joint is not None:
         gained_title, kept_title = (
             f"{row.title} ({comparison.titles[row.benchmark]})"

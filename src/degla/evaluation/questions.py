@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,13 @@ class BenchmarkQuestions:
     def scored_images(self) -> tuple[str, list[str]]:
         """Name of the benchmark and paths of its scored images, the input of `find_leakage`."""
         return self.benchmark.name, [image.path for image in images_of(self.entries)]
+
+    def only(self, wanted: Callable[[Entry], bool]) -> BenchmarkQuestions:
+        """Return the questions restricted to the wanted entries."""
+        passing = tuple(filter(wanted, self.passing))
+        paths = {image.path for image in images_of(passing)}
+        absent = tuple(path for path in self.absent if path in paths)
+        return replace(self, entries=tuple(filter(wanted, self.entries)), passing=passing, absent=absent)
 
 
 def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQuestions:
@@ -248,6 +255,32 @@ def digests_of(entries: Iterable[Entry], root: Path) -> Iterator[str]:
     passing = passing_entries(entries)
     yield questions_digest(passing)
     yield questions_digest(_without_absent(passing, find_images(root, passing)[1]))
+
+
+def without_missing_images(entry: Classification, root: Path, *, title: str, allow: bool) -> Classification:
+    """Return the entry without images that are not under the root.
+
+    Args:
+        entry: images and their classes.
+        root: folder that image paths are relative to.
+        title: what the images are, for messages.
+        allow: leave some out, with a warning.
+
+    Raises:
+        InputError: images are missing, and it is not allowed or none is left.
+    """
+    paths, absent = find_images(root, [entry])
+    if not absent:
+        return entry
+    lack = (
+        f"{title}: {len(absent):,} of {counted(len(paths), 'image is', 'images are')} not under {root}, for example "
+        f"{', '.join(sorted(absent)[:_EXAMPLES])}"
+    )
+    left = _without(entry, absent)
+    if not allow or not isinstance(left, Classification):
+        raise InputError(f"{lack}. Put them there{f', or use only the others with {_ALLOW_MISSING}' * bool(left)}.")
+    log.warning("%s. The others are used.", lack)
+    return left
 
 
 def _without_absent(entries: Iterable[Entry], absent: set[str]) -> list[Entry]:

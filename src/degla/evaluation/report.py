@@ -135,6 +135,7 @@ def _as_data(
         "joint": _joint(comparison),
         "warnings": list(comparison.warnings),
         "text_solvable": list(comparison.text_solvable),
+        "probes": list(comparison.probes),
         "published": [
             {
                 **table.published.model_dump(exclude={"row"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,6 +33,7 @@ from degla.evaluation.models import (
 )
 from degla.evaluation.neutral import Declared, TextFloors, find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
+from degla.evaluation.probe import ProbedPart, ProbeTask, only_classes, probe_all, probe_tasks
 from degla.evaluation.questions import (
     BenchmarkQuestions,
     ask,
@@ -112,8 +113,8 @@ class Evaluation:
         progress: show progress on stderr.
         cache: embeddings of earlier calls, read and filled; see `cache.DiskCache`. None: no cache.
         regions: compare image crops with parts of texts, see `regions`; None: compare images with texts, by cosine.
-        scorer: "cosine", or "standardised", see `embed.EmbeddedItems.standardised`, over the images of each benchmark;
-            not with `regions`.
+        scorer: "cosine"; "standardised", see `embed.EmbeddedItems.standardised`, over the images of each benchmark; or
+            "probe", see `probe`: of each benchmark the classifications only. Not with `regions`.
         processes: the processes of one job, which share the embedding and all get the same result; the first one reads
             and fills the cache and scores. Default: only this process, whatever job it belongs to.
         questions: of these benchmarks, if `ask_all` has read them already.
@@ -143,7 +144,7 @@ class Evaluation:
         if self.scorer not in _SCORERS:
             raise InputError(f"scorer {self.scorer!r}: must be one of {', '.join(_SCORERS)}.")
         if self.scorer != "cosine" and self.regions is not None:
-            raise InputError("scores by regions cannot be standardised. Choose one of the two.")
+            raise InputError(f"scorer {self.scorer!r} cannot be combined with regions. Choose one of the two.")
         if self.precision not in ("fp32", *HALVES):
             raise InputError(f"precision {self.precision!r}: must be one of fp32, {', '.join(HALVES)}.")
 
@@ -157,12 +158,26 @@ class Evaluation:
         every = self.questions
         if every is None:
             every = ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
+        if self.scorer == "probe":
+            every = only_classes(every)
         for questions in every:
             if self.scorer == "standardised":
                 require_images(questions.benchmark.title, count_images(questions.entries))
             if self.regions is not None:
                 require_pairs(questions.entries, benchmark=questions.benchmark.name)
         return every
+
+    @cached_property
+    def probes(self) -> dict[str, dict[str, ProbeTask]]:
+        """What is probed, by the name of the benchmark and of the part; nothing with another scorer.
+
+        Raises:
+            InputError: as `probe.probe_tasks`.
+        """
+        return {
+            questions.benchmark.name: probe_tasks(questions, self.root, allow_missing=self.allow_missing)
+            for questions in (self.all_questions if self.scorer == "probe" else ())
+        }
 
     def score_named(
         self,
@@ -186,7 +201,7 @@ class Evaluation:
         name = model if isinstance(model, str) else model.name
         if self.scorer != "cosine":  # Reports tell the scores of one model apart by their labels.
             label = f"{label or name}, {self.scorer}"
-        _ = self.all_questions  # Wrong files are reported before a model is loaded.
+        _ = self.all_questions, self.probes  # Wrong files are reported before a model is loaded.
         known = trainings_of(name)
         encoder = load_model(model, device=device) if isinstance(model, str) else model
         if isinstance(model, str) and self.processes.count > 1:
@@ -238,6 +253,9 @@ class Evaluation:
             raise InputError(f"evaluate: {type(encoder).__name__}.fingerprint: expected a text, got {given}.")
         images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
         regions = None
+        if self.scorer == "probe":
+            tasks = chain.from_iterable(by_part.values() for by_part in self.probes.values())
+            images, texts = list(chain.from_iterable(task.images for task in tasks)), []
         if self.regions is not None:
             regions = self.regions.table(images, texts, root=self.root, reading=self.image_reading)
             images, texts = images + regions.images, texts + regions.texts
@@ -270,12 +288,17 @@ class Evaluation:
         ).embed(images, texts)
         # To this one all images are alike: counting its ties as right would make it perfect.
         tie = self.tie or ("half" if isinstance(encoder, BlindModel) else None)
-        scored = processes.from_first(
-            lambda: [
-                self._score_benchmark(questions, own, embeddings, regions, tie)
-                for questions, own in zip(self.all_questions, floors, strict=True)
-            ]
-        )
+
+        def score_all() -> list[tuple[BenchmarkResult, list[ItemVerdict]]]:
+            scored = []
+            for questions, own in zip(self.all_questions, floors, strict=True):
+                probed = None
+                if tasks := self.probes.get(questions.benchmark.name):
+                    probed = probe_all(tasks, embeddings, device=encoder.device, progress=progress)
+                scored.append(self._score_benchmark(questions, own, embeddings, regions, tie, probed))
+            return scored
+
+        scored = processes.from_first(score_all)
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
         return TracedResult(
@@ -303,12 +326,13 @@ class Evaluation:
 
     def _score_benchmark(
         self, questions: BenchmarkQuestions, floors: TextFloors, embeddings: EmbeddedItems,
-        regions: RegionTable | None, tie: TieRule | None,
+        regions: RegionTable | None, tie: TieRule | None, probed: Mapping[str, ProbedPart] | None,
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:  # fmt: skip
         benchmark = questions.benchmark
         if self.scorer == "standardised":
             embeddings = embeddings.standardised(images_of(questions.entries))
-        judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions)
+        logits = None if probed is None else {name: part.logits for name, part in probed.items()}
+        judged = judge(benchmark, questions.entries, embeddings, tie=tie, regions=regions, logits=logits)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
         if not scores.parts:
@@ -323,6 +347,7 @@ class Evaluation:
                 filtered=questions.filtered.get(name, 0),
                 degenerate=degenerate[name],
                 scores=values,
+                probe=None if probed is None else probed[name].fitted,
             )
             for name, values in scores.parts.items()
         )

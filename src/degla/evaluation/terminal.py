@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from degla.evaluation.caveats import floor_notes, missing_images, of_training
+from degla.evaluation.caveats import floor_notes, missing_images, of_training, probe_notes
 from degla.evaluation.cells import has_ceiling
 from degla.evaluation.results import AttackResult, ExplainedResult, TracedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
@@ -46,7 +46,7 @@ def render_result(result: TracedResult) -> Group:
         if benchmark.averages:
             rows.append(TableRow(["averages"], kind="section"))
         rows += [_row(score, floors, ceilings, name=score.name) for score in benchmark.averages]
-        notes = [*map(capitalized, floor_notes(benchmark)), *missing_images(benchmark)]
+        notes = [*map(capitalized, (*floor_notes(benchmark), *probe_notes(benchmark))), *missing_images(benchmark)]
         if result.image_reading == "official":
             notes.append("Images are read as in the released codes: EXIF rotation ignored, transparency dropped.")
         heads = ["part", "score", "95 %", "items", "ties", "chance", *floors, *(["order-blind ceiling"] * ceilings)]

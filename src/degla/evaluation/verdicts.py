@@ -104,7 +104,7 @@ def images_of(entries: Iterable[Entry]) -> Iterator[ItemImage]:
 
 def judge(
     benchmark: Benchmark, entries: Sequence[Entry], embeddings: EmbeddedItems, *, tie: TieRule | None = None,
-    regions: RegionTable | None = None,
+    regions: RegionTable | None = None, logits: Mapping[str, EmbeddingRows] | None = None,
 ) -> list[Judged]:  # fmt: skip
     """Score every entry, in the order of the entries.
 
@@ -114,6 +114,7 @@ def judge(
         embeddings: rows of all their images and texts.
         tie: overrides the benchmark's tie rules.
         regions: compares images and texts of pairs part by part, instead of by cosine.
+        logits: of classifications, by part: `[N, C]`, instead of cosines with the classes' prompts.
 
     Raises:
         DeglaError: a similarity is not finite.
@@ -127,7 +128,12 @@ def judge(
         part = benchmark.part(entry.part)
         rule = tie or part.tie
         if isinstance(entry, Classification):
-            judged[id(entry)] = _judge_classification(entry, embeddings, rule, repeated, _wanted([part]))
+            if logits is None:
+                images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
+                classes = embeddings.for_images(class_embeddings(entry, embeddings))
+            else:
+                images, classes = logits[entry.part], np.eye(len(entry.classes), dtype=np.float32)
+            judged[id(entry)] = _judge_classification(entry, images, classes, rule, repeated, _wanted([part]))
         elif isinstance(entry, Retrieval):
             judged[id(entry)] = _judge_retrieval(entry, embeddings, rule, repeated)
     return [verdict for entry in entries for verdict in judged[id(entry)]]
@@ -311,12 +317,12 @@ def class_embeddings(entry: Classification, embeddings: EmbeddedItems) -> NDArra
 
 
 def _judge_classification(
-    entry: Classification, embeddings: EmbeddedItems, tie: TieRule, repeated: Mapping[str, str], wanted: frozenset[str]
-) -> list[Judged]:
-    images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
+    entry: Classification, images: EmbeddingRows, classes: EmbeddingRows, tie: TieRule, repeated: Mapping[str, str],
+    wanted: frozenset[str],
+) -> list[Judged]:  # fmt: skip
+    """Judge by the products of `images` `[N, D]` and `classes` `[C, D]`."""
     paths = [image.path for image in entry.images]
     ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
-    classes = embeddings.for_images(class_embeddings(entry, embeddings))
     ranks = rank(images, classes, [[label] for label in entry.labels], ids)
     # ImageNet has distinct classes with equal names.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, weighted_sum
-from degla.evaluation.caveats import doubt_about, missing_images, of_training, titled_floor_notes
+from degla.evaluation.caveats import doubt_about, floor_notes, missing_images, of_training, titled_notes
 from degla.evaluation.item_difference import averaged_scores, lead_variance, question_variance
 from degla.evaluation.results import AskedRecord, TracedResult, load_result
 from degla.evaluation.terminal import named_scores
@@ -94,7 +94,7 @@ def gather(
         models=tuple(_model(model, columns, printed=bool(plan.printed)) for model in models),
         failures=tuple(failures),
         caveats=tuple(_caveats(models)),
-        text_solvable=titled_floor_notes(base.benchmarks),
+        text_solvable=titled_notes(base.benchmarks, floor_notes),
         rehearsal=rehearsal,
     )
     return _with_questions(record, models)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degla.config.run import TrainConfig
-from degla.evaluation.models import Scorer
+from degla.evaluation.models import TextScorer
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.questions import require_files
 from degla.evaluation.results import items_name
@@ -47,7 +47,7 @@ class StudyQuestions:
     """Digest of the benchmarks' annotation files; "" if it is unknown, as files of one of them are gone."""
     allow_missing: bool = False
     """Measure on the available images if others are missing."""
-    scorer: Scorer = "cosine"
+    scorer: TextScorer = "cosine"
     """How images are compared with texts."""
 
     def require(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from degla.evaluation.models import STANDARDISED
+from degla.evaluation.models import SCORES_ARE
 from degla.files import write_text
 from degla.pages import plot as svg
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
@@ -120,8 +120,8 @@ def page_of(study: Study) -> Page:
         questions = f"{counted(plan.world.scenes, 'scene')} of the embedded world, {plan.world.split} questions"
     else:
         questions = ", ".join(benchmark.title for benchmark in record.benchmarks)
-    if plan.scorer == "standardised":
-        questions += f"; {STANDARDISED}"
+    if plan.scorer != "cosine":
+        questions += f"; {SCORES_ARE[plan.scorer]}"
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead.append(
         f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "

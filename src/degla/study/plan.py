@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from degla.evaluation.models import Scorer
+from degla.evaluation.models import TextScorer
 from degla.records import Record
 from degla.shelf import PUBLISHED_RULES, did_you_mean
 from degla.study.plan_file import ArmsPlan, CountedSeeds, Names, Rules, Shares, read_plan_file
@@ -101,7 +101,7 @@ class Plan(ArmsPlan):
     average: Shares = (1.0,)
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
-    scorer: Scorer = "cosine"
+    scorer: TextScorer = "cosine"
     # The variances of the joint score are squared again for their intervals, which overflows from 1e77 on.
     price: float = Field(default=1.0, ge=0, le=1e6)
     gain: str = "composition"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from degla.errors import InputError
 from degla.files import cache_folder, require_writable, write_text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from degla.evaluation.cache import DiskCache
+    from degla.evaluation.models import Scorer
     from degla.evaluation.questions import BenchmarkQuestions
     from degla.evaluation.run import Evaluation
     from degla.model.encoder import Encoder
@@ -181,6 +182,7 @@ def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = N
     from degla.processes import ProcessGroup
 
     processes = processes or ProcessGroup()
+    given = getattr(arguments, "scorer", "cosine")  # Regions are given to the evaluation by themselves.
     with open_cache_of(arguments) as cache:
         yield Evaluation(
             arguments.benchmarks,
@@ -191,7 +193,7 @@ def evaluation(arguments: argparse.Namespace, processes: ProcessGroup | None = N
             image_reading=arguments.image_reading,
             precision=arguments.precision,
             activation=getattr(arguments, "activation", None),
-            scorer="standardised" if getattr(arguments, "scorer", None) == "standardised" else "cosine",
+            scorer=cast("Scorer", "cosine" if given == "regions" else given),
             images_per_batch=arguments.images_per_batch,
             texts_per_batch=arguments.texts_per_batch,
             workers=arguments.workers,

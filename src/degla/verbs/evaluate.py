@@ -38,11 +38,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_labels(verb)
     verb.add_argument(
         "--scorer",
-        choices=["cosine", "standardised", "regions"],
+        choices=["cosine", "standardised", "probe", "regions"],
         default="cosine",
         help="standardised: cosines minus a text's mean over all images of the benchmark, divided by their standard "
-        "deviation, which leaves out preferences that are the same for all images; regions: match each phrase of a "
-        "text with its best image crop, with frozen towers (cosine)",
+        "deviation, which leaves out preferences that are the same for all images; probe: classify images by a linear "
+        "probe on their embeddings, without texts; regions: match each phrase of a text with its best image crop, with "
+        "frozen towers (cosine)",
     )
     verb.add_argument(
         "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for the whole image (1 2 3)"

@@ -8,6 +8,7 @@ The user's own data sets have one subfolder per class:
 
     FOLDER/classes.json        optional: names and prompts
     FOLDER/<class>/*.jpg       the images of one class; or FOLDER/test/<class>, FOLDER/val/<class>
+    FOLDER/train/<class>       optional: training images of linear probes, beside `test` or `val`
 
 `classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list
 of names is matched with the sorted subfolders, one by one. Without the file a class has its folder's name, with
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 """Prompts of tar archives, one per line with `{c}` for the class name, as written by CLIP_benchmark."""
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""
+_TRAINING = "train"
 CALTECH_TRAINING_IMAGES = 30
 """Training images per class in the protocol of Caltech-101."""
 _CLASS_FIRST = "(?P<image>(?P<kind>[^/]*).*)"
@@ -106,10 +109,9 @@ def read_data_set(folder: Path, *, root: Path) -> Classification:
 
 def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classification:
     names, templates = tuple(about.classes.values()), about.templates
-    probe, reader = OFFICIAL.get(about.name, ("", None))
     tars = find_tars(folder)
-    if reader is not None and (folder / probe).exists():
-        labelled: Iterable[tuple[str, int]] = _numbered(reader(folder, about), folder, about)
+    if layout := _layout(folder):
+        labelled: Iterable[tuple[str, int]] = _numbered(layout.read(folder, about, **layout.test), folder, about)
     elif tars:
         names = _names_of_tars(folder, expected=len(names)) or names
         templates = _templates_of_tars(folder) or templates
@@ -117,6 +119,63 @@ def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classificati
     else:
         labelled = _numbered(_class_folders(folder, about), folder, about)
     return _classification(labelled, folder, root=root, classes=names, templates=templates)
+
+
+def _layout(folder: Path) -> _Layout | None:
+    """The published layout that a data set's folder has, if any."""
+    layout = OFFICIAL.get(folder.name)
+    return layout if layout is not None and (folder / layout.probe).exists() else None
+
+
+def read_training_set(tested: Classification, *, root: Path) -> Classification | None:
+    """Return the training split of a data set, with the same classes as its test split.
+
+    It is that of the published layout (with the validation images where they are listed apart, as in arXiv 2103.00020);
+    or the tars in `train`; or the class folders in `train`, if the test split is in `test` or `val`. None if there is
+    none.
+
+    Args:
+        tested: the test split, from `read_data_set`.
+        root: folder that image paths are relative to.
+
+    Raises:
+        InputError: files are wrong, or the two splits have other classes.
+    """
+    folder = root / BENCHMARK_NAME / tested.part
+    about = data_set(folder.name) if folder.name in NAMES else None
+    if about is not None and (layout := _layout(folder)):
+        if not any((folder / file).exists() for file in layout.training["files"]):
+            return None
+        labelled: Iterable[tuple[str, int]] = _numbered(layout.read(folder, about, **layout.training), folder, about)
+    elif find_tars(folder):
+        labelled = _read_tars(sorted((folder / _TRAINING).glob("*.tar")), folder, classes=len(tested.classes))
+    else:
+        kinds, tested_kinds = subfolders(folder / _TRAINING), _kinds(folder)
+        if not kinds or tested_kinds[0].parent == folder:  # There, `train` is a class.
+            return None
+        if about is not None:
+            labelled = _numbered(_images_of(kinds, folder), folder, about)
+        else:
+            numbers = {path.name: number for number, path in enumerate(tested_kinds)}
+            if odd := {path.name for path in kinds} ^ numbers.keys():
+                raise InputError(
+                    f"{folder}: class folder {min(odd)!r} is only in one of {tested_kinds[0].parent.name} and "
+                    f"{_TRAINING}. Give both the same class folders."
+                )
+            labelled = ((path, numbers[kind]) for path, kind in _images_of(kinds, folder))
+    rows = list(labelled)
+    place = folder.relative_to(root).as_posix()
+    if not rows:
+        return None
+    images, labels = zip(*rows, strict=True)
+    if lacking := sorted(set(tested.labels).difference(labels)):
+        raise InputError(
+            f"{folder}: the training split has no image of class {tested.classes[lacking[0]]!r} ({len(lacking)} such "
+            "classes in total). Add some."
+        )
+    return tested.model_copy(
+        update={"images": tuple(ItemImage(path=f"{place}/{path}") for path in images), "labels": labels}
+    )
 
 
 def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet) -> Iterator[tuple[str, int]]:
@@ -137,6 +196,11 @@ def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
             f"{folder}: no {about.title} files found. Get them from {about.source}. Expected layout:\n{about.layout}\n"
             f"or one folder per class in zeroshot/{about.name}/test/, or WebDataset tars in it."
         )
+    yield from _images_of(kinds, folder)
+
+
+def _images_of(kinds: Iterable[Path], folder: Path) -> Labelled:
+    """The images of class folders."""
     for kind in kinds:
         for path in _images(kind):
             yield path.relative_to(folder).as_posix(), kind.name
@@ -244,108 +308,155 @@ def _classification(
     return validate(Classification, row, where=str(file if file.exists() else folder))
 
 
-def _cifar(folder: Path, about: DataSet, *, file: str) -> Labelled:
+def _cifar(folder: Path, about: DataSet, *, files: Sequence[str]) -> Labelled:
     names = list(about.classes)
-    for number, label in enumerate(read_batch(folder / file)[1]):
-        if not 0 <= label < len(names):
-            raise InputError(f"{folder / file}: image {number} has label {label}, the largest is {len(names) - 1}.")
-        yield f"{file}{MARK}{number}", names[label]
+    for file in files:
+        for number, label in enumerate(read_batch(folder / file)[1]):
+            if not 0 <= label < len(names):
+                raise InputError(f"{folder / file}: image {number} has label {label}, the largest is {len(names) - 1}.")
+            yield f"{file}{MARK}{number}", names[label]
 
 
-def _food101(folder: Path, about: DataSet) -> Labelled:
-    file = folder / "food-101/meta/test.json"
-    for key, paths in read_object(file, about).items():
-        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-            raise InputError(f"{file}: field {key!r}: must be a list of strings. Fetch the file again.")
-        for path in paths:
-            yield f"food-101/images/{path}.jpg", key
+def _food101(folder: Path, about: DataSet, *, files: Sequence[str]) -> Labelled:
+    for file in (folder / name for name in files):
+        for key, paths in read_object(file, about).items():
+            if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+                raise InputError(f"{file}: field {key!r}: must be a list of strings. Fetch the file again.")
+            for path in paths:
+                yield f"food-101/images/{path}.jpg", key
 
 
-def _flowers102(folder: Path, about: DataSet) -> Labelled:
+def _flowers102(folder: Path, about: DataSet, *, files: Sequence[str], lists: Sequence[str]) -> Labelled:
     labels = _matlab(folder / "flowers-102/imagelabels.mat", "labels", about).ravel()
-    for number in _matlab(folder / "flowers-102/setid.mat", "tstid", about).ravel():
-        if not 1 <= number <= len(labels):
-            raise InputError(f"{folder / 'flowers-102/setid.mat'}: image {number} has no label in imagelabels.mat.")
-        yield f"flowers-102/jpg/image_{int(number):05d}.jpg", str(int(labels[number - 1]))
+    for file, name in ((folder / file, name) for file in files for name in lists):
+        for number in _matlab(file, name, about).ravel():
+            if not 1 <= number <= len(labels):
+                raise InputError(f"{file}: image {number} has no label in imagelabels.mat.")
+            yield f"flowers-102/jpg/image_{int(number):05d}.jpg", str(int(labels[number - 1]))
 
 
-def _cars(folder: Path, about: DataSet) -> Labelled:
-    for row in _matlab(folder / "stanford_cars/cars_test_annos_withlabels.mat", "annotations", about).ravel():
-        yield f"stanford_cars/cars_test/{row['fname'].item()}", str(int(row["class"].item()))
+def _cars(folder: Path, about: DataSet, *, files: Sequence[str], images: str) -> Labelled:
+    for file in files:
+        for row in _matlab(folder / file, "annotations", about).ravel():
+            yield f"stanford_cars/{images}/{row['fname'].item()}", str(int(row["class"].item()))
 
 
-def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, form: str = "") -> Labelled:
-    """The images listed in a text file, one per line.
+def _listed(folder: Path, about: DataSet, *, files: Sequence[str], image: str, line: str, form: str = "") -> Labelled:
+    """The images listed in text files, one per line.
 
     Args:
         folder: of the data set.
-        about: says where to get the file.
-        file: its path in the folder.
+        about: says where to get the files.
+        files: their paths in the folder.
         image: path of an image in the folder, with `{}` for the group.
         line: pattern of a line, with the groups `image` and `kind`.
         form: the same in words, for errors, if not every line matches.
     """
-    for number, words in enumerate(map(str.strip, read_annotation(folder / file, about).splitlines()), start=1):
-        if not words:
-            continue
-        match = re.fullmatch(line, words)
-        if match is None:
-            raise InputError(f"{folder / file} line {number}: must {form}, got {words!r}.")
-        yield image.format(match["image"]), match["kind"]
+    for file in files:
+        for number, words in enumerate(map(str.strip, read_annotation(folder / file, about).splitlines()), start=1):
+            if not words:
+                continue
+            match = re.fullmatch(line, words)
+            if match is None:
+                raise InputError(f"{folder / file} line {number}: must {form}, got {words!r}.")
+            yield image.format(match["image"]), match["kind"]
 
 
-def _caltech101(folder: Path, about: DataSet) -> Labelled:
-    """The images of `test.txt` if it exists; else all but 30 per class, those with the smallest name digests.
+def _caltech101(folder: Path, about: DataSet, *, files: Sequence[str], training: bool = False) -> Labelled:
+    """The images of `test.txt`, or the others for training; without it all but 30 per class, or these 30.
 
-    No list of test images was ever published; each paper draws its own 30 training images per class.
+    No list of test images was ever published; each paper draws its own 30 training images per class. Here these are the
+    ones with the smallest name digests.
     """
-    images = folder / "caltech101/101_ObjectCategories"
-    if (folder / "caltech101/test.txt").exists():
-        yield from _listed(
-            folder, about, file="caltech101/test.txt", image="caltech101/101_ObjectCategories/{}", line=_CLASS_FIRST
-        )
-        return
-    for kind in sorted(path for path in images.iterdir() if path.is_dir()):
+    (images,) = files
+    listed = set()
+    if tested := (folder / "caltech101/test.txt").exists():
+        paths = _listed(folder, about, files=["caltech101/test.txt"], image=f"{images}/{{}}", line=_CLASS_FIRST)
+        if not training:
+            yield from paths
+            return
+        listed = {path for path, _ in paths}
+    for kind in sorted(path for path in (folder / images).iterdir() if path.is_dir()):
         names = sorted(path.name for path in kind.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         order = sorted(names, key=lambda name: hashlib.sha256(f"{kind.name}/{name}".encode()).digest())
-        training = set(order[:CALTECH_TRAINING_IMAGES]) if len(names) > CALTECH_TRAINING_IMAGES else set()
+        drawn = set(order[:CALTECH_TRAINING_IMAGES]) if len(names) > CALTECH_TRAINING_IMAGES else set()
         for name in names:
-            if name not in training:
-                yield f"caltech101/101_ObjectCategories/{kind.name}/{name}", kind.name
+            path = f"{images}/{kind.name}/{name}"
+            if path not in listed if tested else (name in drawn) == training:
+                yield path, kind.name
 
 
-OFFICIAL: dict[str, tuple[str, Callable[[Path, DataSet], Labelled]]] = {
-    "cifar10": ("cifar-10-batches-py", partial(_cifar, file="cifar-10-batches-py/test_batch")),
-    "cifar100": ("cifar-100-python", partial(_cifar, file="cifar-100-python/test")),
-    "food101": ("food-101", _food101),
-    "pets": (
+@dataclass(frozen=True)
+class _Layout:
+    """A published layout.
+
+    Attributes:
+        probe: path that only this layout has.
+        read: reads a split.
+        test, training: arguments of `read` for each split, of which `files` are the files that define it.
+    """
+
+    probe: str
+    read: Callable[..., Labelled]
+    test: dict[str, Any]
+    training: dict[str, Any]
+
+
+def _lists(path: str, test: Sequence[str], training: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `files` of the two splits; `path` has a place for their names."""
+    of_test, of_training = ([path.format(name) for name in names] for names in (test, training))
+    return {"files": of_test}, {"files": of_training}
+
+
+_SETS = "flowers-102/setid.mat"
+_PICTURES = "caltech101/101_ObjectCategories"
+OFFICIAL: dict[str, _Layout] = {
+    "cifar10": _Layout(
+        "cifar-10-batches-py", _cifar,
+        *_lists("cifar-10-batches-py/{}", ["test_batch"], [f"data_batch_{number}" for number in range(1, 6)]),
+    ),
+    "cifar100": _Layout("cifar-100-python", _cifar, *_lists("cifar-100-python/{}", ["test"], ["train"])),
+    "food101": _Layout("food-101", _food101, *_lists("food-101/meta/{}.json", ["test"], ["train"])),
+    "pets": _Layout(
         "oxford-iiit-pet",
         partial(
-            _listed, file="oxford-iiit-pet/annotations/test.txt", image="oxford-iiit-pet/images/{}.jpg",
+            _listed, image="oxford-iiit-pet/images/{}.jpg",
             line=r"(?P<image>(?P<kind>\S+)_\d+)(\s.*)?", form="begin with BREED_NUMBER",
         ),
+        *_lists("oxford-iiit-pet/annotations/{}.txt", ["test"], ["trainval"]),
     ),
-    "flowers102": ("flowers-102", _flowers102),
-    "sun397": (
+    "flowers102": _Layout(
+        "flowers-102", _flowers102,
+        {"files": [_SETS], "lists": ["tstid"]}, {"files": [_SETS], "lists": ["trnid", "valid"]},
+    ),
+    "sun397": _Layout(
         "SUN397",
         partial(
-            _listed, file="SUN397/Testing_01.txt", image="SUN397/{}",
+            _listed, image="SUN397/{}",
             line="/*(?P<image>[^/]+/(?P<kind>.+)/[^/]+)/*", form="be /LETTER/CLASS/IMAGE",
         ),
+        *_lists("SUN397/{}_01.txt", ["Testing"], ["Training"]),
     ),
-    "cars": ("stanford_cars", _cars),
-    "dtd": ("dtd", partial(_listed, file="dtd/dtd/labels/test1.txt", image="dtd/dtd/images/{}", line=_CLASS_FIRST)),
-    "caltech101": ("caltech101/101_ObjectCategories", _caltech101),
-    "aircraft": (
+    "cars": _Layout(
+        "stanford_cars", _cars,
+        {"files": ["stanford_cars/cars_test_annos_withlabels.mat"], "images": "cars_test"},
+        {"files": ["stanford_cars/devkit/cars_train_annos.mat"], "images": "cars_train"},
+    ),
+    "dtd": _Layout(
+        "dtd", partial(_listed, image="dtd/dtd/images/{}", line=_CLASS_FIRST),
+        *_lists("dtd/dtd/labels/{}1.txt", ["test"], ["train", "val"]),
+    ),
+    "caltech101": _Layout(_PICTURES, _caltech101, {"files": [_PICTURES]}, {"files": [_PICTURES], "training": True}),
+    "aircraft": _Layout(
         "fgvc-aircraft-2013b",
         partial(
-            _listed, file="fgvc-aircraft-2013b/data/images_variant_test.txt",
-            image="fgvc-aircraft-2013b/data/images/{}.jpg",
+            _listed, image="fgvc-aircraft-2013b/data/images/{}.jpg",
             line="(?P<image>[^ ]+) (?P<kind>.+)", form="be NUMBER VARIANT",
         ),
+        *_lists("fgvc-aircraft-2013b/data/images_variant_{}.txt", ["test"], ["trainval"]),
     ),
 }  # fmt: skip
-"""A data set's name to the folder that identifies its published layout, and the reader. ImageNet has class folders."""
+"""The published layouts by the data set's name. ImageNet has class folders."""
 
 
 def _matlab(file: Path, name: str, about: DataSet) -> Any:
