@@ -172,11 +172,11 @@ def train_pets(folder: Path) -> None:
 def train_flowers102(folder: Path) -> None:
     from scipy.io import savemat
 
-    splits = {"trnid": [[6, 5]], "valid": [[7]], "tstid": [[4, 1, 3, 2]]}
+    splits = {"trnid": [[6, 5]], "valid": [[7, 8]], "tstid": [[4, 1, 3, 2]]}
     savemat(folder / "flowers-102/setid.mat", {key: np.array(value, np.uint16) for key, value in splits.items()})
-    labels = np.array([[2, 1, 2, 1, 2, 1, 1]], dtype=np.uint8)
+    labels = np.array([[2, 1, 2, 1, 2, 1, 1, 2]], dtype=np.uint8)
     savemat(folder / "flowers-102/imagelabels.mat", {"labels": labels})
-    for number in (5, 6, 7):
+    for number in (5, 6, 7, 8):
         picture(folder / f"flowers-102/jpg/image_{number:05d}.jpg", COLOURS[labels[0, number - 1]])
 
 

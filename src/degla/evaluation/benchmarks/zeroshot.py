@@ -38,6 +38,7 @@ BENCHMARK = Benchmark(
         (
             *(about.layout for about in _PUBLISHED),
             "zeroshot/NAME/{test,val}/CLASS/*.jpg    instead of any of these layouts: one folder per class",
+            "zeroshot/NAME/train/CLASS/*.jpg         optional: training images of linear probes",
             "zeroshot/NAME/{test/,}*.tar             or WebDataset: x.jpg, x.cls; optional: classnames.txt and",
             "                                        zeroshot_classification_templates.txt beside them",
             "zeroshot/DATASET/CLASS/*.jpg            your own, under any other name",
