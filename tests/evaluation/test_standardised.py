@@ -170,7 +170,7 @@ def test_from_python(root: Path, tmp_path: Path) -> None:
 
 
 def test_regions_are_not_standardised(root: Path) -> None:
-    with pytest.raises(InputError, match="scores by regions cannot be standardised"):
+    with pytest.raises(InputError, match=r"scorer 'standardised' cannot be combined with regions"):
         Evaluation(["own"], root, scorer="standardised", regions=Regions((1,)))
 
 
