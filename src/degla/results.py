@@ -26,7 +26,8 @@ class ItemVerdict(Record):
             1 right, 0 wrong; values in between occur only with the tie rule "half", for the floor `blind`, and for
             average_precision.
         ties: name of the verdict to the number of positive-negative comparisons that were exactly equal.
-        margin: smallest lead of a positive over its negative, as a difference of cosines; below 0 if one lost.
+        margin: smallest lead of a positive over its negative, as a difference of cosines (of logits, with
+            linear probes); below 0 if one lost.
         degenerate: whether a positive and a negative text have the same tokens, so that no model can tell them apart.
     """
 

@@ -15,14 +15,15 @@ from PIL import Image
 import degla
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.probe import FOLDS, choose_probe, fit_probe, folds_of, logits_of, only_classes
+from degla.evaluation.probe import FOLDS, choose_probe, fit_probe, folds_of, logits_of, only_classes, probe_tasks
 from degla.evaluation.questions import ask
 from degla.evaluation.results import load_result
-from degla.evaluation.run import Evaluation
+from degla.evaluation.run import Evaluation, ask_all
 from degla.records import ItemImage, PairItem
 from degla.results import PartResult
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import FakeEncoder, constant, spread_row
+from tests.evaluation.published_layouts import TRAINING_WRITERS, WRITERS
 
 
 def problem(count: int = 120, *, classes: int = 3, noise: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,6 +237,24 @@ def test_of_a_benchmark_with_classes_only_these_are_scored(root: Path) -> None:
     assert "pairs" in {entry.part for entry in questions.entries}
     (left,) = only_classes([questions])
     assert {entry.part for entry in left.entries} == {entry.part for entry in left.passing} == {"folds", "split"}
+    twice = dataclasses.replace(left, entries=(*left.entries, left.entries[0]))
+    with pytest.raises(InputError, match=r"two classifications are called 'folds'; a probe is fitted for each part"):
+        probe_tasks(twice, root, allow_missing=False)
+
+
+def test_missing_training_images_are_refused_or_left_out(root: Path) -> None:
+    folder = root / "zeroshot" / "sun397"
+    WRITERS["sun397"](folder)
+    TRAINING_WRITERS["sun397"](folder)
+    with (folder / "SUN397/Training_01.txt").open("a") as file:
+        file.write("/a/abbey/sun_gone.jpg\n")
+    questions = only_classes(ask_all(["zeroshot"], root, allow_missing=True))[0]
+    with pytest.raises(
+        InputError, match=r"sun397, training split: 1 of 3 images are not under .*sun_gone\.jpg\. Put them"
+    ):
+        probe_tasks(questions, root, allow_missing=False)
+    training = probe_tasks(questions, root, allow_missing=True)["sun397"].training
+    assert training is not None and len(training.images) == 2
 
 
 def test_what_cannot_be_probed_is_refused_before_a_model_is_loaded(root: Path) -> None:

@@ -82,11 +82,17 @@ def probe_tasks(questions: BenchmarkQuestions, root: Path, *, allow_missing: boo
         allow_missing: leave out training images that are missing, with a warning.
 
     Raises:
-        InputError: a training split is wrong or lacks images; or without one, a class has a single image.
+        InputError: a training split is wrong or lacks images; without one, a class has a single image; or two
+            classifications are one part.
     """
-    tasks = {}
+    tasks: dict[str, ProbeTask] = {}
     for entry in questions.entries:
         assert isinstance(entry, Classification)
+        if entry.part in tasks:
+            raise InputError(
+                f"{questions.benchmark.title}: two classifications are called {entry.part!r}; a probe is fitted for "
+                "each part. Give each its own `part`."
+            )
         training = None
         if entry.benchmark == BENCHMARK_NAME == questions.benchmark.name:
             training = read_training_set(entry, root=root)
@@ -133,9 +139,9 @@ def probe_all(
     place = torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
     probed = {}
     for part, task in tasks.items():
-        fit_one = _Fits(task, embeddings, place)
-        with progress.task(f"probe {part}", fit_one.count) as advance:
-            probed[part] = fit_one.run(advance)
+        fits = _Fits(task, embeddings, place)
+        with progress.task(f"probe {part}", fits.count) as advance:
+            probed[part] = fits.run(advance)
     return probed
 
 
@@ -179,8 +185,7 @@ class _Fits:
 
 
 def folds_of(digests: Sequence[str], labels: Sequence[int]) -> NDArray[np.int64]:
-    """Return the fold, 0 to 4, of each image `[N]`: of each class, images with equal bytes in one, and the others in
-    all of them alike.
+    """Return the fold, 0 to 4, of each image `[N]`: each class is spread evenly, and images with equal bytes share one.
 
     Args:
         digests: N digests of the images' content, which decide, so that the order of files does not.
