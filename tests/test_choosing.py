@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from importlib.resources import files
 
@@ -63,6 +64,23 @@ def test_the_package_carries_the_page(capsys: pytest.CaptureFixture[str]) -> Non
     assert files("degla").joinpath("choosing.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     assert main(["choose"]) == 0
     assert capsys.readouterr().out.startswith("# Which method")
+
+
+def test_no_word_is_cut_on_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    from degla.verbs.choose import _rendered
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(
+        _rendered(
+            "| train | needs |\n|---|---|\n"
+            + f"| {'words ' * 9} `--objective.contrastive.negative-scope` | {'x ' * 40} |\n"
+        )
+    )
+    shown = console.export_text()
+    assert "…" not in shown
+    assert "--objective.contrastive.negative-scope" in "".join(line[:40].strip() for line in shown.splitlines())
 
 
 def test_links_are_shown_as_their_text_and_page(capsys: pytest.CaptureFixture[str]) -> None:

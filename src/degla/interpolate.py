@@ -85,7 +85,7 @@ def interpolate(
             average reaches the limit (the results are written anyway).
     """
     goal = goal or Goal()
-    shares = _checked_alphas(alphas)
+    shares = checked_alphas(alphas)
     _check_names(evaluation, goal)
     require_writable(out / "sweep.json")
     require_own_markdown(out / "report.html")
@@ -152,7 +152,12 @@ def _label(share: float) -> str:
     return {0.0: "base", 1.0: "tuned"}.get(share, f"alpha {share:g}")
 
 
-def _checked_alphas(alphas: Sequence[float]) -> list[float]:
+def checked_alphas(alphas: Sequence[float]) -> list[float]:
+    """Return the shares in ascending order, with the base's 0.
+
+    Raises:
+        InputError: there is none, one is not from 0 to 1, or two are equal to six digits.
+    """
     if not alphas:
         raise InputError("no alphas: give shares of the tuned weights, such as --alphas 0 0.25 0.5 0.75 1.")
     for alpha in alphas:

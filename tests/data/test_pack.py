@@ -133,6 +133,20 @@ def test_a_used_folder_is_refused(packed: Pairs, tiny_pairs: Pairs, capsys: pyte
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_negatives_of_other_captions_are_refused(
+    tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, out = tmp_path / "other.jsonl", tmp_path / "pack"
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(out),
+             "--negatives", str(other)]  # fmt: skip
+    rows = [json.loads(line) for line in tiny_pairs["negatives"].read_text().splitlines()]
+    other.write_text("".join(json.dumps(row | {"caption_id": "elsewhere"}) + "\n" for row in rows))
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert f"Caption ids in {tiny_pairs['captions']}: " in message and f"in {other}: 'elsewhere'" in message
+    assert not out.exists()
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_packs_again(
     tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,15 @@ def test_a_start_does_not_change_the_fit() -> None:
     assert (logits_of(other, rows).softmax(dim=1) - shares[0]).abs().max() > 0.05
 
 
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows beyond the first block count, also those of a last, shorter one."""
+    rows, labels = problem(121)
+    whole = fit_probe(rows, labels, classes=3, cost=1.0)
+    monkeypatch.setattr("degla.evaluation.probe._BLOCK", 3 * 50)
+    assert torch.allclose(fit_probe(rows, labels, classes=3, cost=1.0), whole, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(fit_probe(rows[:100], labels[:100], classes=3, cost=1.0), whole, rtol=1e-2, atol=1e-2)
+
+
 def test_the_scale_and_place_of_embeddings_change_nothing() -> None:
     rows, labels = problem()
     first = logits_of(fit_probe(rows, labels, classes=3, cost=1.0), rows)

@@ -42,6 +42,7 @@ from degla.records import OPTIONAL_FIELDS, CaptionRecord, NegativeRecord, Record
 log = logging.getLogger(__name__)
 
 TABLE_NAME: Final = "rows.arrow"
+UNNAMED_FILES: Final = ("the captions file", "the negatives file")
 _EXAMPLES = 3  # ids shown in a message
 _SAMPLE = 1000  # rows whose negatives are compared with their captions
 _ALSO_TRUE = "equal to a further true text of their caption"
@@ -112,11 +113,15 @@ class JoinReport(Record):
 
 
 def join(
-    captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None, *, silent: bool = False
+    captions: Iterable[CaptionRecord],
+    negatives: Iterable[NegativeRecord] | None,
+    *,
+    silent: bool = False,
+    files: tuple[str, str] = UNNAMED_FILES,
 ) -> PairTable:
     """As `join_and_report`, but keep the table in memory and log the report, unless silent."""
     with tempfile.TemporaryDirectory() as folder:
-        report = join_and_report(captions, negatives, folder=Path(folder))
+        report = join_and_report(captions, negatives, folder=Path(folder), files=files)
         rows = PairTable((Path(folder) / TABLE_NAME).read_bytes())
     if not silent:
         report.tell()
@@ -131,7 +136,7 @@ def join_and_report(
     optional: Sequence[str] = OPTIONAL_FIELDS,
     numbers: Collection[str] = (),
     advance: Advance = lambda steps: None,
-    files: tuple[str, str] = ("the captions file", "the negatives file"),
+    files: tuple[str, str] = UNNAMED_FILES,
 ) -> JoinReport:
     """Join every caption with its accepted negatives, by caption id, in the order of the captions.
 

@@ -43,8 +43,8 @@ _AGAINST = (
 )
 _CHANGED = (
     "For each method, the ten items whose margin changed most from {baseline}, both averaged over seeds. Margin: "
-    "similarity of the true text minus that of the best false text; below zero the answer is wrong. Methods "
-    "differ in the spread of their similarities, so compare signs before sizes."
+    "similarity of the true text minus that of the best false text (of linear probes: logits of the classes); below "
+    "zero the answer is wrong. Methods differ in the spread of their similarities, so compare signs before sizes."
 )
 _BARE = "To show images and texts, run degla report with --root FOLDER, the folder of the benchmarks' data."
 

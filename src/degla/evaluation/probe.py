@@ -39,6 +39,8 @@ _FINER = (1.0, 0.5, 0.25, 0.125)
 _MOST_ITERATIONS = 1000
 _GRADIENT = 1e-5
 """Largest entry of the gradient at which a fit ends."""
+_BLOCK = 2**24
+"""Logits that are held at once: ImageNet's training split has 1.3 billion."""
 _LACK = "has no images of classes to probe. Omit the benchmark: zeroshot and world have some"
 
 
@@ -173,8 +175,8 @@ class _Fits:
                 power, weights = choose_probe(rows[outside], labels[outside], kept, classes=classes, advance=advance)
                 costs.append(10**power)
                 logits[inside] = logits_of(weights, rows[inside])
-        images = len(task.entry.images if task.training is None else task.training.images)
-        fitted = FittedProbe(images=images, folds=0 if task.training else FOLDS, costs=tuple(costs), copies=copies)
+        known, folds_used = (task.entry, FOLDS) if task.training is None else (task.training, 0)
+        fitted = FittedProbe(images=len(known.images), folds=folds_used, costs=tuple(costs), copies=copies)
         return ProbedPart(logits.float().cpu().numpy(), fitted)
 
     def _read(self, entry: Classification) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"], list[str]]:
@@ -278,15 +280,20 @@ def fit_probe(
     around = rows - mean
     unit = around.square().mean().sqrt().clamp(min=1e-12)  # All rows are equal if the model sees no images.
     around /= unit
-    decay, target = 1 / (cost * count), torch.nn.functional.one_hot(labels, classes).to(rows.dtype)
+    decay, size = 1 / (cost * count), max(1, _BLOCK // classes)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = torch.from_numpy(flat).to(rows.device).view(classes, -1)
-        slopes, bias = weights[:, :-1], weights[:, -1]
-        likelihood = torch.log_softmax(around @ slopes.T + bias, dim=1)
-        value = decay / 2 * slopes.square().sum() - (likelihood * target).sum() / count
-        error = (likelihood.exp() - target) / count
-        gradient = torch.cat([error.T @ around + decay * slopes, error.sum(dim=0)[:, None]], dim=1)
+        slopes, gradient = weights[:, :-1], torch.zeros_like(weights)
+        value = rows.new_zeros(())
+        for block, own in zip(around.split(size), labels[:, None].split(size), strict=True):
+            likelihood = torch.log_softmax(logits_of(weights, block), dim=1)
+            value -= likelihood.gather(1, own).sum() / count
+            error = likelihood.exp().scatter_add_(1, own, rows.new_full(own.shape, -1)) / count
+            gradient[:, :-1] += error.T @ block
+            gradient[:, -1] += error.sum(dim=0)
+        value += decay / 2 * slopes.square().sum()
+        gradient[:, :-1] += decay * slopes
         return value.item(), gradient.cpu().numpy().ravel()
 
     first = rows.new_zeros(classes, rows.shape[1] + 1)

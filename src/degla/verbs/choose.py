@@ -6,6 +6,10 @@ import argparse
 import re
 import sys
 from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -17,12 +21,30 @@ def run(arguments: argparse.Namespace) -> int:
     if not sys.stdout.isatty():
         sys.stdout.write(text)
         return 0
-    from rich.markdown import Markdown
-
     from degla.verbs._terminal import show
 
-    show(Markdown(text))
+    show(_rendered(text))
     return 0
+
+
+def _rendered(text: str) -> RenderableType:
+    from rich.markdown import Markdown, TableElement
+    from rich.table import Table
+
+    class FoldedTable(TableElement):
+        """A table that breaks flags and addresses that are wider than their column; rich's own cuts them."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for table in super().__rich_console__(console, options):
+                if isinstance(table, Table):
+                    for column in table.columns:
+                        column.overflow = "fold"
+                yield table
+
+    class FoldedMarkdown(Markdown):
+        elements = Markdown.elements | {"table_open": FoldedTable}
+
+    return FoldedMarkdown(text)
 
 
 def _with_plain_links(text: str) -> str:

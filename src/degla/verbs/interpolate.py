@@ -37,15 +37,15 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate the averages; write the report and the chosen checkpoint."""
     from degla.evaluation.choice import render_sweep
-    from degla.interpolate import CHOSEN, Goal, interpolate
+    from degla.interpolate import CHOSEN, Goal, checked_alphas, interpolate
 
-    goal = Goal(arguments.gain, arguments.kept, arguments.keep)
+    goal, alphas = Goal(arguments.gain, arguments.kept, arguments.keep), checked_alphas(arguments.alphas)
     with evaluation(arguments) as evaluator:
         sweep = interpolate(
             arguments.base,
             arguments.tuned,
             evaluator,
-            alphas=arguments.alphas,
+            alphas=alphas,
             out=arguments.out,
             goal=goal,
             device=resolve_device(arguments.device),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from degla.pages.words import counted
-from degla.remote import in_addresses
+from degla.remote import display_path, in_addresses
 from degla.verbs._arguments import captions_of, describe_captions, describe_columns, require_folder
 from degla.verbs._terminal import print_json
 
@@ -36,9 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
         size=arguments.size, quality=arguments.quality, per_shard=arguments.per_shard, workers=arguments.workers
     )
     require_folder(arguments.images, "of images (--images)")
-    negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else []
-    rows = join(captions_of(arguments, optional=OPTIONAL_FIELDS), negatives if negatives else None)
-    counts = pack(rows, negatives, folder=arguments.images, out=arguments.out, packing=packing)
+    negatives = list(read_negatives(arguments.negatives)) if arguments.negatives is not None else None
+    captions = captions_of(arguments, optional=OPTIONAL_FIELDS)
+    names = display_path(arguments.captions), display_path(arguments.negatives or "")
+    rows = join(captions, negatives, files=names)
+    counts = pack(rows, negatives or (), folder=arguments.images, out=arguments.out, packing=packing)
     if arguments.json:
         print_json(asdict(counts))
         return 0
