@@ -298,6 +298,15 @@ def test_the_embedded_model_and_its_checkpoint_are_alike(tmp_path: Path) -> None
     check_alike(base, load_encoder(str(tmp_path / "saved")))
 
 
+def test_the_command_refuses_alphas_before_the_benchmark_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("degla.verbs.interpolate.evaluation", lambda arguments: pytest.fail("was drawn"))
+    words = ["interpolate", "no/such/base", "no/such/tuned", "--benchmarks", "world", "--out", str(tmp_path / "out")]
+    assert main([*words, "--alphas", "2"]) == 2
+    assert "--alphas is 2" in capsys.readouterr().err
+
+
 def test_the_command(models: tuple[str, str], world: Path, classes: Path, tmp_path: Path, capsys: Capture) -> None:
     words = ["interpolate", *models, "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert main([*words, "--alphas", "1", "--benchmarks", "world", "--root", str(world), "--json"]) == 0

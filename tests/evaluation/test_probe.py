@@ -195,6 +195,20 @@ def test_no_fold_sees_its_own_images(root: Path) -> None:
     assert parts_of(hashing(), root)["folds"].scores[0].value < 0.6, "copies of an image are in one fold"
 
 
+def test_a_class_of_copies_only_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grey = root / "zeroshot" / "folds" / "grey"
+    for number in range(2):
+        noisy(grey / f"{number}.png", 0, 999)
+    parts_of(seeing(), root)
+    assert [record.getMessage()[:60] for record in caplog.records] == [
+        "folds: all images of class 'grey' are copies of one image, s"
+    ]
+    noisy(grey / "2.png", 0, 998)
+    caplog.clear()
+    parts_of(seeing(), root)
+    assert not caplog.records
+
+
 def test_scored_images_in_the_training_split_are_counted(root: Path) -> None:
     split = root / "zeroshot" / "split"
     for number in range(2):

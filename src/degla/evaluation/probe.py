@@ -10,6 +10,7 @@ Where there is no training split, each fifth of the scored images is classified 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from degla.evaluation.scoring import EmbeddingRows
 from degla.progress import TaskProgress
 from degla.records import ItemImage
 from degla.results import FittedProbe
+
+log = logging.getLogger(__name__)
 
 FOLDS: Final = 5
 _FIRST_COSTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -167,6 +170,7 @@ class _Fits:
         else:
             copies, logits = 0, rows.new_zeros(len(rows), classes)
             folds = folds_of(digests, labels.tolist())
+            self._warn_of_copies(folds)
             for fold in range(FOLDS):
                 inside, outside = (torch.from_numpy(np.flatnonzero(mask)) for mask in (folds == fold, folds != fold))
                 if not len(inside):
@@ -178,6 +182,17 @@ class _Fits:
         known, folds_used = (task.entry, FOLDS) if task.training is None else (task.training, 0)
         fitted = FittedProbe(images=len(known.images), folds=folds_used, costs=tuple(costs), copies=copies)
         return ProbedPart(logits.float().cpu().numpy(), fitted)
+
+    def _warn_of_copies(self, folds: NDArray[np.int64]) -> None:
+        entry = self._task.entry
+        for label, name in enumerate(entry.classes):
+            if len(set(folds[np.equal(entry.labels, label)])) == 1:
+                log.warning(
+                    "%s: all images of class %r are copies of one image, so they are always classified wrong: the "
+                    "probe that classifies them has seen none of them. Add other images to it, or a training split.",
+                    entry.part,
+                    name,
+                )
 
     def _read(self, entry: Classification) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"], list[str]]:
         rows = self._embeddings.images[[self._embeddings.image_row[image] for image in entry.images]]
