@@ -302,8 +302,8 @@ def test_the_command_refuses_alphas_before_the_benchmark_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr("degla.verbs.interpolate.evaluation", lambda arguments: pytest.fail("was drawn"))
-    words = ["interpolate", "no/such/base", "no/such/tuned", "--benchmarks", "world", "--out", str(tmp_path / "out")]
-    assert main([*words, "--alphas", "2"]) == 2
+    words = ["interpolate", "no/such/base", "no/such/tuned", "--benchmarks", "world", "--root", str(tmp_path)]
+    assert main([*words, "--out", str(tmp_path / "out"), "--alphas", "2"]) == 2
     assert "--alphas is 2" in capsys.readouterr().err
 
 
